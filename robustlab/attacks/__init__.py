@@ -1,0 +1,5 @@
+"""Attacks: frozen settings that you call, ``attack(model, x, y) -> x_adv``."""
+
+from robustlab.attacks.pgd import FGSM, PGD
+
+__all__ = ["FGSM", "PGD"]

@@ -1,0 +1,20 @@
+"""Labelled images from many places, and the batches cut from them."""
+
+from robustlab.data.augment import Augment, crop_flip
+from robustlab.data.batches import Batch, Batches
+from robustlab.data.catalog import DATASETS, SPLITS, open_dataset
+from robustlab.data.imageset import Images, ImageSet, hold_out, to_float
+
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Augment",
+    "Batch",
+    "Batches",
+    "ImageSet",
+    "Images",
+    "crop_flip",
+    "hold_out",
+    "open_dataset",
+    "to_float",
+]

@@ -1,0 +1,171 @@
+"""Image folders: ``ROOT/train/CLASS/*.jpg`` with ``test/`` or ``val/`` beside, or class folders directly in ``ROOT``.
+
+Decoded once into memory where they fit, else read on demand. Classes and files are in sorted order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from robustlab.data.imageset import Images, ImageSet, mean_std, relabelled
+from robustlab.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SPLIT_FOLDERS = ("train", "val", "test")
+TREE = "ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg (or val/) beside it, or ROOT/CLASS/*.jpg"
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+@dataclass(frozen=True)
+class FolderStream:
+    """Images that are decoded whenever they are fetched; it travels to DataLoader workers."""
+
+    paths: tuple[str, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    shape: tuple[int, int, int]
+    image_size: int | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        pixels = torch.empty(len(index), *self.shape, dtype=torch.uint8)
+        for slot, i in zip(pixels, index.tolist(), strict=True):
+            decode_into(slot, self.paths[i], self.image_size)
+        return pixels
+
+    def subset(self, index: Tensor) -> FolderStream:
+        return replace(self, paths=tuple(self.paths[i] for i in index.tolist()), labels=self.labels[index.cpu()])
+
+    def only_classes(self, names: Sequence[str]) -> FolderStream:
+        index, labels = relabelled(self, names)
+        return replace(self.subset(index), labels=labels, classes=tuple(names))
+
+    def mean_std(self) -> tuple[Tensor, Tensor]:
+        return mean_std(self, chunk=64)
+
+
+def open_folder(
+    root: Path, split: str, *, image_size: int | None = None, memory_limit: int = 4 << 30, progress: Progress | None = None
+) -> Images:
+    """The images of one split of a folder.
+
+    Class folders directly in ``root`` count as every split: cutting them is the caller's choice.
+
+    Args:
+        root: the folder, laid out as the module says.
+        split: ``train``, ``test`` (``val/`` where there is no ``test/``) or ``val``.
+        image_size: shorter side after resizing, then centre-cropped to a square; without it all images must be of one size.
+        memory_limit: bytes of decoded pixels above which the images are read on demand.
+        progress: told how many of the images are decoded.
+
+    Raises:
+        UserError: no such tree, an empty class folder, classes that differ between splits, an image that cannot be
+            read or is of another size.
+    """
+    folder = split_folder(root, split)
+    classes = class_names(folder)
+    for other in SPLIT_FOLDERS:
+        if folder != root and (root / other).is_dir():
+            _same_classes(folder, classes, root / other)
+    files = [(str(path), label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
+    paths, labels = tuple(path for path, _ in files), torch.tensor([label for _, label in files])
+    height, width, channels = decode(paths[0], image_size).shape
+    stream = FolderStream(paths, labels, classes, root.resolve().name, (channels, height, width), image_size)
+    return stream if len(paths) * channels * height * width > memory_limit else load(stream, progress)
+
+
+def load(stream: FolderStream, progress: Progress | None = None, chunk: int = 256) -> ImageSet:
+    """Decode a stream into memory, several images at a time."""
+    n = len(stream)
+    pixels = torch.empty(n, *stream.shape, dtype=torch.uint8)
+
+    def fill(start: int) -> int:
+        for i in range(start, min(start + chunk, n)):
+            decode_into(pixels[i], stream.paths[i], stream.image_size)
+        return min(start + chunk, n)
+
+    pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+    try:
+        for done in pool.map(fill, range(0, n, chunk)):
+            if progress:
+                progress(done, n)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return ImageSet(pixels, stream.labels, stream.classes, stream.name)
+
+
+def decode(path: str, image_size: int | None = None) -> np.ndarray:
+    """One image file as RGB, uint8, shape ``(H, W, 3)``; resized and centre-cropped where ``image_size`` is given."""
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise UserError(f"the image {path} has more than 8 bits per channel, convert it to 8 bits first")
+            rgb = image.convert("RGB")
+    # PIL reports broken files by any of these, depending on the format.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read the image {path}: {error}") from error
+    return np.asarray(rgb if image_size is None else _resized(rgb, image_size))
+
+
+def decode_into(slot: Tensor, path: str, image_size: int | None) -> None:
+    """Decode an image into ``slot``, uint8, shape ``(3, H, W)``."""
+    pixels = torch.from_numpy(decode(path, image_size).transpose(2, 0, 1).copy())
+    if pixels.shape != slot.shape:
+        found, wanted = (f"{s[2]}x{s[1]}" for s in (pixels.shape, slot.shape))
+        raise UserError(f"the image {path} is {found} but the images before it are {wanted}; give --image-size to bring them to one size")
+    slot.copy_(pixels)
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """The folder that holds a split's class folders; ``root`` itself where it has no split folders."""
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; expected {TREE}")
+    if not any((root / name).is_dir() for name in SPLIT_FOLDERS):
+        return root
+    wanted = ("test", "val") if split == "test" else (split,)
+    for name in wanted:
+        if (root / name).is_dir():
+            return root / name
+    raise UserError(f"{root} has no {' or '.join(f'{name}/' for name in wanted)} folder; expected {TREE}")
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Sorted names of the class folders in ``folder``, hidden ones left out."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
+    if not names:
+        raise UserError(f"{folder} holds no class folders; expected {TREE}")
+    return tuple(names)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    if not files:
+        raise UserError(f"the class folder {folder} holds no images ({', '.join(SUFFIXES)})")
+    return files
+
+
+def _same_classes(folder: Path, classes: tuple[str, ...], other: Path) -> None:
+    odd = sorted(set(classes) ^ set(class_names(other)))
+    if odd:
+        raise UserError(f"{folder} and {other} must hold the same class folders, but only one of them has {odd[0]!r}")
+
+
+def _resized(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side scaled to ``size``, then the central square."""
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))

@@ -1,0 +1,174 @@
+"""Labelled images: what every dataset promises, and the set that lies in memory.
+
+Pixels are kept as uint8, a quarter of their size as floats and exact; ``to_float`` makes the [0, 1] that models see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robustlab.errors import UserError, unknown
+from robustlab.seeding import permutation
+
+
+class Images(Protocol):
+    """Labelled images of one size, in memory or read on demand."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels(self) -> Tensor:
+        """int64, shape ``(N,)``, on the CPU or where the pixels are."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of each image."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Pixels of the images at ``index``, uint8, shape ``(B, C, H, W)``."""
+
+    def subset(self, index: Tensor) -> Images:
+        """The images at ``index``, in that order, with all the classes."""
+
+    def only_classes(self, names: Sequence[str]) -> Images:
+        """The images of the named classes, which become classes 0, 1, ... in the order given."""
+
+    def mean_std(self) -> tuple[Tensor, Tensor]:
+        """Per-channel mean and standard deviation in [0, 1] units, float32, shape ``(C,)`` each."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images in memory.
+
+    Args:
+        pixels: uint8, shape ``(N, C, H, W)``.
+        labels: int64, shape ``(N,)``, each in ``[0, len(classes))``.
+        classes: the classes' names.
+        name: what reports call the set.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            raise UserError(f"{self.name}: images must be uint8 (N, C, H, W), got {self.pixels.dtype} {tuple(self.pixels.shape)}")
+        check_labels(self.name, self.labels, len(self.pixels), len(self.classes))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        return self.pixels.index_select(0, index.to(self.pixels.device))
+
+    def subset(self, index: Tensor) -> ImageSet:
+        index = index.to(self.pixels.device)
+        return replace(self, pixels=self.pixels[index], labels=self.labels[index])
+
+    def only_classes(self, names: Sequence[str]) -> ImageSet:
+        index, labels = relabelled(self, names)
+        return ImageSet(self.pixels[index], labels, tuple(names), self.name)
+
+    def mean_std(self) -> tuple[Tensor, Tensor]:
+        return mean_std(self)
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [0, 1]."""
+    return pixels.float().div_(255)
+
+
+def check_labels(name: str, labels: Tensor, n: int, num_classes: int) -> None:
+    """Refuse labels that are not ``(n,)`` int64 in ``[0, num_classes)``."""
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise UserError(f"{name}: labels must be int64 (N,), got {labels.dtype} {tuple(labels.shape)}")
+    if len(labels) != n:
+        raise UserError(f"{name}: {n} images but {len(labels)} labels")
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise UserError(f"{name}: label {int(wrong[0])} is out of range, {num_classes} classes allow 0 to {num_classes - 1}")
+
+
+def relabelled(images: Images, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Where the images of the named classes lie, and their labels in the order of ``names``: two int64 ``(M,)``."""
+    for name in names:
+        if name not in images.classes:
+            raise unknown("class", name, images.classes)
+    if len(set(names)) != len(names):
+        raise UserError(f"a class is named twice in {', '.join(names)}")
+    table = torch.full((len(images.classes),), -1)
+    table[[images.classes.index(name) for name in names]] = torch.arange(len(names))
+    labels = table.to(images.labels.device)[images.labels]
+    index = (labels >= 0).nonzero()[:, 0]
+    return index, labels[index]
+
+
+def mean_std(images: Images, chunk: int = 1024) -> tuple[Tensor, Tensor]:
+    """Per-channel mean and standard deviation in [0, 1] units, float32 ``(C,)`` each, summed exactly in integers.
+
+    The deviation is at least one grey level, so that dividing by it is safe also for a constant channel.
+    """
+    if not len(images):
+        raise UserError(f"{images.name}: no images to take the mean of")
+    total = torch.zeros(2, images.shape[0], dtype=torch.int64)
+    for index in torch.arange(len(images)).split(chunk):
+        values = images.fetch(index).to(torch.int32)
+        total += torch.stack([v.sum((0, 2, 3), dtype=torch.int64) for v in (values, values * values)]).cpu()
+    count = len(images) * images.shape[1] * images.shape[2]
+    mean, square = total.double() / count
+    std = (square - mean * mean).clamp_min(1).sqrt()
+    return (mean / 255).float(), (std / 255).float()
+
+
+def hold_out(images: Images, amount: int | float, seed: int) -> tuple[Tensor, Tensor]:
+    """Cut a validation part with the same share of each class; it depends on the labels and the seed only.
+
+    Args:
+        amount: how many images (int), or which fraction of them (float), go to the validation part.
+
+    Returns:
+        Sorted positions ``(train, validation)``, int64, which together are ``range(len(images))``.
+    """
+    n = len(images)
+    count = round(amount * n) if isinstance(amount, float) else amount
+    if not 0 <= count <= n:
+        raise UserError(f"{images.name}: cannot hold out {amount} of {n} images")
+    order = permutation(seed, n, "hold out")
+    labels = images.labels.cpu()
+    by_class = order[labels[order].argsort(stable=True)]
+    sizes = labels.bincount(minlength=len(images.classes))
+    chosen = torch.zeros(n, dtype=torch.bool)
+    for members, take in zip(by_class.split(sizes.tolist()), _shares(sizes, count).tolist(), strict=True):
+        chosen[members[:take]] = True
+    return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
+
+
+def _shares(sizes: Tensor, count: int) -> Tensor:
+    """``count`` split in proportion to ``sizes``, in whole numbers, by largest remainder."""
+    exact = sizes.double() * count / max(1, int(sizes.sum()))
+    shares = exact.floor().long()
+    rest = count - int(shares.sum())
+    shares[(shares - exact).argsort(stable=True)[:rest]] += 1
+    return shares

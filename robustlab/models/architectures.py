@@ -1,0 +1,135 @@
+"""Networks by name: ours for small images, ``torchvision:NAME``, and with the extra ``timm:NAME``; always freshly initialized."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustlab import seeding
+from robustlab.errors import UserError, unknown
+from robustlab.models.classifier import Classifier
+from robustlab.models.mlp import MLP
+from robustlab.models.preact_resnet import PreActResNet
+from robustlab.models.resnet import BasicBlock, Bottleneck, ResNet
+
+
+def wide_resnet(depth: int, factor: int, channels: int) -> PreActResNet:
+    """WRN-depth-factor: three stages of (depth - 4) / 6 blocks, ``factor`` times as wide as 16, 32, 64."""
+    return PreActResNet([(depth - 4) // 6] * 3, [16 * factor, 32 * factor, 64 * factor], stem=16, channels=channels)
+
+
+# `small` has 309 thousand parameters; of six shapes of that size it was by far the fastest to train on two CPU cores.
+BODIES: dict[str, Callable[[int], ResNet | PreActResNet | MLP]] = {
+    "mlp": MLP,
+    "small": lambda channels: ResNet(BasicBlock, (1, 1, 1, 1), (16, 32, 64, 128), channels),
+    "resnet18": lambda channels: ResNet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), channels),
+    "resnet34": lambda channels: ResNet(BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512), channels),
+    "resnet50": lambda channels: ResNet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), channels),
+    "preact_resnet18": lambda channels: PreActResNet((2, 2, 2, 2), (64, 128, 256, 512), stem=64, channels=channels),
+    "wrn-28-10": lambda channels: wide_resnet(28, 10, channels),
+    "wrn-34-10": lambda channels: wide_resnet(34, 10, channels),
+}
+
+
+def architectures() -> list[str]:
+    """The names of our own networks; ``torchvision:NAME`` and ``timm:NAME`` come on top."""
+    return list(BODIES)
+
+
+def build(
+    arch: str,
+    *,
+    num_classes: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: int = 3,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Classifier:
+    """A freshly initialized network on the CPU, in training mode: the same name and seed give the same weights.
+
+    Args:
+        arch: a name of ``architectures()``, or ``torchvision:NAME`` or ``timm:NAME``.
+        num_classes: number of outputs, at least two.
+        mean: average of each channel, in [0, 1] units; 0 where left out.
+        std: deviation of each channel; 1 where left out.
+        channels: channels of the images.
+        classes: names of the outputs.
+        seed: chooses the initial weights; the global random state is neither read nor changed.
+    """
+    if num_classes < 2:
+        raise UserError(f"a classifier needs at least two classes, got {num_classes}")
+    mean = [0.0] * channels if mean is None else mean
+    std = [1.0] * channels if std is None else std
+    if len(mean) != channels:
+        raise UserError(f"images of {channels} channels need a mean and std of {channels} numbers, got {len(mean)}")
+    # Libraries initialize from the global state of the CPU only; borrow it, set it, and give it back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seeding.generator(seed, "init", arch).initial_seed())
+        body, head = _body_and_head(arch, channels, num_classes)
+    return Classifier(body, head, mean=mean, std=std, arch=arch, classes=classes)
+
+
+def _body_and_head(arch: str, channels: int, num_classes: int) -> tuple[nn.Module, nn.Linear]:
+    library, _, name = arch.rpartition(":")
+    if library == "torchvision":
+        return _split(_torchvision(name, channels), num_classes, arch)
+    if library == "timm":
+        return _split(_timm(name, channels), num_classes, arch)
+    if arch not in BODIES:
+        raise unknown("architecture", arch, [*BODIES, "torchvision:NAME", "timm:NAME"])
+    body = BODIES[arch](channels)
+    _initialize(body)
+    return body, nn.Linear(body.num_features, num_classes)
+
+
+def _initialize(body: nn.Module) -> None:
+    """Normal weights of variance 2 / fan-out for convolutions (He et al. 2015), which keeps the gradients' size over depth."""
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _torchvision(name: str, channels: int) -> nn.Module:
+    models = importlib.import_module("torchvision.models")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise unknown("architecture", f"torchvision:{name}", [f"torchvision:{n}" for n in known])
+    # These two return tuples in training unless their side branches are left out.
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network = models.get_model(name, weights=None, **options)
+    return network if channels == 3 else _with_channels(network, channels)
+
+
+def _with_channels(network: nn.Module, channels: int) -> nn.Module:
+    """The network with its first convolution replaced by one that reads ``channels`` channels."""
+    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        channels, old.out_channels, old.kernel_size, stride=old.stride, padding=old.padding, bias=old.bias is not None  # type: ignore[arg-type]
+    )
+    network.set_submodule(name, new)
+    return network
+
+
+def _timm(name: str, channels: int) -> nn.Module:
+    try:
+        timm = importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        raise UserError(f"timm:{name} needs the package timm; install it by: pip install timm") from error
+    if name not in timm.list_models():
+        raise unknown("architecture", f"timm:{name}", [f"timm:{n}" for n in timm.list_models()])
+    return timm.create_model(name, pretrained=False, in_chans=channels)
+
+
+def _split(network: nn.Module, num_classes: int, arch: str) -> tuple[nn.Module, nn.Linear]:
+    """Any network as a body and a fresh head: its last linear layer makes way for the identity."""
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise UserError(f"{arch} does not end in a linear layer, so it cannot be split into features and a head")
+    name, last = layers[-1]
+    network.set_submodule(name, nn.Identity())
+    return network, nn.Linear(last.in_features, num_classes, bias=last.bias is not None)

@@ -1,0 +1,79 @@
+"""A classifier of images: pixels in [0, 1] in, logits out, with its normalization inside so that eps always means pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from robustlab.errors import UserError
+
+
+@torch.fx.wrap
+def normalized(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """``(x - mean) / std`` per channel, never clamped: a clamp has no gradient outside [0, 1] and hides bad input.
+
+    Raises:
+        UserError: ``x`` is no batch of images with as many channels as ``mean``; broadcasting would hide it.
+    """
+    if x.dim() != 4 or x.shape[1] != mean.shape[1]:
+        raise UserError(f"the model wants images of shape (B, {mean.shape[1]}, H, W), got {tuple(x.shape)}")
+    return (x - mean) / std
+
+
+class Classifier(nn.Module):
+    """``head(features(x))``, where ``features`` normalizes the pixels and runs the body.
+
+    Args:
+        body: maps normalized images ``(B, C, H, W)`` to features ``(B, D)``.
+        head: the last linear layer, ``(B, D)`` to logits ``(B, K)``.
+        mean: average of each channel in [0, 1] units, C numbers.
+        std: deviation of each channel, C positive numbers.
+        arch: the name under which ``zoo.build`` makes this network; empty for a network of one's own.
+        classes: K names; ``"0", "1", ...`` where left out.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        head: nn.Linear,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        arch: str = "",
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        names = tuple(classes) if classes is not None else tuple(str(k) for k in range(head.out_features))
+        if len(names) != head.out_features:
+            raise UserError(f"the model has {head.out_features} outputs, but {len(names)} class names came")
+        if len(mean) != len(std) or not all(s > 0 for s in std):
+            raise UserError(f"mean and std must have one number per channel and std must be positive, got {list(mean)} and {list(std)}")
+        self.body = body
+        self.head = head
+        self.arch = arch
+        self.classes = names
+        # Not persistent: a state_dict holds weights; the normalization travels in the description beside it.
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        return self.mean.shape[1]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] to the features ``(B, D)`` that the last layer reads."""
+        return self.body(normalized(x, self.mean, self.std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``."""
+        return self.head(self.features(x))

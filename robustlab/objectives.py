@@ -1,0 +1,50 @@
+"""What is minimized: functions of the input with one value per example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robustlab.goals import Goal
+
+# (B, ...) -> (B,), lower is better; or a pair of that and a bool (B,): whether the example is where it should be.
+Objective = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
+
+
+def reaching(model: Callable[[Tensor], Tensor], goal: Goal) -> Objective:
+    """The goal's loss at the model's logits, and whether the goal is achieved there."""
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(x).float()
+        return goal.loss(logits), goal.achieved(logits.detach())
+
+    return objective
+
+
+def evaluate(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The objective's value, shape ``(B,)``, and its verdict, bool ``(B,)``, where it gives one.
+
+    Raises:
+        ValueError: the objective does not return one value per example.
+    """
+    result = objective(x)
+    value, achieved = result if isinstance(result, tuple) else (result, None)
+    if value.shape != (len(x),):
+        raise ValueError(f"objective must return shape ({len(x)},), got {tuple(value.shape)}")
+    return value, achieved
+
+
+def value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Value and verdict as ``evaluate`` gives them, and the value's gradient, shape of ``x``.
+
+    The values are summed, never averaged, before differentiation: each example's gradient is its own, whatever the
+    batch. Differentiates with respect to ``x`` alone.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.clone() if x.is_inference() else x.detach()
+        x.requires_grad_()
+        value, achieved = evaluate(objective, x)
+        (grad,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), achieved, grad

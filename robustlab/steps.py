@@ -1,0 +1,65 @@
+"""How to move: step rules for ``minimize``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustlab.constraints import ConstraintSet
+from robustlab.norms import L1, Norm, per_example
+
+
+@dataclass(frozen=True)
+class Steepest:
+    """Projected steepest descent in a norm: every step has length ``step_size`` in it. The step of PGD.
+
+    ``step_size`` is in pixel units, a number or one per example ``(B,)``. A zero gradient moves nothing.
+    """
+
+    norm: Norm
+    step_size: float | Tensor
+
+    def init(self, x: Tensor, steps: int) -> None:
+        return None
+
+    def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: None) -> tuple[Tensor, None]:
+        return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(grad)), None
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Steepest descent along a decaying sum of gradients, each scaled to unit L1 norm (MI-FGSM, Dong et al. 2018)."""
+
+    norm: Norm
+    step_size: float | Tensor
+    decay: float = 1.0
+
+    def init(self, x: Tensor, steps: int) -> Tensor:
+        return torch.zeros_like(x)
+
+    def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Tensor) -> tuple[Tensor, Tensor]:
+        size = L1().measure(grad)
+        velocity = self.decay * state + grad / per_example(torch.where(size > 0, size, 1), grad)
+        return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(velocity)), velocity
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015) on the input, value by value, followed by the projection."""
+
+    step_size: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    tiny: float = 1e-8
+
+    def init(self, x: Tensor, steps: int) -> tuple[Tensor, Tensor, int]:
+        return torch.zeros_like(x), torch.zeros_like(x), 0
+
+    def step(
+        self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: tuple[Tensor, Tensor, int]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
+        mean, square, t = state[0].lerp(grad, 1 - self.beta1), state[1].lerp(grad * grad, 1 - self.beta2), state[2] + 1
+        direction = (mean / (1 - self.beta1**t)) / ((square / (1 - self.beta2**t)).sqrt() + self.tiny)
+        return constraint.project(x - self.step_size * direction), (mean, square, t)
