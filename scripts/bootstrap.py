@@ -9,10 +9,8 @@ A Python that already has what setup.cfg asks for is used as it is. Otherwise .v
 setup.cfg, pyproject.toml or constraints.txt changed or an extra is missing. The exit code is the command's own, or 2
 after one sentence that says why it could not start.
 
-The syntax is that of Python 3.8, so that an old interpreter says what it lacks instead of stumbling over this file.
+The syntax is that of Python 3.6, so that an old interpreter says what it lacks instead of stumbling over this file.
 """
-
-from __future__ import annotations
 
 import configparser
 import hashlib
@@ -20,28 +18,23 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Iterable, NamedTuple, NoReturn
+from typing import Iterable, List, NoReturn, Optional, Set, Union
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / ".robustlab-stamp"
 OLDEST = (3, 11)
+NEEDED = f"Python {OLDEST[0]}.{OLDEST[1]} or newer"
 GIGABYTES = 7  # torch's default wheels carry CUDA: 5.9 GB once installed, with the test tools
 
-
-class Verb(NamedTuple):
-    extras: tuple[str, ...]
-    modules: tuple[tuple[str, ...], ...]  # run one after the other by ``python -m``
-
-
+# For each verb the extras it needs, and the modules to run one after the other.
 VERBS = {
-    "quickstart": Verb((), (("robustlab", "quickstart"),)),
-    "test": Verb(("test",), (("pytest",),)),
-    "lint": Verb(("test",), (("ruff", "check", "."), ("mypy",))),
+    "quickstart": ((), ["robustlab quickstart"]),
+    "test": (("test",), ["pytest"]),
+    "lint": (("test",), ["ruff check .", "mypy"]),
 }
 
 
@@ -49,7 +42,7 @@ class Trouble(Exception):
     """Why nothing can be started, in one sentence."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: List[str]) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0
@@ -58,10 +51,10 @@ def main(argv: list[str]) -> int:
             raise Trouble(f"say what to run, one of {', '.join(VERBS)}" + (f"; not {argv[0]!r}" if argv else ""))
         if sys.version_info < OLDEST:
             hand_over([newer_python(), __file__, *argv])
-        verb = VERBS[argv[0]]
-        return run(interpreter(verb.extras), verb.modules, argv[1:])
+        extras, modules = VERBS[argv[0]]
+        return run(interpreter(extras), modules, argv[1:])
     except (Trouble, OSError) as trouble:
-        print(f"bootstrap: {trouble}", file=sys.stderr)
+        say(str(trouble))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -77,16 +70,16 @@ def interpreter(extras: Iterable[str]) -> str:
     return str(PYTHON)
 
 
-def run(python: str, modules: Iterable[Iterable[str]], options: list[str]) -> int:
+def run(python: str, modules: List[str], options: List[str]) -> int:
     """Run each module until one fails; the last also gets ``options`` and takes this process's place.
 
-    The working directory stays, so that paths among the options mean what the user meant; the tools, which read
-    their settings from setup.cfg, run beside it.
+    The tools find their settings beside setup.cfg. For robustlab the working directory stays the user's, so that paths
+    among the options mean what was meant.
     """
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    *first, last = ([python, "-m", *module] for module in modules)
-    if "robustlab" not in last:
+    if not modules[0].startswith("robustlab"):
         os.chdir(ROOT)
+    *first, last = ([python, "-m", *module.split()] for module in modules)
     for command in first:
         code = subprocess.call(command)
         if code:
@@ -94,10 +87,7 @@ def run(python: str, modules: Iterable[Iterable[str]], options: list[str]) -> in
     hand_over([*last, *options])
 
 
-# What is asked for, and whether it is here.
-
-
-def requirements(extras: Iterable[str]) -> list[str]:
+def requirements(extras: Iterable[str]) -> List[str]:
     """Lines such as ``torch>=2.6``: the core's and those of the extras."""
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -106,7 +96,9 @@ def requirements(extras: Iterable[str]) -> list[str]:
 
 
 def satisfied(requirement: str) -> bool:
-    """Whether this interpreter has the distribution, at least at its floor."""
+    """Whether this interpreter has the distribution, at its floor or above."""
+    from importlib import metadata  # not at the top: Python 3.7 has none, and must still reach its sentence
+
     name, _, floor = requirement.partition(">=")
     try:
         return release(metadata.version(name)) >= release(floor)
@@ -114,13 +106,13 @@ def satisfied(requirement: str) -> bool:
         return False
 
 
-def release(version: str) -> tuple[int, ...]:
-    """Four leading numbers: ``"2.6.0a0+nv25.1"`` is (2, 6, 0, 0). A vendor's pre-release counts as its release."""
-    digits = "".join(c if c.isdigit() or c == "." else " " for c in version + " ").split(" ")[0]
-    return tuple([int(part) for part in digits.split(".") if part] + [0] * 4)[:4]
+def release(version: str) -> List[int]:
+    """Four leading numbers: ``"2.6.0a0+nv25.1"`` is [2, 6, 0, 0]. A vendor's pre-release counts as its release."""
+    digits = "".join(c if c in "0123456789." else " " for c in version).split(" ")[0]
+    return ([int(part) for part in digits.split(".") if part] + [0] * 4)[:4]
 
 
-def stamped_extras() -> set[str] | None:
+def stamped_extras() -> Optional[Set[str]]:
     """The extras in .venv; None where it was filled for other files, by other means, or not to the end."""
     try:
         mark, *extras = STAMP.read_text(encoding="utf-8").split()
@@ -135,12 +127,11 @@ def fingerprint() -> str:
     return hashlib.sha256(b"\0".join((ROOT / name).read_bytes() for name in names)).hexdigest()
 
 
-# Making it so.
-
-
-def install(extras: set[str]) -> None:
+def install(extras: Set[str]) -> None:
     """Make .venv where there is none and install robustlab into it, in place, with ``extras``."""
-    check_disk()
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < GIGABYTES and not any(VENV.glob("lib/python*/site-packages/torch")):
+        raise Trouble(f"installing takes about {GIGABYTES} GB and {ROOT} has {free:.1f} GB free; make room, or use a Python with torch")
     make_venv()
     STAMP.unlink(missing_ok=True)  # an installation that breaks off must not pass for a finished one
     pip = [str(PYTHON), "-m", "pip"]
@@ -149,24 +140,17 @@ def install(extras: set[str]) -> None:
     what = f".[{','.join(sorted(extras))}]" if extras else "."
     say(f"installing {what} into {VENV}; the first time takes some minutes and 6 GB, most of it torch")
     if subprocess.call([*pip, "install", "-c", "constraints.txt", "-e", what], cwd=ROOT):
-        raise Trouble(f"pip could not install robustlab into {VENV}; its last lines above say why, and the same command resumes")
+        raise Trouble(f"pip could not install robustlab into {VENV}; its last lines above say why, and the same command tries again")
     STAMP.write_text("\n".join([fingerprint(), *sorted(extras)]) + "\n", encoding="utf-8")
-
-
-def check_disk() -> None:
-    free = shutil.disk_usage(ROOT).free / 1e9
-    if free < GIGABYTES and not any(VENV.glob("lib/python*/site-packages/torch")):
-        raise Trouble(f"installing takes about {GIGABYTES} GB and the disk of {ROOT} has {free:.1f} GB free; make room, or use a Python with torch")
 
 
 def make_venv() -> None:
     if VENV.exists():
         if not is_modern(PYTHON):
-            raise Trouble(f"{VENV} holds no working Python {version_name()} or newer; move it away, then run this again")
+            raise Trouble(f"{VENV} holds no working {NEEDED}; move it away, then run this again")
         return
     if not (find_spec("venv") and find_spec("ensurepip")):
-        raise Trouble(f"{sys.executable} has no venv or ensurepip; on Debian and Ubuntu `apt install python3-venv` brings both")
-    say(f"making {VENV}")
+        raise Trouble(f"{sys.executable} lacks venv or ensurepip; on Debian and Ubuntu `apt install python3-venv` brings both")
     if subprocess.call([sys.executable, "-m", "venv", str(VENV)]):
         shutil.rmtree(VENV, ignore_errors=True)
         raise Trouble(f"{sys.executable} could not make {VENV}; its last lines above say why")
@@ -179,37 +163,32 @@ def newer_python() -> str:
         if is_modern(candidate):
             return candidate
     raise Trouble(
-        f"robustlab needs Python {version_name()} or newer, this is {sys.version.split()[0]} and PATH has no other; "
+        f"robustlab needs {NEEDED}, this is {sys.version.split()[0]} and PATH has no other; "
         "install one, for example with `uv python install 3.12`, pyenv or your system's packages"
     )
 
 
-def is_modern(python: str | Path) -> bool:
+def is_modern(python: Union[str, Path]) -> bool:
     """Whether it runs (PATH may name shims that do not) and is new enough."""
     return succeeds([str(python), "-c", f"import sys; sys.exit(sys.version_info < {OLDEST})"])
 
 
-def succeeds(command: list[str]) -> bool:
+def succeeds(command: List[str]) -> bool:
     try:
         return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
     except OSError:
         return False
 
 
-def hand_over(command: list[str]) -> NoReturn:
-    """Become ``command``: signals reach it and its exit code is ours."""
+def hand_over(command: List[str]) -> NoReturn:
+    """Become ``command``: signals reach it, and its exit code is ours."""
     if os.name == "nt":  # where exec returns to the shell before the command has ended
         sys.exit(subprocess.call(command))
-    sys.stdout.flush()
     os.execv(command[0], command)
 
 
-def version_name() -> str:
-    return ".".join(map(str, OLDEST))
-
-
-def say(text: str) -> None:
-    print(f"bootstrap: {text}", file=sys.stderr, flush=True)
+def say(sentence: str) -> None:
+    print(f"bootstrap: {sentence}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

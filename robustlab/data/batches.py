@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from robustlab.data.augment import Augment
 from robustlab.data.imageset import Images, ImageSet, to_float
@@ -16,7 +15,8 @@ from robustlab.errors import UserError
 from robustlab.seeding import example_keys, fold, generator, permutation
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Batch:
     """This process's share of one batch, all on one device."""
 
     x: Tensor  # float32 in [0, 1], (B, C, H, W)
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     keys: Tensor  # this epoch's random keys of the examples, int64, (B,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batches:
     """How images are cut into batches.
 
@@ -75,12 +75,13 @@ class Batches:
             order[b * self.batch_size : (b + 1) * self.batch_size].tensor_split(self.world_size)[self.rank]
             for b in range(start, len(self))
         ]
+        labels = self.images.labels.to(self.device)
         for index, pixels in zip(slices, self._pixels(slices), strict=True):
             index, pixels = index.to(self.device), pixels.to(self.device)
             keys = fold(example_keys(self.seed, index), "epoch", n)
             if self.augment:
                 pixels = self.augment(pixels, keys)
-            yield Batch(to_float(pixels), self.images.labels.to(self.device)[index], index, keys)
+            yield Batch(to_float(pixels), labels[index], index, keys)
 
     def _pixels(self, slices: list[Tensor]) -> Iterator[Tensor]:
         if isinstance(self.images, ImageSet):
@@ -91,8 +92,8 @@ class Batches:
         )
 
 
-@dataclass(frozen=True)
-class _Reads:
+@dataclass(frozen=True, eq=False)
+class _Reads(Dataset[Tensor]):
     """Item ``i`` is batch ``i``'s pixels."""
 
     images: Images

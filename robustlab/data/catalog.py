@@ -1,15 +1,21 @@
-"""Datasets by name, for the command line: ``shapes``, ``cifar10``, ``cifar100``, ``folder``, ``npz``."""
+"""Datasets by name, for the command line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from robustlab.data.folder import Progress, open_folder
+from robustlab.data.cifar import FOLDERS, open_cifar
+from robustlab.data.folder import TREE, Progress, open_folder, split_folder
 from robustlab.data.imageset import Images, hold_out
+from robustlab.data.npz import open_npz
+from robustlab.data.shapes import shapes
 from robustlab.errors import UserError, unknown
 
 DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz")
 SPLITS = ("train", "test", "val")
+DOWNLOADS = Path("datasets")  # where CIFAR is looked for when no place is named
+SHAPES_SIZE = {"train": 20_000, "test": 2_000, "val": 2_000}
+UNDIVIDED_TEST = 0.1  # share of each class that is the test split of images stored without splits
 
 
 def open_dataset(
@@ -24,4 +30,73 @@ def open_dataset(
     memory_limit: int = 4 << 30,
     progress: Progress | None = None,
 ) -> Images:
-    return open_folder(Path(root), split, image_size=image_size, memory_limit=memory_limit, progress=progress)
+    """One split of a dataset.
+
+    Images stored without splits (class folders directly in ``root``, a single ``.npz`` file) are cut: a fixed tenth of
+    each class is the test split, the rest is the training split.
+
+    Args:
+        name: one of ``DATASETS``; without it the kind of data at ``root`` decides, and without that it is ``shapes``.
+        root: where the data lie.
+        split: ``train``, ``test`` or ``val``; the last means the test images where the data have no third part.
+        image_size: for folders: shorter side after resizing, then centre-cropped.
+        download: fetch CIFAR where it is missing.
+        seed: of the generated images, and of the choice that ``limit`` makes.
+        limit: at most so many images, with the same share of each class.
+        memory_limit: bytes of pixels above which a folder's images are read on demand.
+        progress: told how many of a folder's images are decoded, and of how many.
+
+    Raises:
+        UserError: an unknown name, data missing or damaged.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if limit is not None and limit < 0:
+        raise UserError(f"the number of images must not be negative, got {limit}")
+    path = None if root is None else Path(root).expanduser()
+    name = name or _kind(path)
+    if name == "shapes":
+        return shapes(SHAPES_SIZE[split] if limit is None else limit, split, seed)
+    if name in FOLDERS:
+        images: Images = open_cifar(name, path or DOWNLOADS, split, download)
+    elif name not in DATASETS:
+        raise unknown("dataset", name, DATASETS)
+    elif path is None:
+        raise UserError(f"the dataset {name!r} needs the place of its images: --data PATH")
+    elif name == "npz":
+        images = _open_npz(path, split)
+    else:
+        images = open_folder(path, split, image_size=image_size, memory_limit=memory_limit, progress=progress)
+        if split_folder(path, split) == path:
+            images = _cut(images, split)
+    return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
+
+
+def _kind(path: Path | None) -> str:
+    """Which dataset lies at a path."""
+    if path is None:
+        return "shapes"
+    if not path.exists():
+        raise UserError(f"there is nothing at {path}; expected {TREE}, an .npz file or a CIFAR folder")
+    for name, folder in FOLDERS.items():
+        if path.name == folder or (path / folder).is_dir():
+            return name
+    if path.is_file() and path.suffix != ".npz":
+        raise UserError(f"{path} is neither a folder nor an .npz file")
+    return "npz" if path.is_file() or (path / "train.npz").is_file() else "folder"
+
+
+def _open_npz(path: Path, split: str) -> Images:
+    """``path`` is a file without splits, or a folder with ``train.npz`` and ``test.npz`` (or ``val.npz``)."""
+    if not path.is_dir():
+        return _cut(open_npz(path), split)
+    wanted = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}[split]
+    found = [path / f"{name}.npz" for name in wanted if (path / f"{name}.npz").is_file()]
+    if not found:
+        raise UserError(f"{path} has no {' or '.join(f'{name}.npz' for name in wanted)}")
+    return open_npz(found[0])
+
+
+def _cut(images: Images, split: str) -> Images:
+    train, test = hold_out(images, UNDIVIDED_TEST, seed=0)
+    return images.subset(train if split == "train" else test)

@@ -26,7 +26,7 @@ TREE = "ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg (or val/) beside it, o
 Progress = Callable[[int, int], None]  # images done, images in all
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FolderStream:
     """Images that are decoded whenever they are fetched; it travels to DataLoader workers."""
 

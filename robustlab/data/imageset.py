@@ -48,7 +48,7 @@ class Images(Protocol):
         """Per-channel mean and standard deviation in [0, 1] units, float32, shape ``(C,)`` each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images in memory.
 

@@ -1,0 +1,1 @@
+"""Networks: pixels in [0, 1] in, logits out."""

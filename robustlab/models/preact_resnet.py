@@ -61,5 +61,5 @@ class PreActResNet(nn.Module):
         """Images ``(B, C, H, W)`` to features ``(B, D)``, the average over positions after the last ReLU."""
         x = self.conv1(x)
         for name in self.stages:
-            x = self.get_submodule(name)(x)
+            x = getattr(self, name)(x)
         return self.pool(self.relu(self.bn(x))).flatten(1)

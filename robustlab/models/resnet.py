@@ -104,5 +104,5 @@ class ResNet(nn.Module):
         """Images ``(B, C, H, W)`` to features ``(B, D)``, the average over positions after the last ReLU."""
         x = self.relu1(self.bn1(self.conv1(x)))
         for name in self.stages:
-            x = self.get_submodule(name)(x)
+            x = getattr(self, name)(x)
         return self.pool(x).flatten(1)

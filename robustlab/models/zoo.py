@@ -1,5 +1,75 @@
-"""The front door to the networks: build one by name."""
+"""The front door to the networks: build one by name, load one from a file or by the name of its released weights."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustlab.errors import UserError
+from robustlab.models import legacy, pickles
 from robustlab.models.architectures import architectures, build
+from robustlab.models.checkpoints import find_released, read_released, released
+from robustlab.models.classifier import Classifier
+from robustlab.models.description import describe, fill, from_description
 
-__all__ = ["architectures", "build"]
+__all__ = ["TRAINING_FORMAT", "architectures", "build", "describe", "from_description", "load", "released"]
+
+TRAINING_FORMAT = "robustlab-training-1"  # under "format" in the checkpoints that training writes
+ENDINGS = (".safetensors", ".json", ".pt", ".pth", ".ckpt", ".tar")  # what is meant as a file, even where there is none
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    trust: bool = False,
+) -> Classifier:
+    """A trained classifier on the CPU, in evaluation mode and float32.
+
+    Args:
+        name_or_path: the name of released weights; one of their two files; a checkpoint of training; or a checkpoint
+            of another project (see ``legacy``).
+        arch: what it must be. Needed for another project's checkpoint only where none of our architectures fits exactly.
+        num_classes: how many classes it must have; any number where left out.
+        normalization: mean and std per channel of another project's network that does not carry its own along.
+        trust: also read files that run code while they are read.
+
+    Raises:
+        UserError: nothing there, damaged, would run code, or something else than asked for.
+    """
+    path = _find(name_or_path)
+    if path.suffix in (".json", ".safetensors"):
+        model = read_released(path)
+    else:
+        checkpoint = pickles.read(path, trust=trust)
+        if isinstance(checkpoint, dict) and checkpoint.get("format") == TRAINING_FORMAT:
+            model = _from_training(checkpoint, str(path))
+        else:
+            model = legacy.classifier_from(checkpoint, str(path), arch, num_classes, normalization)
+    if arch not in (None, model.arch):
+        raise UserError(f"{path} holds a {model.arch}, not the {arch} asked for")
+    if num_classes not in (None, model.num_classes):
+        raise UserError(f"{path} has {model.num_classes} classes, not the {num_classes} asked for")
+    return model.eval()
+
+
+def _find(name_or_path: str | os.PathLike[str]) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the checkpoint in it")
+    if path.suffix in ENDINGS or len(path.parts) > 1:
+        raise UserError(f"there is no checkpoint {path}")
+    return find_released(path.name)
+
+
+def _from_training(checkpoint: dict, source: str) -> Classifier:
+    """The averaged weights where training kept an average, else the last ones."""
+    weights = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(weights, dict):
+        raise UserError(f"{source} is a checkpoint of training without weights")
+    return fill(from_description(checkpoint, source), weights, source)

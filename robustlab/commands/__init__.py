@@ -1,0 +1,54 @@
+"""The console command ``robustlab``; the scripts in ``scripts/`` come in through the same door."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from robustlab.commands import settings
+from robustlab.commands.flags import parse
+from robustlab.errors import UserError, unknown
+
+COMMANDS = {
+    "quickstart": settings.Quickstart,
+    "train": settings.Train,
+    "evaluate": settings.Evaluate,
+    "models": settings.Models,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    name, rest = argv[0], argv[1:]
+    try:
+        if name == "--version":
+            print(import_module("robustlab").__version__)
+            return 0
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        wanted = parse(COMMANDS[name], rest, f"robustlab {name}")
+        # Only now, since this imports torch: help and mistakes in the flags are answered at once.
+        import_module(f"robustlab.commands.{name}").run(wanted)
+    except UserError as error:
+        print(f"robustlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("robustlab: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def usage() -> str:
+    """One line per command."""
+    lines = [f"  {name:<12}{(cls.__doc__ or '').strip()}" for name, cls in COMMANDS.items()]
+    return "\n".join(["usage: robustlab COMMAND [--FLAG VALUE ...]", "", *lines, "", "robustlab COMMAND --help lists its flags."])

@@ -1,0 +1,97 @@
+"""What several commands do: choose a device, open data, show progress, name a threat."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from tqdm import tqdm
+
+from robustlab.constraints import ThreatModel
+from robustlab.data.catalog import open_dataset
+from robustlab.data.imageset import Images
+from robustlab.errors import UserError
+from robustlab.norms import L2, NORMS
+
+USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
+
+
+def choose_device(name: str, threads: int | None = None) -> torch.device:
+    """The device of that name; ``auto`` is the best one here. Under torchrun, each process its own GPU."""
+    if threads:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps") from None
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, False):
+        raise UserError(f"device {name!r} is not available on this machine; try --device auto")
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0")))
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f"there is no {device}: this machine has {torch.cuda.device_count()} GPUs")
+        torch.cuda.set_device(device)
+    return device
+
+
+def threat_of(norm: str | None, eps: float | None, default: ThreatModel | None = None) -> ThreatModel:
+    """The threat model of the flags; what they leave out is ``default``'s, or usual for the norm."""
+    default = default or ThreatModel(L2(), USUAL_EPS["l2"])
+    if norm is None or NORMS[norm] == default.norm:
+        return ThreatModel(default.norm, default.eps if eps is None else eps)
+    return ThreatModel(NORMS[norm], USUAL_EPS[norm] if eps is None else eps)
+
+
+def norm_name(threat: ThreatModel) -> str:
+    """The flag's value for a threat's norm."""
+    return next(name for name, norm in NORMS.items() if norm == threat.norm)
+
+
+def open_data(
+    dataset: str | None, data: str | None, split: str, *, image_size: int | None, download: bool = False, limit: int | None = None
+) -> Images:
+    """The images, with a progress bar while they are read."""
+    with bar(None, f"reading {split}", "img") as shown:
+        return open_dataset(dataset, data, split, image_size=image_size, download=download, limit=limit, progress=_to(shown))
+
+
+def _to(shown: tqdm):
+    def progress(done: int, total: int) -> None:
+        shown.total = total
+        shown.update(done - shown.n)
+
+    return progress
+
+
+def bar(total: int | None, title: str, unit: str, *, leads: bool = True) -> tqdm:
+    """The one progress bar: on a terminal only, gone when done."""
+    return tqdm(total=total, desc=title, unit=unit, leave=False, disable=None if leads else True, file=sys.stderr, dynamic_ncols=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Inside, the first Ctrl-C or SIGTERM is only noted, in the list that is yielded; a second one acts at once."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+

@@ -1,0 +1,182 @@
+"""Command-line flags from dataclasses of settings: one spelling, one type and one help text for each, everywhere.
+
+Standard library only, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from robustlab.errors import UserError, unknown
+
+
+def number(text: str) -> float:
+    """A number, also written as a fraction: ``8/255``."""
+    top, slash, bottom = text.partition("/")
+    try:
+        value = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number like 0.5 or 8/255") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not finite")
+    return value
+
+
+def radius(text: str) -> float:
+    """A number that is not negative."""
+    value = number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; it must be >= 0")
+    return value
+
+
+def radii(text: str) -> list[float]:
+    """Numbers separated by commas."""
+    return [radius(part) for part in text.split(",")]
+
+
+def count(text: str) -> int:
+    """A whole number that is not negative."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; it must be >= 0")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if (value := count(text)) == 0:
+        raise argparse.ArgumentTypeError("0 is too small; it must be >= 1")
+    return value
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a setting means and how it is read; ``type`` None is a switch."""
+
+    help: str
+    type: Callable[[str], Any] | None = str
+    choices: Sequence[str] | None = None
+    metavar: str | None = None
+    optional_value: Any = None  # the value of a flag given without one
+
+
+FLAGS: dict[str, Flag] = {
+    "model": Flag("a released model's name, or the path of a checkpoint", metavar="NAME|PATH"),
+    "data": Flag("folder or .npz file of the data; not needed for shapes", metavar="PATH"),
+    "dataset": Flag("shapes, cifar10, cifar100, folder or npz; told from --data where left out", metavar="NAME"),
+    "split": Flag("which part of the data", choices=("train", "test", "val")),
+    "image_size": Flag("resize and crop images to this many pixels", positive),
+    "download": Flag("download the dataset if it is missing", None),
+    "limit": Flag("use this many images only, spread over the whole set", positive),
+    "val_size": Flag("images cut from the training set to choose the best epoch by", positive),
+    "arch": Flag("architecture: small, resnet18, ..., torchvision:NAME, timm:NAME", metavar="NAME"),
+    "norm": Flag("norm of the threat model", choices=("linf", "l2", "l1")),
+    "eps": Flag("radius of the threat model in pixel units of [0, 1] images, such as 0.5 or 8/255", radius),
+    "steps": Flag("steps of the attack", count),
+    "step_size": Flag("length of a step in pixel units; 2.5 eps / steps where left out", radius),
+    "restarts": Flag("random starts of the attack", positive),
+    "curve": Flag("also measure the accuracy at these radii: 0,0.25,0.5,1", radii, metavar="EPS,EPS,..."),
+    "recipe": Flag("how to train: standard, madry-linf, madry-l2, fast-linf, fast-l2, ema-linf, trades-linf, trades-l2", metavar="NAME"),
+    "epochs": Flag("passes over the training set", positive),
+    "batch_size": Flag("images in a batch, over all processes together", positive),
+    "lr": Flag("peak learning rate", number),
+    "schedule": Flag("course of the learning rate", choices=("one-cycle", "cosine", "steps")),
+    "weight_decay": Flag("weight decay", radius),
+    "label_smoothing": Flag("label smoothing, 0 to 1", radius),
+    "ema": Flag("decay of the weight average; 0 for none", radius),
+    "clip": Flag("largest norm of the gradient; 0 for no clipping", radius),
+    "patience": Flag("stop after this many epochs without a better validation accuracy", positive),
+    "attack_in_train_mode": Flag("attack the model in training mode while training (default: evaluation mode)", None),
+    "no_augment": Flag("train without random crops and flips", None),
+    "no_test": Flag("do not read the test set at the end", None),
+    "seed": Flag("seed of every random draw", count),
+    "device": Flag("auto, cpu, cuda, cuda:1, mps", metavar="NAME"),
+    "threads": Flag("CPU threads; torch's own choice where left out", positive),
+    "amp": Flag("compute in bfloat16; success is still judged in float32", None),
+    "compile": Flag("use torch.compile: slow to start, faster afterwards", None),
+    "workers": Flag("processes that read images which do not fit into memory", count),
+    "resume": Flag("go on with the run in --out, or in the folder given", str, metavar="FOLDER", optional_value="auto"),
+    "trust_checkpoint": Flag("also load a checkpoint that runs code while loading", None),
+    "out": Flag("folder for the results", metavar="FOLDER"),
+}
+
+Settings = TypeVar("Settings")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
+    """Settings from a command line and, below it, ``--config FILE.toml``; unset ones keep the dataclass's default.
+
+    Raises:
+        UserError: an unknown flag or key, with the nearest one.
+    """
+    parser = build(settings, prog)
+    given, rest = parser.parse_known_args(argv)
+    if rest:
+        if rest[0].startswith("-"):
+            raise unknown("flag", rest[0].partition("=")[0], [f"--{f}" for f in _names(settings)])
+        raise UserError(f"unexpected argument {rest[0]!r}: every setting is a flag, such as --out FOLDER")
+    values = vars(given)
+    config = values.pop("config", None)
+    from_file = read_config(Path(config), settings, parser) if config else {}
+    return settings(**{**from_file, **values})
+
+
+def build(settings: type, prog: str) -> argparse.ArgumentParser:
+    """The parser for a dataclass of settings, each of whose fields is named in ``FLAGS``."""
+    parser = Parser(prog=prog, description=settings.__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings; flags given here win over it")
+    for field in dataclasses.fields(settings):
+        flag = FLAGS[field.name]
+        name = "--" + field.name.replace("_", "-")
+        shown = "" if field.default in (None, False, dataclasses.MISSING) else f" (default: {field.default})"
+        if flag.type is None:
+            parser.add_argument(name, action="store_true", help=flag.help)
+        elif flag.optional_value is not None:
+            parser.add_argument(name, nargs="?", const=flag.optional_value, type=flag.type, metavar=flag.metavar, help=flag.help)
+        else:
+            parser.add_argument(name, type=flag.type, choices=flag.choices, metavar=flag.metavar, help=flag.help + shown)
+    return parser
+
+
+def read_config(path: Path, settings: type, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The settings in a TOML file, checked as those on the command line are. Keys may be written with - or _."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from error
+    argv: list[str] = []
+    for key, value in table.items():
+        name = key.replace("_", "-")
+        if name not in _names(settings):
+            raise UserError(f"{path}: {unknown('setting', key, _names(settings))}")
+        switch = FLAGS[name.replace("-", "_")].type is None
+        if switch and not isinstance(value, bool):
+            raise UserError(f"{path}: {key} must be true or false, got {value!r}")
+        if switch or value is not False:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            argv += ([f"--{name}"] if value else []) if switch else [f"--{name}={text}"]
+    return vars(parser.parse_args(argv))
+
+
+def _names(settings: type) -> list[str]:
+    return [field.name.replace("_", "-") for field in dataclasses.fields(settings)]

@@ -1,0 +1,297 @@
+"""``robustlab train``: one run, from its settings to a tested model; interrupted anywhere, it goes on as if it had not been."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from robustlab import pictures
+from robustlab.attacks import PGD
+from robustlab.commands import settings
+from robustlab.commands.common import bar, choose_device, interruptible, open_data, threat_of
+from robustlab.constraints import ThreatModel
+from robustlab.data.augment import crop_flip
+from robustlab.data.batches import Batches
+from robustlab.data.imageset import hold_out
+from robustlab.errors import UserError
+from robustlab.evaluation import Rate, evaluate
+from robustlab.models.checkpoints import LARGEST, Provenance, save_released
+from robustlab.models.classifier import Classifier
+from robustlab.models.zoo import TRAINING_FORMAT, build, describe, load
+from robustlab.records import Run, commit, environment, read_json
+from robustlab.training.distributed import ALONE, World, join, leave, synchronize_batch_norm
+from robustlab.training.fit import Optimization, TrainingState, fit
+from robustlab.training.losses import TrainingLoss
+from robustlab.training.recipes import recipe
+from robustlab.training.schedules import SCHEDULES
+
+SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
+
+
+def run(wanted: settings.Train) -> None:
+    """The command."""
+    device = choose_device(wanted.device, wanted.threads)
+    world = join(device)
+    try:
+        train(wanted, device, world)
+    finally:
+        leave(world)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the settings come to: every default filled in."""
+
+    loss: TrainingLoss
+    optimization: Optimization
+    trained_against: ThreatModel | None
+    judged_by: PGD  # on the validation part, after every epoch
+    tested_by: PGD  # on the test set, once
+
+
+def plan(wanted: settings.Train) -> Plan:
+    """Recipe and flags together.
+
+    Raises:
+        UserError: an unknown recipe, or attack settings for a recipe that does not attack.
+    """
+    chosen = recipe(wanted.recipe)
+    changes = {name: getattr(wanted, name) for name in ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")}
+    if wanted.schedule:
+        changes["schedule"] = SCHEDULES[wanted.schedule]
+    if wanted.amp:
+        changes["amp"] = True
+    optimization = replace(chosen.optimization, **{name: value for name, value in changes.items() if value is not None})
+    threat = threat_of(wanted.norm, wanted.eps, chosen.threat)
+    against = threat if chosen.threat else None
+    if against is None and (wanted.steps is not None or wanted.step_size is not None):
+        raise UserError(f"the recipe {wanted.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
+    steps = chosen.steps if wanted.steps is None else wanted.steps
+    loss = chosen.make(against, steps, wanted.step_size, wanted.label_smoothing, wanted.attack_in_train_mode)
+    return Plan(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20))
+
+
+def train(wanted: settings.Train, device: torch.device, world: World = ALONE) -> Path:
+    """Train, choose the best epoch, test it, and write everything to the run folder.
+
+    Returns:
+        The run folder; ``model.safetensors`` and ``model.json`` in it are the result.
+    """
+    if wanted.resume is not None:
+        wanted = _as_it_was(wanted)
+    planned = plan(wanted)
+    out = Path(wanted.out or f"runs/{wanted.recipe}-{wanted.arch}")
+    everything = open_data(
+        wanted.dataset, wanted.data, "train", image_size=wanted.image_size, download=wanted.download, limit=wanted.limit
+    )
+    keep, held_out = hold_out(everything, min(wanted.val_size, len(everything) // 5), wanted.seed)
+    common: dict[str, Any] = {"device": device, "rank": world.rank, "world_size": world.size, "workers": wanted.workers}
+    training = Batches(
+        everything.subset(keep),
+        planned.optimization.batch_size,
+        seed=wanted.seed,
+        augment=None if wanted.no_augment else crop_flip(max(everything.shape[1] // 8, 1)),
+        shuffle=True,
+        drop_last=True,
+        **common,
+    )
+    validation = Batches(everything.subset(held_out), 250 * world.size, seed=wanted.seed, **common)
+    mean, std = everything.mean_std()
+    model = build(
+        wanted.arch,
+        num_classes=len(everything.classes),
+        mean=mean.tolist(),
+        std=std.tolist(),
+        channels=everything.shape[0],
+        classes=everything.classes,
+        seed=wanted.seed,
+    )
+    model = synchronize_batch_norm(model.to(device), world)
+    state = TrainingState.fresh(model, planned.optimization)
+    job = _Job(wanted, planned, out, device, world, state)
+    job.open()
+    with interruptible() as noted:
+        if not job.go(training, validation, noted):
+            raise KeyboardInterrupt
+    if world.leads:
+        job.finish(everything.name)
+    world.wait()
+    return out
+
+
+class _Job:
+    """A run under way: the training state, the best epoch so far, and the folder that both are saved to."""
+
+    def __init__(
+        self, wanted: settings.Train, planned: Plan, out: Path, device: torch.device, world: World, state: TrainingState
+    ) -> None:
+        self.wanted, self.planned, self.out, self.device, self.world, self.state = wanted, planned, out, device, world, state
+        self.best: dict[str, float] = {"value": -1.0, "epoch": -1}
+        self.seconds = 0.0  # of training and validation, over all sittings
+        self.clock = self.saved = time.monotonic()
+        self.run: Run | None = None  # the leading process's only
+
+    def open(self) -> None:
+        """Create the run folder, or reopen it and take up the state."""
+        described = dataclasses.asdict(replace(self.wanted, resume=None, out=str(self.out)))
+        if self.world.leads:
+            self.run = Run.reopen(self.out, described) if self.wanted.resume else Run.create(self.out, described)
+        self.world.wait()
+        saved = Run(self.out, []).load("last", self.device) if self.wanted.resume else None
+        if saved:
+            self.state.load_state_dict(saved)
+            self.best, self.seconds = saved["best"], saved["seconds"]
+        if self.run:
+            self.run.keep_epochs_before(self.state.epoch)
+        self.clock = self.saved = time.monotonic()
+
+    def go(self, training: Batches, validation: Batches, noted: list[int]) -> bool:
+        """Train to the end, or to a note of interruption; says whether the end was reached."""
+        state, epochs = self.state, self.planned.optimization.epochs
+        shown = bar(epochs * len(training), "training", "batch", leads=self.world.leads)
+        shown.update(state.epoch * len(training) + state.step)
+        validated, began, done = "", time.monotonic(), 0
+
+        def on_step(state: TrainingState) -> None:
+            nonlocal done
+            done += training.batch_size
+            shown.update()
+            if state.step % 20 == 0 and not shown.disable:
+                loss, correct, seen = state.sums.tolist()
+                shown.set_postfix_str(f"epoch {state.epoch + 1} loss {loss / seen:.3f} train {100 * correct / seen:.1f}%{validated}")
+            if time.monotonic() - self.saved > SAVE_EVERY:
+                self.save("last")
+
+        options: dict[str, Any] = {"world": self.world, "stop": lambda: bool(noted), "on_step": on_step, "compile": self.wanted.compile}
+        for epoch in fit(state, training, self.planned.loss, self.planned.optimization, **options):
+            speed, done = done / (time.monotonic() - began), 0
+            clean, robust = self.validate(validation)
+            validated = f" val {100 * clean.value:.1f}% clean {100 * robust.value:.1f}% under {self.planned.judged_by}"
+            judged = (robust if self.planned.trained_against else clean).value
+            if judged > self.best["value"]:
+                self.best = {"value": judged, "epoch": epoch.number}
+                self.save("best")
+            self.log(
+                {
+                    "epoch": epoch.number,
+                    "train/loss": epoch.loss,
+                    "train/accuracy": epoch.accuracy,
+                    "val/clean": clean.value,
+                    f"val/{self.planned.judged_by}": robust.value,
+                    "lr": epoch.lr,
+                    "images_per_second": speed,
+                },
+                shown,
+                validation,
+            )
+            self.save("last")
+            if noted or (self.wanted.patience and epoch.number - self.best["epoch"] >= self.wanted.patience):
+                break
+            began = time.monotonic()
+        shown.close()
+        if not noted or state.epoch >= epochs:
+            return True
+        self.save("last")
+        if self.world.leads:
+            print(f"stopped in epoch {state.epoch + 1} of {epochs}; go on with: {self.resume_command}", file=sys.stderr)
+        return False
+
+    def validate(self, validation: Batches) -> tuple[Rate, Rate]:
+        """Clean and robust accuracy on the validation part, over all processes."""
+        attack = self.planned.judged_by
+        report = evaluate(self.state.result, validation.epoch(0), [attack])
+        counts = [report.clean.count, report.under(str(attack)).count, report.clean.n]
+        clean, robust, n = (int(v) for v in self.world.sum(torch.tensor(counts, dtype=torch.float64, device=self.device)).tolist())
+        return Rate(clean, n), Rate(robust, n)
+
+    def log(self, line: dict[str, Any], shown: tqdm, validation: Batches) -> None:
+        """Numbers to the run folder and the terminal, pictures to TensorBoard."""
+        if not self.run:
+            return
+        self.run.log({**line, "seconds": self.seconds + time.monotonic() - self.clock})
+        numbers = "  ".join(f"{name} {100 * value:.2f}%" for name, value in line.items() if name.startswith(("val/", "train/acc")))
+        text = f"epoch {line['epoch'] + 1:>3}/{self.planned.optimization.epochs}  loss {line['train/loss']:.4f}  {numbers}"
+        shown.write(f"{text}  {line['images_per_second']:.0f} img/s", file=sys.stdout)
+        batch = next(validation.epoch(0))
+        x, y = batch.x[:8], batch.y[:8]
+        x_adv = self.planned.judged_by(self.state.result, x, y, keys=batch.keys[:8])
+        self.run.picture("clean, adversarial, difference", pictures.sheet([x, x_adv, pictures.amplified(x_adv - x)], 2), line["epoch"])
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint that resumes training and that ``robustlab.load`` reads."""
+        self.saved = time.monotonic()
+        if self.run:
+            seconds = self.seconds + self.saved - self.clock
+            described = describe(self.state.model)  # type: ignore[arg-type]
+            self.run.save(
+                name, {"format": TRAINING_FORMAT, **described, **self.state.state_dict(), "best": self.best, "seconds": seconds}
+            )
+
+    @property
+    def resume_command(self) -> str:
+        return shlex.join(["robustlab", "train", "--resume", str(self.out)])
+
+    def finish(self, dataset: str) -> None:
+        """Test the best epoch and write it as released weights; prints the numbers."""
+        assert self.run
+        self.run.close()
+        model = load(self.out / "best.pt").to(self.device)
+        wanted, best = self.wanted, int(self.best["epoch"])
+        accuracies, n = {}, 0
+        if not wanted.no_test:
+            test = open_data(wanted.dataset, wanted.data, "test", image_size=wanted.image_size, limit=wanted.limit)
+            batches = Batches(test, 250, seed=wanted.seed, device=self.device, workers=wanted.workers)
+            with bar(len(test), "testing", "img") as shown:
+                report = evaluate(model, batches.epoch(0), [self.planned.tested_by], on_batch=lambda found: shown.update(len(found)))
+            for name, rate in report.rates().items():
+                print(f"test {name}: {rate}")
+            accuracies, n = {name: round(100 * rate.value, 2) for name, rate in report.rates().items()}, report.clean.n
+        provenance = Provenance(
+            dataset=dataset,
+            recipe=wanted.recipe,
+            threat=str(self.planned.trained_against or "none"),
+            accuracies=accuracies,
+            n=n,
+            seed=wanted.seed,
+            commit=commit() or "unknown",
+            details={
+                "best_epoch": best,
+                "epochs": self.planned.optimization.epochs,
+                "seconds": round(self.seconds + time.monotonic() - self.clock),
+                "settings": {name: value for name, value in dataclasses.asdict(wanted).items() if name not in ("data", "out", "resume")},
+                "environment": {name: value for name, value in environment().items() if name != "command"},
+            },
+        )
+        written = save_released(self.out / "model", model, provenance, half=_too_large(model))
+        print(f"best epoch {best + 1}; weights in {written.with_suffix('.safetensors')}")
+
+
+def _too_large(model: Classifier) -> bool:
+    """Whether float32 weights would take more than can be released."""
+    return sum(tensor.numel() * 4 for tensor in model.state_dict().values()) > LARGEST
+
+
+def _as_it_was(wanted: settings.Train) -> settings.Train:
+    """The settings of the run to resume; what the command line says otherwise must agree with them.
+
+    Raises:
+        UserError: no run there, or a flag that differs from its settings.
+    """
+    out = Path((wanted.out or f"runs/{wanted.recipe}-{wanted.arch}") if wanted.resume == "auto" else str(wanted.resume))
+    fields = {field.name: field.default for field in dataclasses.fields(settings.Train)}
+    before = {name: value for name, value in read_json(out / "settings.json", "a run's settings").items() if name in fields}
+    free = {"out", "resume", "device", "threads", "workers"}
+    for name, default in fields.items():
+        value = getattr(wanted, name)
+        if name not in free and value != default and value != before.get(name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{out} was started with {flag} {before.get(name)}, not {value}: leave the flag out, or start a run in another --out")
+    return settings.Train(**{**before, "out": str(out), "resume": str(out)})

@@ -1,0 +1,149 @@
+"""Released weights: ``NAME.safetensors``, which can run no code, beside ``NAME.json``, which says what they are and what they reach."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from robustlab import files
+from robustlab.errors import UserError, unknown
+from robustlab.models.classifier import Classifier
+from robustlab.models.description import describe, fill, from_description
+
+FORMAT = "robustlab-weights-1"
+LARGEST = 25 * 10**6  # bytes: what a repository can carry
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights come from and what they reach."""
+
+    dataset: str
+    recipe: str
+    threat: str  # what they were trained against, such as "L2 eps=0.5", or "none"
+    accuracies: Mapping[str, float]  # the attack's full name, or "clean", to percent right
+    n: int  # examples behind each accuracy
+    seed: int
+    commit: str  # of the code that trained them
+    details: Mapping[str, Any] = field(default_factory=dict)  # anything else worth keeping: hardware, seconds, command
+
+
+def save_released(stem: str | os.PathLike[str], model: Classifier, provenance: Provenance, *, half: bool = False) -> Path:
+    """Write ``stem.safetensors`` and ``stem.json``; the weights first, so that the JSON's sha256 never lies about them.
+
+    Args:
+        stem: path without an ending; its last part becomes the name of the weights.
+        model: a classifier made by name.
+        provenance: goes into the JSON as it is. Weights read back and saved again give the same bytes, so measure
+            accuracies on what was read back.
+        half: store parameters as float16; the statistics of BatchNorm stay float32.
+
+    Returns:
+        Path of the JSON file.
+
+    Raises:
+        UserError: more than 25 MB, or a weight that float16 cannot hold.
+    """
+    stem = Path(stem)
+    description = describe(model)
+    content = tensor_bytes(_stored(model, half))
+    if len(content) > LARGEST:
+        advice = "" if half else "; half precision would halve that"
+        raise UserError(f"the weights of {stem.name} take {len(content) / 1e6:.1f} MB, more than the 25 MB that can be released{advice}")
+    files.write_bytes(_beside(stem, ".safetensors"), content)
+    dtype = "float16" if half else "float32"
+    digest = hashlib.sha256(content).hexdigest()
+    files.write_json(_beside(stem, ".json"), {"format": FORMAT, **description, "dtype": dtype, "sha256": digest, **asdict(provenance)})
+    return _beside(stem, ".json")
+
+
+def _stored(model: Classifier, half: bool) -> dict[str, Tensor]:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half:
+        tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
+        if not all(torch.isfinite(t).all() for t in tensors.values()):
+            raise UserError("a weight is too large for half precision (65504) or is not finite; store the weights in float32")
+    return tensors
+
+
+def read_released(path: str | os.PathLike[str]) -> Classifier:
+    """The classifier of released weights, in float32, from the path of either of its two files.
+
+    Raises:
+        UserError: a file is missing, damaged, or not the one that the JSON was written for.
+    """
+    stem = Path(path).with_suffix("")
+    record = read_record(_beside(stem, ".json"))
+    weights = _beside(stem, ".safetensors")
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the weights {weights}: {error.strerror}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record["sha256"]:
+        told = str(record["sha256"])
+        raise UserError(f"{weights} is damaged or was exchanged: its sha256 is {digest[:12]}..., but {stem.name}.json says {told[:12]}...")
+    try:
+        tensors = read_tensors(content)
+    except SafetensorError as error:
+        raise UserError(f"{weights} is not a safetensors file: {error}") from error
+    return fill(from_description(record, f"{stem}.json"), tensors, str(weights))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The JSON beside released weights."""
+    try:
+        record = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}, which says what network the weights are for: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT or "sha256" not in record:
+        raise UserError(f"{path} does not describe released weights (it has no format {FORMAT!r} or no sha256)")
+    return record
+
+
+def folder() -> Path:
+    """Where released weights lie: ``$ROBUSTLAB_CHECKPOINTS``, else ``checkpoints/`` of the project's tree, else of the current folder."""
+    chosen = os.environ.get("ROBUSTLAB_CHECKPOINTS")
+    if chosen:
+        return Path(chosen)
+    ours = Path(__file__).parents[2] / "checkpoints"
+    return ours if ours.is_dir() else Path("checkpoints")
+
+
+def released(place: str | os.PathLike[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Names of the released weights in a folder, ``folder()`` where left out, with what their JSON says."""
+    paths = sorted((folder() if place is None else Path(place)).glob("*.json"))
+    return {path.stem: read_record(path) for path in paths if path.with_suffix(".safetensors").exists()}
+
+
+def find_released(name: str) -> Path:
+    """The JSON file of released weights by their name.
+
+    Raises:
+        UserError: nothing of that name; the message gives the nearest.
+    """
+    place = folder()
+    known = [path.stem for path in place.glob("*.json")]
+    if not known:
+        raise UserError(f"no checkpoint {name!r}: it is not a file, and there are no released weights in {place}")
+    if name not in known:
+        raise unknown("checkpoint", name, known)
+    return place / f"{name}.json"
+
+
+def _beside(stem: Path, ending: str) -> Path:
+    """``stem`` with an ending added; a dot in the name is no ending."""
+    return stem.with_name(stem.name + ending)

@@ -1,0 +1,156 @@
+"""The folder of a run: what was asked, what happened, what came out. Every file in it is whole at any moment.
+
+    settings.json      everything a rerun needs
+    environment.json   versions, hardware, commit
+    metrics.jsonl      one line per epoch
+    tensorboard/       the same numbers, and pictures
+    last.pt  best.pt   checkpoints: dicts of tensors and numbers, which load without running code
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from robustlab import files
+from robustlab.errors import UserError
+
+
+class Run:
+    """A run folder that belongs to one set of settings."""
+
+    def __init__(self, folder: str | os.PathLike[str], metrics: list[dict[str, Any]]) -> None:
+        self.folder = Path(folder)
+        self.metrics = metrics
+        self._board: SummaryWriter | None = None
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], settings: dict[str, Any]) -> Run:
+        """Start a run in a folder that is empty or does not exist yet.
+
+        Raises:
+            UserError: the folder holds another run, or other files.
+        """
+        path = Path(folder)
+        if (path / "settings.json").exists():
+            raise UserError(f"{path} holds a run already: go on with it by --resume, or name another folder with --out")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} is not an empty folder: name another one with --out")
+        files.write_json(path / "environment.json", environment())
+        files.write_json(path / "settings.json", settings)
+        return cls(path, [])
+
+    @classmethod
+    def reopen(cls, folder: str | os.PathLike[str], settings: dict[str, Any]) -> Run:
+        """Go on with a run whose settings are the same.
+
+        Raises:
+            UserError: there is no run in the folder, or its settings differ; the sentence names the differences.
+        """
+        path = Path(folder)
+        before = read_json(path / "settings.json", "a run's settings")
+        now = json.loads(json.dumps(settings))
+        different = [f"{k}: {before.get(k)!r} there, {now.get(k)!r} here" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+        if different:
+            raise UserError(f"{path} belongs to a run with other settings ({'; '.join(different)})")
+        lines = (path / "metrics.jsonl").read_text().splitlines() if (path / "metrics.jsonl").exists() else []
+        return cls(path, [json.loads(line) for line in lines])
+
+    def keep_epochs_before(self, epoch: int) -> None:
+        """Forget what was logged from ``epoch`` on: those epochs will run again."""
+        self.metrics = [line for line in self.metrics if line["epoch"] < epoch]
+        self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epoch)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Add one epoch's numbers, ``epoch`` among them, to ``metrics.jsonl`` and TensorBoard."""
+        self.metrics.append(line)
+        files.write_text(self.folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in self.metrics))
+        for name, value in line.items():
+            if isinstance(value, int | float) and name != "epoch":
+                self.board.add_scalar(name, value, line["epoch"])
+        self.board.flush()
+
+    def picture(self, name: str, grid: Tensor, epoch: int) -> None:
+        """Show a picture, float ``(C, H, W)`` in [0, 1], in TensorBoard."""
+        self.board.add_image(name, grid, epoch)
+
+    @property
+    def board(self) -> SummaryWriter:
+        if self._board is None:
+            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+        return self._board
+
+    def save(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Write ``name.pt``, atomically."""
+        files.write_with(self.folder / f"{name}.pt", lambda path: torch.save(checkpoint, path))
+
+    def load(self, name: str, map_location: torch.device) -> dict[str, Any] | None:
+        """Read ``name.pt``; None where it was never written."""
+        path = self.folder / f"{name}.pt"
+        if not path.exists():
+            return None
+        return torch.load(path, map_location=map_location, weights_only=True)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: no such file, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {what} should be there") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as {what}: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} should hold a JSON object with {what}, not a {type(value).__name__}")
+    return value
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and commit, for the record."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "commit": commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source tree this runs from, with ``+`` where files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        told = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return told.stdout.strip() or None if told.returncode == 0 else None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

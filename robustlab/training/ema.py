@@ -1,0 +1,31 @@
+"""A running average of the weights, which is smoother and, after adversarial training, more robust than the last ones."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+def averaged_copy(model: nn.Module) -> nn.Module:
+    """A copy to average into, in evaluation mode and without gradients."""
+    average = copy.deepcopy(model).eval()
+    for parameter in average.parameters():
+        parameter.requires_grad_(False)
+    return average
+
+
+@torch.no_grad()
+def average_in(average: nn.Module, model: nn.Module, decay: float, updates: int) -> None:
+    """Move ``average`` towards ``model`` by ``1 - decay``, faster at first: at most ``(1 + n) / (10 + n)`` after n updates.
+
+    Statistics of BatchNorm are averaged as the weights are; counters are copied.
+    """
+    decay = min(decay, (1 + updates) / (10 + updates))
+    ours, theirs = list(average.state_dict().values()), list(model.state_dict().values())
+    floats = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
+    for a, b in zip(ours, theirs, strict=True):
+        if not a.is_floating_point():
+            a.copy_(b)

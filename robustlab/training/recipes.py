@@ -1,0 +1,91 @@
+"""Named ways to train, each with what it is for. Settings from the command line replace a recipe's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from robustlab.attacks import NFGSM, PGD
+from robustlab.constraints import ThreatModel
+from robustlab.errors import unknown
+from robustlab.norms import L2, Linf
+from robustlab.training.fit import Optimization
+from robustlab.training.losses import TRADES, Adversarial, Standard, TrainingLoss
+from robustlab.training.schedules import cosine, steps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A loss and how to optimize it.
+
+    Attributes:
+        summary: one line, with the source.
+        optimization: epochs, learning rate and so on.
+        threat: what the model is trained against; None for standard training.
+        steps: attack steps.
+        make: the loss, from threat, steps, step size (None: the method's own), label smoothing, and whether the attack
+            runs the model in training mode.
+    """
+
+    summary: str
+    optimization: Optimization
+    threat: ThreatModel | None
+    steps: int
+    make: Callable[[ThreatModel | None, int, float | None, float, bool], TrainingLoss]
+
+
+def _standard(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
+    return Standard(smoothing)
+
+
+def _pgd(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
+    assert threat is not None
+    return Adversarial(PGD(threat, steps, step_size, keep_best=False, training_mode=training), smoothing)
+
+
+def _trades(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
+    assert threat is not None
+    return TRADES(PGD(threat, steps, step_size, keep_best=False, training_mode=training), label_smoothing=smoothing)
+
+
+def _nfgsm(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
+    assert threat is not None
+    step = 1.0 if step_size is None or threat.eps == 0 else step_size / threat.eps
+    return Adversarial(NFGSM(threat, step=step, training_mode=training), smoothing)
+
+
+_LINF, _L2 = ThreatModel(Linf(), 8 / 255), ThreatModel(L2(), 0.5)
+_LONG = Optimization(epochs=200, batch_size=128, lr=0.1, schedule=steps)
+_SHORT = Optimization(epochs=30, batch_size=128, lr=0.2, amp=True)
+
+RECIPES: dict[str, Recipe] = {
+    "standard": Recipe("cross-entropy on the images, one cycle of 30 epochs", _SHORT, None, 0, _standard),
+    "madry-linf": Recipe("PGD-10 training, 200 epochs (Rice et al. 2020)", _LONG, _LINF, 10, _pgd),
+    "madry-l2": Recipe("PGD-10 training, 200 epochs (Rice et al. 2020)", _LONG, _L2, 10, _pgd),
+    "fast-linf": Recipe("N-FGSM, one step, one cycle (de Jorge et al. 2022)", _SHORT, _LINF, 1, _nfgsm),
+    "fast-l2": Recipe("N-FGSM in L2, one step, one cycle (de Jorge et al. 2022)", _SHORT, _L2, 1, _nfgsm),
+    "ema-linf": Recipe(
+        "PGD-10 training with averaged weights, 100 epochs (after the FastAT benchmark's strongest plain PGD)",
+        Optimization(epochs=100, batch_size=128, lr=0.1, ema=0.9995, amp=True),
+        _LINF,
+        10,
+        _pgd,
+    ),
+    "trades-linf": Recipe(
+        "TRADES, beta 6, 10 steps (Zhang et al. 2019)", Optimization(epochs=100, batch_size=128, lr=0.1, schedule=cosine), _LINF, 10, _trades
+    ),
+    "trades-l2": Recipe(
+        "TRADES, beta 6, 10 steps (Zhang et al. 2019)", Optimization(epochs=100, batch_size=128, lr=0.1, schedule=cosine), _L2, 10, _trades
+    ),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UserError: no such recipe; names the nearest.
+    """
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]
