@@ -14,9 +14,15 @@ from robustlab.norms import Linf, Norm, expanded
 
 
 class ConstraintSet(Protocol):
-    """A set with a way into it. What ``project`` returns lies in the set exactly, in the dtype of ``x``."""
+    """A set with a way into it."""
 
-    def project(self, x: Tensor) -> Tensor: ...
+    def project(self, x: Tensor) -> Tensor:
+        """A point of the set, exactly, in the dtype of ``x``; ``x`` itself where that is inside."""
+        ...
+
+    def tangent(self, g: Tensor) -> Tensor:
+        """The part of a gradient that moves along the set: without the values that may never change."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,9 @@ class Everywhere:
 
     def project(self, x: Tensor) -> Tensor:
         return x
+
+    def tangent(self, g: Tensor) -> Tensor:
+        return g
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,9 @@ class Box:
 
     def project(self, x: Tensor) -> Tensor:
         return torch.clamp(x, self.lo, self.hi)  # type: ignore[call-overload, no-any-return]
+
+    def tangent(self, g: Tensor) -> Tensor:
+        return g
 
 
 PIXELS = Box(0.0, 1.0)
@@ -72,6 +84,9 @@ class Ball:
         moved = round_towards(self.center, self.norm.project(delta, eps * (1 - 1e-12)), x.dtype)
         return self.box.project(torch.where(expanded(inside, x), x, moved))
 
+    def tangent(self, g: Tensor) -> Tensor:
+        return g
+
 
 @dataclass(frozen=True)
 class Masked:
@@ -89,6 +104,9 @@ class Masked:
 
     def project(self, x: Tensor) -> Tensor:
         return self.inner.project(torch.where(self.mask, x, self.center))
+
+    def tangent(self, g: Tensor) -> Tensor:
+        return torch.where(self.mask, self.inner.tangent(g), 0)
 
 
 @dataclass(frozen=True)

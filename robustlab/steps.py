@@ -25,7 +25,7 @@ class Steepest:
         return None
 
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: None) -> tuple[Tensor, None]:
-        return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(grad)), None
+        return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(constraint.tangent(grad))), None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Momentum:
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Tensor) -> tuple[Tensor, Tensor]:
         size = L1().measure(grad)
         velocity = self.decay * state + grad / per_example(torch.where(size > 0, size, 1), grad)
-        return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(velocity)), velocity
+        return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(constraint.tangent(velocity))), velocity
 
 
 @dataclass(frozen=True)

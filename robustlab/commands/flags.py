@@ -72,7 +72,7 @@ class Flag:
 
 
 FLAGS: dict[str, Flag] = {
-    "model": Flag("a released model's name, or the path of a checkpoint", metavar="NAME|PATH"),
+    "model": Flag("a released model's name, or the path of a checkpoint; several with commas", metavar="NAME|PATH"),
     "data": Flag("folder or .npz file of the data; not needed for shapes", metavar="PATH"),
     "dataset": Flag("shapes, cifar10, cifar100, folder or npz; told from --data where left out", metavar="NAME"),
     "split": Flag("which part of the data", choices=("train", "test", "val")),
@@ -80,6 +80,8 @@ FLAGS: dict[str, Flag] = {
     "download": Flag("download the dataset if it is missing", None),
     "limit": Flag("use this many images only, spread over the whole set", positive),
     "val_size": Flag("images cut from the training set to choose the best epoch by", positive),
+    "mean": Flag("channel means of another project's model that does not carry them: 0.49,0.48,0.45", radii, metavar="M,M,M"),
+    "std": Flag("channel deviations of such a model", radii, metavar="S,S,S"),
     "arch": Flag("architecture: small, resnet18, ..., torchvision:NAME, timm:NAME", metavar="NAME"),
     "norm": Flag("norm of the threat model", choices=("linf", "l2", "l1")),
     "eps": Flag("radius of the threat model in pixel units of [0, 1] images, such as 0.5 or 8/255", radius),

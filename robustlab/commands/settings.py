@@ -49,6 +49,8 @@ class Evaluate:
 
     model: str | None = None
     arch: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
     dataset: str | None = None
     data: str | None = None
     split: str = "test"

@@ -72,8 +72,7 @@ class Batches:
         """The batches of epoch ``n``, the first ``start`` of them skipped unread."""
         order = permutation(self.seed, len(self.images), "epoch", n) if self.shuffle else torch.arange(len(self.images))
         slices = [
-            order[b * self.batch_size : (b + 1) * self.batch_size].tensor_split(self.world_size)[self.rank]
-            for b in range(start, len(self))
+            order[b * self.batch_size : (b + 1) * self.batch_size].tensor_split(self.world_size)[self.rank] for b in range(start, len(self))
         ]
         labels = self.images.labels.to(self.device)
         for index, pixels in zip(slices, self._pixels(slices), strict=True):

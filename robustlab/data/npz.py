@@ -37,7 +37,7 @@ def open_npz(path: Path) -> ImageSet:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error

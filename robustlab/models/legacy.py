@@ -58,7 +58,9 @@ def classifier_from(
     """
     weights = _weights(checkpoint, source)
     body, head = _common_names(weights)
-    outputs = len(head["weight"]) if head else num_classes or 0
+    if not head:
+        raise UserError(f"{source} holds no matrix that could be the last layer of a classifier")
+    outputs = len(head["weight"])
     if num_classes not in (None, outputs):
         raise UserError(f"{source} has {outputs} classes, not the {num_classes} asked for")
     channels = next((w.shape[1] for w in body.values() if w.dim() == 4), 3)
@@ -71,9 +73,9 @@ def classifier_from(
 
 
 def _weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, wherever it lies."""
+    """The state dict inside a checkpoint, at most a few dictionaries deep."""
     inner = checkpoint
-    while True:
+    for _ in range(4):
         if isinstance(inner, nn.Module):
             inner = inner.state_dict()
         if not isinstance(inner, Mapping):
@@ -82,8 +84,9 @@ def _weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
             return {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
         deeper = [name for name in CONTAINERS if isinstance(inner.get(name), (Mapping, nn.Module))]
         if not deeper:
-            raise UserError(f"{source} holds no weights; it has {', '.join(map(str, list(inner)[:5])) or 'nothing'}")
+            break
         inner = inner[deeper[0]]
+    raise UserError(f"{source} holds no weights; it has {', '.join(map(str, list(inner)[:5])) or 'nothing'}")
 
 
 def _normalization(weights: Mapping[str, Tensor]) -> tuple[list[float], list[float]] | None:

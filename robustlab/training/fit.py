@@ -170,7 +170,9 @@ def fit(
         yield epoch
 
 
-def _step(state: TrainingState, model: nn.Module, batch: Any, loss: TrainingLoss, optimization: Optimization, lr: float, updates: int) -> None:
+def _step(
+    state: TrainingState, model: nn.Module, batch: Any, loss: TrainingLoss, optimization: Optimization, lr: float, updates: int
+) -> None:
     x = batch.x.contiguous(memory_format=torch.channels_last) if optimization.channels_last and batch.x.ndim == 4 else batch.x
     device = x.device.type
     with torch.autocast(device, torch.bfloat16) if optimization.amp else nullcontext():

@@ -58,25 +58,18 @@ _LINF, _L2 = ThreatModel(Linf(), 8 / 255), ThreatModel(L2(), 0.5)
 _LONG = Optimization(epochs=200, batch_size=128, lr=0.1, schedule=steps)
 _SHORT = Optimization(epochs=30, batch_size=128, lr=0.2, amp=True)
 
+_TRADES = Optimization(epochs=100, batch_size=128, lr=0.1, schedule=cosine)
+_AVERAGED = Optimization(epochs=100, batch_size=128, lr=0.1, ema=0.9995, amp=True)
+
 RECIPES: dict[str, Recipe] = {
     "standard": Recipe("cross-entropy on the images, one cycle of 30 epochs", _SHORT, None, 0, _standard),
     "madry-linf": Recipe("PGD-10 training, 200 epochs (Rice et al. 2020)", _LONG, _LINF, 10, _pgd),
     "madry-l2": Recipe("PGD-10 training, 200 epochs (Rice et al. 2020)", _LONG, _L2, 10, _pgd),
     "fast-linf": Recipe("N-FGSM, one step, one cycle (de Jorge et al. 2022)", _SHORT, _LINF, 1, _nfgsm),
     "fast-l2": Recipe("N-FGSM in L2, one step, one cycle (de Jorge et al. 2022)", _SHORT, _L2, 1, _nfgsm),
-    "ema-linf": Recipe(
-        "PGD-10 training with averaged weights, 100 epochs (after the FastAT benchmark's strongest plain PGD)",
-        Optimization(epochs=100, batch_size=128, lr=0.1, ema=0.9995, amp=True),
-        _LINF,
-        10,
-        _pgd,
-    ),
-    "trades-linf": Recipe(
-        "TRADES, beta 6, 10 steps (Zhang et al. 2019)", Optimization(epochs=100, batch_size=128, lr=0.1, schedule=cosine), _LINF, 10, _trades
-    ),
-    "trades-l2": Recipe(
-        "TRADES, beta 6, 10 steps (Zhang et al. 2019)", Optimization(epochs=100, batch_size=128, lr=0.1, schedule=cosine), _L2, 10, _trades
-    ),
+    "ema-linf": Recipe("PGD-10 training with averaged weights, 100 epochs", _AVERAGED, _LINF, 10, _pgd),
+    "trades-linf": Recipe("TRADES, beta 6, 10 steps (Zhang et al. 2019)", _TRADES, _LINF, 10, _trades),
+    "trades-l2": Recipe("TRADES, beta 6, 10 steps (Zhang et al. 2019)", _TRADES, _L2, 10, _trades),
 }
 
 

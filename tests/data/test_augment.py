@@ -27,9 +27,7 @@ def windows(image: torch.Tensor, pad: int) -> torch.Tensor:
 
 
 @settings(deadline=None, max_examples=30)
-@given(
-    batch=st.integers(0, 5), channels=st.sampled_from([1, 3]), height=st.integers(4, 9), width=st.integers(4, 9), pad=st.integers(0, 3)
-)
+@given(batch=st.integers(0, 5), channels=st.sampled_from([1, 3]), height=st.integers(4, 9), width=st.integers(4, 9), pad=st.integers(0, 3))
 def test_the_result_is_a_window_of_the_mirrored_image(batch, channels, height, width, pad):
     pixels = noise(batch, channels, height, width)
     for image, changed in zip(pixels, crop_flip(pad)(pixels, example_keys(0, torch.arange(batch))), strict=True):

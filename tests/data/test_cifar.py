@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import pickle
 import tarfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -57,13 +61,25 @@ def test_the_place_alone_tells_which_set_it_is(official):
     assert open_dataset(root=official.parent / FOLDERS["cifar100"], split="test").name == "cifar100"
 
 
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A local web server of ``tmp_path``."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 # torchvision unpacks without naming a filter, of which Python 3.12 warns.
 @pytest.mark.filterwarnings("ignore:.*extract.*:DeprecationWarning")
-def test_it_is_downloaded_when_asked_and_only_then(official, tmp_path, monkeypatch, capsys):
+def test_it_is_downloaded_when_asked_and_only_then(official, tmp_path, monkeypatch, address, capsys):
     archive = tmp_path / CIFAR10.filename
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(official / FOLDERS["cifar10"], arcname=FOLDERS["cifar10"])
-    monkeypatch.setattr(CIFAR10, "url", archive.as_uri())
+    monkeypatch.setattr(CIFAR10, "url", f"{address}/{archive.name}")
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     empty = tmp_path / "empty"
     with pytest.raises(UserError, match="expected the folder .*cifar-10-batches-py; add --download"):

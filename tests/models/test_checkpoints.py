@@ -363,9 +363,19 @@ def test_networks_that_do_not_fit(tmp_path: Path, change: dict, asked: dict, mes
         load(tmp_path / "m.pt", normalization=(MEAN, STD), **asked)
 
 
+LOOP: dict[str, Any] = {}
+LOOP["model"] = LOOP
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [([1, 2], "holds no weights but a list"), ({"epoch": 3, "loss": 0.1}, "holds no weights; it has epoch, loss"), ({}, "it has nothing")],
+    [
+        ([1, 2], "holds no weights but a list"),
+        ({"epoch": 3, "loss": 0.1}, "holds no weights; it has epoch, loss"),
+        ({}, "it has nothing"),
+        (LOOP, "it has model"),
+        ({"conv1.weight": torch.zeros(16, 3, 3, 3)}, "no matrix that could be the last layer"),
+    ],
 )
 def test_files_without_weights(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "m.pt")

@@ -1,0 +1,121 @@
+"""``robustlab evaluate``: numbers, a curve, and one line per image."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from robustlab import files, pictures
+from robustlab.attacks import PGD
+from robustlab.commands import settings
+from robustlab.commands.common import bar, choose_device, open_data, threat_of
+from robustlab.commands.plots import save_curve
+from robustlab.data.batches import Batches
+from robustlab.data.imageset import Images
+from robustlab.errors import UserError
+from robustlab.evaluation import Rate, Report, curve, evaluate
+from robustlab.models.accelerate import accelerate
+from robustlab.models.classifier import Classifier
+from robustlab.models.zoo import load, released
+from robustlab.records import environment
+
+
+def run(wanted: settings.Evaluate) -> None:
+    """Print the accuracies of each model; with ``--out`` also write them, the records, pictures, and the curve."""
+    if wanted.model is None:
+        raise UserError(f"which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
+    out = _empty_folder(wanted.out) if wanted.out else None
+    device = choose_device(wanted.device, wanted.threads)
+    normalization = (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
+    models = {
+        name: load(name, arch=wanted.arch, normalization=normalization, trust=wanted.trust_checkpoint).to(device)
+        for name in wanted.model.split(",")
+    }
+    images = open_data(
+        wanted.dataset, wanted.data, wanted.split, image_size=wanted.image_size, download=wanted.download, limit=wanted.limit
+    )
+    for name, model in models.items():
+        _fits(model, images, name)
+    job = _Job(wanted, images, PGD(threat_of(wanted.norm, wanted.eps), wanted.steps, wanted.step_size, restarts=wanted.restarts), device)
+    curves = {}
+    for name, model in models.items():
+        report, rates = job.measure(name, model)
+        if out:
+            job.write(out / Path(name).stem if len(models) > 1 else out, model, report, rates)
+        curves[Path(name).stem] = rates
+    if out and wanted.curve:
+        save_curve(out / "curve.png", curves, f"{images.name}: accuracy under PGD-{wanted.steps}", type(job.attack.threat.norm).__name__)
+    if out:
+        print(f"written to {out}")
+
+
+class _Job:
+    """One attack on one set of images, for one model after another."""
+
+    def __init__(self, wanted: settings.Evaluate, images: Images, attack: PGD, device: torch.device) -> None:
+        self.wanted, self.images, self.attack = wanted, images, attack
+        self.batches = Batches(images, wanted.batch_size, seed=wanted.seed, device=device, workers=wanted.workers)
+
+    def measure(self, name: str, model: Classifier) -> tuple[Report, dict[float, Rate]]:
+        """Attack, and print the numbers."""
+        search = accelerate(model, dtype=torch.bfloat16 if self.wanted.amp else None, compile=self.wanted.compile)
+        with bar(len(self.images), str(self.attack), "img") as shown:
+            report = evaluate(
+                model, self.batches.epoch(0), [self.attack], search=search, on_batch=lambda found: shown.update(len(found))
+            )
+        print(f"{name} on {self.images.name} ({self.wanted.split})")
+        for attack, rate in report.rates().items():
+            print(f"  {attack:<28} {rate}")
+        rates: dict[float, Rate] = {}
+        if self.wanted.curve:
+            with bar(len(self.images), "curve", "img") as shown:
+                again = partial(self.batches.epoch, 0)
+                rates = curve(model, again, self.attack, self.wanted.curve, search=search, on_batch=shown.update)
+        for eps, rate in rates.items():
+            print(f"  at eps = {eps:<19.4g} {rate}")
+        return report, rates
+
+    def write(self, out: Path, model: Classifier, report: Report, rates: dict[float, Rate]) -> None:
+        """Records first, the report last: a folder with a report is complete."""
+        files.write_text(out / "records.jsonl", "".join(json.dumps(record.to_json()) + "\n" for record in report.records))
+        if rates:
+            points = [{"eps": eps, **rate.to_json()} for eps, rate in rates.items()]
+            norm = type(self.attack.threat.norm).__name__
+            files.write_json(out / "curve.json", {"attack": f"PGD-{self.attack.steps}", "norm": norm, "points": points})
+        batch = next(self.batches.epoch(0))
+        x, keys = batch.x[:10], batch.keys[:10]
+        x_adv = self.attack(model, x, batch.y[:10], keys=keys)
+        scale = max(1, 96 // x.shape[-1])
+        pictures.save(out / "examples.png", pictures.sheet([x, x_adv, pictures.amplified(x_adv - x)], scale))
+        files.write_json(
+            out / "report.json",
+            {
+                "settings": dataclasses.asdict(self.wanted),
+                "environment": environment(),
+                "dataset": self.images.name,
+                "accuracies": {name: rate.to_json() for name, rate in report.rates().items()},
+            },
+        )
+
+
+def _empty_folder(name: str) -> Path:
+    path = Path(name)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is not an empty folder: name another one with --out")
+    return path
+
+
+def _fits(model: Classifier, images: Images, name: str) -> None:
+    if len(images.classes) > model.num_classes:
+        raise UserError(f"{name} knows {model.num_classes} classes, but {images.name} has {len(images.classes)}")
+    unnamed = model.classes == tuple(str(k) for k in range(model.num_classes))
+    if not unnamed and model.classes != images.classes:
+        k = next(k for k, theirs in enumerate((*images.classes, None)) if theirs != model.classes[k])
+        here = repr(images.classes[k]) if k < len(images.classes) else "missing"
+        raise UserError(f"{name} knows other classes than {images.name} has: class {k} is {model.classes[k]!r} there and {here} here")
+    if images.shape[0] != model.channels:
+        raise UserError(f"{name} wants {model.channels} channels, but the images of {images.name} have {images.shape[0]}")

@@ -1,0 +1,90 @@
+"""Opening data by name or by place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustlab.data import open_dataset
+from robustlab.errors import UserError
+
+
+def save_images(folder: Path, count: int) -> None:
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((4, 4, 3), i, dtype=np.uint8)).save(folder / name / f"{i:02}.png")
+
+
+def save_arrays(path: Path, n: int) -> None:
+    np.savez(path, x=np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8), y=np.arange(n) % 2)
+
+
+def test_shapes_is_what_comes_without_a_word():
+    images = open_dataset(limit=20)
+    assert images.name == "shapes" and len(images) == 20
+    assert torch.equal(images.fetch(torch.arange(20)), open_dataset("shapes", limit=20, seed=0).fetch(torch.arange(20)))
+    assert not torch.equal(images.fetch(torch.arange(20)), open_dataset("shapes", limit=20, seed=1).fetch(torch.arange(20)))
+
+
+def test_the_kind_of_data_is_seen_from_the_place(tmp_path):
+    save_images(tmp_path / "folder" / "train", 2)
+    save_arrays(tmp_path / "some.npz", 20)
+    (tmp_path / "pair").mkdir()
+    for split, n in (("train", 6), ("test", 4)):
+        save_arrays(tmp_path / "pair" / f"{split}.npz", n)
+    assert len(open_dataset(root=tmp_path / "folder")) == 4
+    assert len(open_dataset(root=str(tmp_path / "some.npz"))) == 18
+    assert [len(open_dataset(root=tmp_path / "pair", split=split)) for split in ("train", "test", "val")] == [6, 4, 4]
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_images_without_splits_are_cut_into_two_that_share_nothing(tmp_path, kind):
+    place = tmp_path if kind == "folder" else tmp_path / "set.npz"
+    if kind == "folder":
+        save_images(place, 20)
+    else:
+        save_arrays(place, 40)
+    train, test = (open_dataset(root=place, split=split) for split in ("train", "test"))
+    assert [images.labels.bincount().tolist() for images in (train, test)] == [[18, 18], [2, 2]]
+    seen = [
+        {(int(y), int(x)) for y, x in zip(images.labels, images.fetch(torch.arange(len(images)))[:, 0, 0, 0], strict=True)}
+        for images in (train, test)
+    ]
+    assert not seen[0] & seen[1] and len(seen[0] | seen[1]) == 40
+
+
+def test_a_limit_keeps_the_classes_balanced(tmp_path):
+    save_images(tmp_path / "train", 10)
+    images = open_dataset(root=tmp_path, limit=6)
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(open_dataset(root=tmp_path, limit=100)) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"name": "cifar"}, "unknown dataset 'cifar'. Did you mean 'cifar10'?"),
+        ({"name": "shapes", "split": "trian"}, "unknown split 'trian'. Did you mean 'train'?"),
+        ({"name": "folder"}, "the dataset 'folder' needs the place of its images: --data PATH"),
+        ({"root": "nowhere"}, "there is nothing at nowhere; expected ROOT/train/CLASS/*.jpg"),
+        ({"name": "folder", "root": "nowhere"}, "there is no folder nowhere"),
+        ({"name": "npz", "root": "empty"}, "empty has no train.npz"),
+        ({"root": "empty"}, "empty holds no class folders; expected ROOT/train/CLASS/*.jpg"),
+        ({"root": "notes.txt"}, "notes.txt is neither a folder nor an .npz file"),
+        ({"name": "cifar10"}, "expected the folder datasets/cifar-10-batches-py; add --download"),
+        ({"limit": -1}, "must not be negative, got -1"),
+    ],
+)
+def test_each_mistake_is_one_sentence(tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("notes.txt").write_text("hello")
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        open_dataset(**arguments)
+    assert "\n" not in str(caught.value)
