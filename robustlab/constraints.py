@@ -38,7 +38,7 @@ class Everywhere:
 
 @dataclass(frozen=True)
 class Box:
-    """All points between ``lo`` and ``hi``: numbers, or tensors that broadcast against ``x``."""
+    """All points between ``lo`` and ``hi``: two numbers, or two tensors that broadcast against ``x``."""
 
     lo: float | Tensor = 0.0
     hi: float | Tensor = 1.0

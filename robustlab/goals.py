@@ -39,6 +39,11 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def recordable(constant: Tensor) -> Tensor:
+    """The tensor itself, or a copy where it was made in inference mode, which autograd cannot keep for its backward pass."""
+    return constant.clone() if constant.is_inference() else constant
+
+
 class Goal(Protocol):
     """What to reach, for each example by itself."""
 
@@ -59,7 +64,7 @@ class Untargeted:
     surrogate: Surrogate = cross_entropy
 
     def loss(self, logits: Tensor) -> Tensor:
-        return -self.surrogate(logits, self.y)
+        return -self.surrogate(logits, recordable(self.y))
 
     def achieved(self, logits: Tensor) -> Tensor:
         return logits.argmax(1) != self.y
@@ -73,7 +78,7 @@ class Targeted:
     surrogate: Surrogate = cross_entropy
 
     def loss(self, logits: Tensor) -> Tensor:
-        return self.surrogate(logits, self.target)
+        return self.surrogate(logits, recordable(self.target))
 
     def achieved(self, logits: Tensor) -> Tensor:
         return logits.argmax(1) == self.target
@@ -90,7 +95,7 @@ class Away:
     reference: Tensor
 
     def loss(self, logits: Tensor) -> Tensor:
-        return -divergence(self.reference.detach(), logits)
+        return -divergence(recordable(self.reference.detach()), logits)
 
     def achieved(self, logits: Tensor) -> Tensor:
         return logits.argmax(1) != self.reference.argmax(1)

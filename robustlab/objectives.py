@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from robustlab.errors import UserError
 from robustlab.goals import Goal
 
 # (B, ...) -> (B,), lower is better; or a pair of that and a bool (B,): whether the example is where it should be.
@@ -17,7 +18,8 @@ def reaching(model: Callable[[Tensor], Tensor], goal: Goal) -> Objective:
     """The goal's loss at the model's logits, and whether the goal is achieved there."""
 
     def objective(x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(x).float()
+        logits = model(x)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return goal.loss(logits), goal.achieved(logits.detach())
 
     return objective
@@ -41,10 +43,15 @@ def value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor 
 
     The values are summed, never averaged, before differentiation: each example's gradient is its own, whatever the
     batch. Differentiates with respect to ``x`` alone.
+
+    Raises:
+        UserError: nothing to differentiate, as with a model that rounds its input or runs under ``no_grad``.
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone() if x.is_inference() else x.detach()
         x.requires_grad_()
         value, achieved = evaluate(objective, x)
+        if not value.requires_grad:
+            raise UserError("the objective has no gradient with respect to its input: the model is constant, or cuts the gradient")
         (grad,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), achieved, grad

@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import platform
 import subprocess
 import sys
@@ -92,14 +94,23 @@ class Run:
 
     def save(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Write ``name.pt``, atomically."""
-        files.write_with(self.folder / f"{name}.pt", lambda path: torch.save(checkpoint, path))
+        content = io.BytesIO()  # torch.save itself does not say when a disk is full
+        torch.save(checkpoint, content)
+        files.write_bytes(self.folder / f"{name}.pt", content.getbuffer())
 
     def load(self, name: str, map_location: torch.device) -> dict[str, Any] | None:
-        """Read ``name.pt``; None where it was never written."""
+        """Read ``name.pt``; None where it was never written.
+
+        Raises:
+            UserError: the file is damaged, or holds more than tensors and numbers.
+        """
         path = self.folder / f"{name}.pt"
         if not path.exists():
             return None
-        return torch.load(path, map_location=map_location, weights_only=True)  # type: ignore[no-any-return]
+        try:
+            return torch.load(path, map_location=map_location, weights_only=True)  # type: ignore[no-any-return]
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"{path} is damaged or no checkpoint of a run: {str(error).splitlines()[0]}") from error
 
     def close(self) -> None:
         if self._board is not None:

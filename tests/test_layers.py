@@ -20,7 +20,7 @@ FLOORS = (
     {"constraints", "goals"},
     {"objectives"},
     {"optimize"},
-    {"steps", "models", "data", "records"},
+    {"steps", "models", "data", "records", "pictures"},
     {"attacks"},
     {"training", "evaluation"},
     {"commands", "experiments"},

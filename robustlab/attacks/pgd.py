@@ -13,7 +13,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
 from robustlab.models.frozen import frozen
-from robustlab.objectives import evaluate, reaching
+from robustlab.objectives import Objective, evaluate, reaching
 from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.steps import Momentum, Steepest
 
@@ -96,14 +96,14 @@ class PGD:
                     best = best.or_better(self._judged(found, judge) if search else found)
         return best.x
 
-    def _run(self, objective, x: Tensor, keys: Tensor, restart: int) -> Solution:
+    def _run(self, objective: Objective, x: Tensor, keys: Tensor, restart: int) -> Solution:
         start = x
         if self.random_start:
             start = x + self.threat.norm.sample(seeding.fold(keys, "start", restart), x.shape[1:], self.threat.eps).to(x)
         return minimize(objective, start, self.threat.around(x), self.rule, steps=self.steps, keep_best=self.keep_best)
 
     @staticmethod
-    def _judged(solution: Solution, judge) -> Solution:
+    def _judged(solution: Solution, judge: Objective) -> Solution:
         with torch.no_grad():
             return Solution(solution.x, *evaluate(judge, solution.x))
 

@@ -229,17 +229,16 @@ def curve(
     Returns:
         From eps to accuracy, ascending; never increasing.
     """
-    ordered = sorted(set(radii))
-    standing, n = dict.fromkeys(ordered, 0), 0
+    sized = {eps: replace(attack, threat=replace(attack.threat, eps=eps)) for eps in sorted(set(radii))}
+    standing, n = dict.fromkeys(sized, 0), 0
     with frozen(model):
         for batch in batches():
             alive = (predictions(model, batch.x, check_labels(batch.y, batch.x)) == batch.y).nonzero()[:, 0]
-            for eps in ordered:
+            for eps, attack in sized.items():
                 if eps > 0 and len(alive):
                     x, y = batch.x[alive], batch.y[alive]
-                    sized = replace(attack, threat=replace(attack.threat, eps=eps))
-                    x_adv = sized(model, x, y, keys=batch.keys[alive], search=search)
-                    _distance_within(sized, x, x_adv, str(sized))
+                    x_adv = attack(model, x, y, keys=batch.keys[alive], search=search)
+                    _distance_within(attack, x, x_adv, str(attack))
                     alive = alive[predictions(model, x_adv) == y]
                 standing[eps] += len(alive)
             n += len(batch.x)

@@ -6,11 +6,14 @@ What is found on a stand-in counts only after a float32 forward pass of the mode
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node, symbolic_trace
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def accelerate(
@@ -55,15 +58,14 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _fold(traced: GraphModule, node: Node) -> None:
-    norm = _module(traced, node)
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+    norm = _plain(traced, node, nn.BatchNorm2d)
+    before = node.args[0] if node.args else None
+    conv = _plain(traced, before, nn.Conv2d)
+    if norm is None or norm.running_mean is None or conv is None or not isinstance(before, Node) or len(before.users) > 1:
         return
-    before = node.args[0]
-    conv = _module(traced, before)
-    if not isinstance(before, Node) or not isinstance(conv, nn.Conv2d) or len(before.users) > 1:
-        return
-    called = [n.target for n in traced.graph.nodes if n.op == "call_module"]
-    if called.count(before.target) > 1 or called.count(node.target) > 1:
+    used = [str(n.target) for n in traced.graph.nodes if n.op == "call_module"]
+    used += [str(n.target).rpartition(".")[0] for n in traced.graph.nodes if n.op == "get_attr"]
+    if used.count(str(before.target)) > 1 or used.count(str(node.target)) > 1:
         return  # a layer used twice cannot carry one of its uses' BatchNorm
     traced.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
     node.replace_all_uses_with(before)
@@ -71,8 +73,12 @@ def _fold(traced: GraphModule, node: Node) -> None:
     traced.delete_submodule(str(node.target))
 
 
-def _module(traced: GraphModule, node: object) -> nn.Module | None:
-    return traced.get_submodule(str(node.target)) if isinstance(node, Node) and node.op == "call_module" else None
+def _plain(traced: GraphModule, node: object, kind: type[Layer]) -> Layer | None:
+    """The layer that a node calls, if it is of that very kind: hooks and parametrizations would undo new weights."""
+    if not isinstance(node, Node) or node.op != "call_module":
+        return None
+    layer = traced.get_submodule(str(node.target))
+    return layer if type(layer) is kind and not layer._forward_pre_hooks and not layer._forward_hooks else None
 
 
 class _Adapted(nn.Module):

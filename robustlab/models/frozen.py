@@ -13,16 +13,16 @@ from torch import nn
 def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
     """Inside, the model is in evaluation mode and builds no parameter gradients; afterwards all is as before.
 
-    Restored, also after an exception: every submodule's own mode, ``requires_grad`` of every parameter, buffers that
-    changed (BatchNorm statistics, say), and the global random state of the CPU and of the model's CUDA devices.
-    ``.grad`` is never touched.
+    Restored, also after an exception: every submodule's own mode, ``requires_grad`` of every parameter, all buffers
+    (BatchNorm statistics, say), and the global random state of the CPU and of the model's CUDA devices. ``.grad`` is
+    never touched.
 
     Args:
         training: run the model in training mode instead; the statistics that it updates are still put back.
     """
     modes = [(module, module.training) for module in model.modules()]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    buffers = [(buffer, buffer.detach().clone(), buffer._version) for buffer in model.buffers()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices, device_type="cuda"):
         try:
@@ -35,7 +35,6 @@ def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
                 module.training = mode
             for parameter in wanted:
                 parameter.requires_grad_(True)
-            with torch.no_grad():
-                for buffer, before, version in buffers:
-                    if buffer._version != version:
-                        buffer.copy_(before)
+            # Past the version counter, which BatchNorm's updates do not move either: graphs that were built before stay valid.
+            for buffer, before in buffers:
+                buffer.data.copy_(before)

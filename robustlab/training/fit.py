@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from robustlab import seeding
 from robustlab.errors import UserError
 from robustlab.training.distributed import ALONE, World
 from robustlab.training.ema import average_in, averaged_copy
@@ -56,6 +58,10 @@ class Optimization:
                 f"got {self.epochs}, {self.lr}, {self.weight_decay}, {self.ema}, {self.clip}"
             )
 
+    def learning_rate(self, epoch: int, step: int, steps: int) -> float:
+        """The schedule at the middle of one of the ``steps`` of an epoch, so that no step is taken at its zeros."""
+        return self.lr * self.schedule((epoch + (step + 0.5) / steps) / self.epochs)
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -74,7 +80,7 @@ class TrainingState:
     Attributes:
         epoch: the current epoch, from 0.
         step: steps done in it.
-        sums: loss, correct, seen so far in it, float64.
+        sums: loss, correct, seen so far in it by all processes together, float64.
     """
 
     model: nn.Module
@@ -132,6 +138,7 @@ def fit(
     optimization: Optimization,
     *,
     world: World = ALONE,
+    seed: int = 0,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[TrainingState], object] = lambda state: None,
     compile: bool = False,
@@ -143,6 +150,7 @@ def fit(
     Args:
         state: changed in place.
         batches: this process's share of each batch.
+        seed: of what the network itself draws, dropout for one; each step has a seed of its own.
         stop: asked after every step; a true answer ends the iteration with ``state`` as it stands.
         on_step: called after every step, for a progress bar.
         compile: pass the network through ``torch.compile``.
@@ -156,14 +164,17 @@ def fit(
     while state.epoch < optimization.epochs:
         state.model.train()
         for batch in batches.epoch(state.epoch, state.step):
-            lr = optimization.lr * optimization.schedule((state.epoch + (state.step + 0.5) / len(batches)) / optimization.epochs)
-            _step(state, model, batch, loss, optimization, lr, state.epoch * len(batches) + state.step)
+            lr, done = optimization.learning_rate(state.epoch, state.step, len(batches)), state.epoch * len(batches) + state.step
+            with _drawing(seeding.generator(seed, "step", done, world.rank).initial_seed(), batch.x.device):
+                _step(state, model, batch, loss, optimization, lr, done, world)
             on_step(state)
             if world.any(stop()):
                 return
-        total, correct, seen = world.sum(state.sums).tolist()
-        if total != total:
-            raise UserError(f"training diverged: the loss is NaN in epoch {state.epoch + 1}; try a smaller --lr, or --clip 1")
+        total, correct, seen = state.sums.tolist()
+        if not math.isfinite(total):
+            raise UserError(f"training diverged: the loss is {total} in epoch {state.epoch + 1}; try a smaller --lr, or --clip 1")
+        # Not the last step's own variable: a run resumed after the last step of an epoch takes none in it.
+        lr = optimization.learning_rate(state.epoch, len(batches) - 1, len(batches))
         epoch = Epoch(state.epoch, total / seen, correct / seen, lr)
         state.epoch, state.step = state.epoch + 1, 0
         state.sums.zero_()
@@ -171,7 +182,14 @@ def fit(
 
 
 def _step(
-    state: TrainingState, model: nn.Module, batch: Any, loss: TrainingLoss, optimization: Optimization, lr: float, updates: int
+    state: TrainingState,
+    model: nn.Module,
+    batch: Any,
+    loss: TrainingLoss,
+    optimization: Optimization,
+    lr: float,
+    updates: int,
+    world: World,
 ) -> None:
     x = batch.x.contiguous(memory_format=torch.channels_last) if optimization.channels_last and batch.x.ndim == 4 else batch.x
     device = x.device.type
@@ -188,4 +206,15 @@ def _step(
     if state.average:
         average_in(state.average, state.model, optimization.ema, updates)
     correct = (outcome.logits.detach().argmax(1) == batch.y).sum()
-    state.sums += torch.stack([outcome.loss.detach().double().sum(), correct.double(), correct.new_tensor(len(x)).double()])
+    sums = torch.stack([outcome.loss.detach().double().sum(), correct.double(), correct.new_tensor(len(x)).double()])
+    state.sums += world.sum(sums)
+
+
+@contextmanager
+def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """Lend torch's global random state a seed: layers such as dropout can draw from nowhere else."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
