@@ -90,9 +90,9 @@ class L2(Norm):
 
     def steepest(self, g: Tensor) -> Tensor:
         # Dividing by the largest entry first keeps the squares of tiny gradients from underflowing.
-        scale = per_example(Linf().measure(g), g)
+        scale = expanded(Linf().measure(g), g)
         unit = g / torch.where(scale > 0, scale, 1)
-        length = per_example(self.measure(unit), g)
+        length = expanded(self.measure(unit), g)
         return unit / torch.where(length > 0, length, 1)
 
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
@@ -136,14 +136,17 @@ class L1(Norm):
         kept = (falling * rank > excess).sum(1, keepdim=True).clamp_min(1)
         level = excess.gather(1, kept - 1) / kept
         level = torch.where((size.sum(1) > radius)[:, None], level, 0)
-        return (flat.sign() * (size - level).clamp_min(0)).reshape(v.shape)
+        size = (size - level).clamp_min(0)
+        # The level is rounded in units of the largest value, which may be far above the radius: put the sum right.
+        scale = (radius / size.sum(1).clamp_min(torch.finfo(v.dtype).tiny)).clamp(max=1)
+        return (flat.sign() * size * scale[:, None]).reshape(v.shape)
 
     def sample(self, keys: Tensor, shape: Sequence[int], radius: float | Tensor) -> Tensor:
         # D + 1 exponentials over their sum are uniform on the simplex; the last one is the distance to the boundary.
         size = math.prod(shape)
         u = seeding.uniform(seeding.fold(keys, "size"), (size + 1,), torch.float64)
         spacings = -torch.log1p(-u)
-        share = (spacings[:, :size] / spacings.sum(1, keepdim=True)).float().reshape(-1, *shape)
+        share = (spacings[:, :size] / spacings.sum(1, keepdim=True)).float().reshape(len(keys), *shape)
         sign = (seeding.uniform(seeding.fold(keys, "sign"), shape) < 0.5).float().mul_(2).sub_(1)
         return share * sign * per_example(radius, share)
 

@@ -16,6 +16,7 @@ import pickle
 import platform
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], settings: dict[str, Any]) -> Run:
-        """Start a run in a folder that is empty or does not exist yet.
+        """Start a run in a folder that is empty, but for hidden files, or does not exist yet.
 
         Raises:
             UserError: the folder holds another run, or other files.
@@ -46,15 +47,17 @@ class Run:
         path = Path(folder)
         if (path / "settings.json").exists():
             raise UserError(f"{path} holds a run already: go on with it by --resume, or name another folder with --out")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
             raise UserError(f"{path} is not an empty folder: name another one with --out")
-        files.write_json(path / "environment.json", environment())
+        _sweep(path)
+        # First the file that makes the folder a run's: killed in between, it can be resumed.
         files.write_json(path / "settings.json", settings)
+        files.write_json(path / "environment.json", environment())
         return cls(path, [])
 
     @classmethod
-    def reopen(cls, folder: str | os.PathLike[str], settings: dict[str, Any]) -> Run:
-        """Go on with a run whose settings are the same.
+    def reopen(cls, folder: str | os.PathLike[str], settings: dict[str, Any], free: Collection[str] = ()) -> Run:
+        """Go on with a run whose settings are the same, but for the ``free`` ones.
 
         Raises:
             UserError: there is no run in the folder, or its settings differ; the sentence names the differences.
@@ -62,11 +65,12 @@ class Run:
         path = Path(folder)
         before = read_json(path / "settings.json", "a run's settings")
         now = json.loads(json.dumps(settings))
-        different = [f"{k}: {before.get(k)!r} there, {now.get(k)!r} here" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+        bound = sorted({*before, *now} - {*free})
+        different = [f"{k}: {before.get(k)!r} there, {now.get(k)!r} here" for k in bound if before.get(k) != now.get(k)]
         if different:
             raise UserError(f"{path} belongs to a run with other settings ({'; '.join(different)})")
-        lines = (path / "metrics.jsonl").read_text().splitlines() if (path / "metrics.jsonl").exists() else []
-        return cls(path, [json.loads(line) for line in lines])
+        _sweep(path)
+        return cls(path, _read_lines(path / "metrics.jsonl"))
 
     def keep_epochs_before(self, epoch: int) -> None:
         """Forget what was logged from ``epoch`` on: those epochs will run again."""
@@ -108,13 +112,29 @@ class Run:
         if not path.exists():
             return None
         try:
-            return torch.load(path, map_location=map_location, weights_only=True)  # type: ignore[no-any-return]
+            return torch.load(path, map_location=map_location, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path} is damaged or no checkpoint of a run: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{path} is damaged, or holds more than the tensors and numbers of a run's checkpoint") from error
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink()
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """One JSON object per line; none where there is no file."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as one JSON object per line: {error}") from error
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def content_keys(x: Tensor, seed: int = 0) -> Tensor:
         x: examples, shape ``(B, ...)``, any floating dtype.
         seed: changes all the keys.
     """
-    values = x.detach().reshape(len(x), -1).float() + 0.0  # -0.0 becomes the 0.0 that it equals
+    values = x.detach().reshape(len(x), math.prod(x.shape[1:])).float() + 0.0  # -0.0 becomes the 0.0 that it equals
     bits = values.contiguous().view(torch.int32).to(torch.int64)
     place = torch.arange(bits.shape[1], device=x.device)
     return fold(_mix(bits + place.mul_(_GOLDEN)).sum(1), "content", seed)

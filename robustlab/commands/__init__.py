@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from robustlab.commands import settings
 from robustlab.commands.flags import parse
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        wanted = parse(COMMANDS[name], rest, f"robustlab {name}")
+        wanted: Any = parse(COMMANDS[name], rest, f"robustlab {name}")
         # Only now, since this imports torch: help and mistakes in the flags are answered at once.
         import_module(f"robustlab.commands.{name}").run(wanted)
     except UserError as error:

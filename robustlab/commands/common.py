@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -42,6 +42,13 @@ def choose_device(name: str, threads: int | None = None) -> torch.device:
     return device
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast there. CPUs without instructions for it emulate it, up to twelve times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def threat_of(norm: str | None, eps: float | None, default: ThreatModel | None = None) -> ThreatModel:
     """The threat model of the flags; what they leave out is ``default``'s, or usual for the norm."""
     default = default or ThreatModel(L2(), USUAL_EPS["l2"])
@@ -63,7 +70,7 @@ def open_data(
         return open_dataset(dataset, data, split, image_size=image_size, download=download, limit=limit, progress=_to(shown))
 
 
-def _to(shown: tqdm):
+def _to(shown: tqdm) -> Callable[[int, int], None]:
     def progress(done: int, total: int) -> None:
         shown.total = total
         shown.update(done - shown.n)
@@ -83,7 +90,7 @@ def interruptible() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -93,5 +100,3 @@ def interruptible() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-

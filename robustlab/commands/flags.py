@@ -62,7 +62,7 @@ def positive(text: str) -> int:
 
 @dataclass(frozen=True)
 class Flag:
-    """What a setting means and how it is read; ``type`` None is a switch."""
+    """What a setting means and how it is read; ``type`` None is a switch, with a ``--no-`` form where its default is None."""
 
     help: str
     type: Callable[[str], Any] | None = str
@@ -137,7 +137,7 @@ def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
         raise UserError(f"unexpected argument {rest[0]!r}: every setting is a flag, such as --out FOLDER")
     values = vars(given)
     config = values.pop("config", None)
-    from_file = read_config(Path(config), settings, parser) if config else {}
+    from_file = read_config(Path(config), settings, build(settings, f"{prog}: {config}")) if config else {}
     return settings(**{**from_file, **values})
 
 
@@ -150,7 +150,7 @@ def build(settings: type, prog: str) -> argparse.ArgumentParser:
         name = "--" + field.name.replace("_", "-")
         shown = "" if field.default in (None, False, dataclasses.MISSING) else f" (default: {field.default})"
         if flag.type is None:
-            parser.add_argument(name, action="store_true", help=flag.help)
+            parser.add_argument(name, action=argparse.BooleanOptionalAction if field.default is None else "store_true", help=flag.help)
         elif flag.optional_value is not None:
             parser.add_argument(name, nargs="?", const=flag.optional_value, type=flag.type, metavar=flag.metavar, help=flag.help)
         else:
@@ -166,18 +166,32 @@ def read_config(path: Path, settings: type, parser: argparse.ArgumentParser) -> 
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
+    for key in table:
+        if key.replace("_", "-") not in _names(settings):
+            raise UserError(f"{path}: {unknown('setting', key, _names(settings))}")
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     argv: list[str] = []
     for key, value in table.items():
-        name = key.replace("_", "-")
-        if name not in _names(settings):
-            raise UserError(f"{path}: {unknown('setting', key, _names(settings))}")
-        switch = FLAGS[name.replace("-", "_")].type is None
-        if switch and not isinstance(value, bool):
-            raise UserError(f"{path}: {key} must be true or false, got {value!r}")
-        if switch or value is not False:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            argv += ([f"--{name}"] if value else []) if switch else [f"--{name}={text}"]
+        name = key.replace("-", "_")
+        try:
+            argv += _as_on_the_command_line(name, value, defaults[name])
+        except TypeError as error:
+            raise UserError(f"{path}: {key} must be {error}, got {value!r}") from None
     return vars(parser.parse_args(argv))
+
+
+def _as_on_the_command_line(name: str, value: Any, default: Any) -> list[str]:
+    """A TOML value as words of a command line; raises a TypeError that says what it should be."""
+    flag, word = FLAGS[name], "--" + name.replace("_", "-")
+    if isinstance(value, bool) and (flag.type is None or flag.optional_value is not None):
+        return [word] if value else ["--no-" + word[2:]] if default is None and flag.type is None else []
+    if flag.type is None:
+        raise TypeError("true or false")
+    if flag.type is str and not isinstance(value, str):
+        raise TypeError("text in quotes")
+    if isinstance(value, bool | dict):
+        raise TypeError("a number")
+    return [f"{word}={','.join(map(str, value)) if isinstance(value, list) else value}"]
 
 
 def _names(settings: type) -> list[str]:

@@ -36,7 +36,7 @@ class Train:
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
-    amp: bool = False
+    amp: bool | None = None
     compile: bool = False
     workers: int = 2
     out: str | None = None
@@ -81,12 +81,15 @@ class Quickstart:
     dataset: str | None = None
     data: str | None = None
     image_size: int | None = None
+    download: bool = False
     limit: int | None = None
     arch: str = "small"
     epochs: int | None = None
+    batch_size: int | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
+    workers: int = 2
     out: str = "runs/quickstart"
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from robustlab import pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
-from robustlab.commands.common import bar, choose_device, interruptible, open_data, threat_of
+from robustlab.commands.common import bar, choose_device, computes_bfloat16, interruptible, norm_name, open_data, threat_of
 from robustlab.constraints import ThreatModel
 from robustlab.data.augment import crop_flip
 from robustlab.data.batches import Batches
@@ -34,6 +34,8 @@ from robustlab.training.recipes import recipe
 from robustlab.training.schedules import SCHEDULES
 
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
+OPTIMIZED = ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")  # what a recipe decides where no flag does
+FREE = ("out", "resume", "device", "threads", "workers", "no_test")  # what may change when a run is resumed
 
 
 def run(wanted: settings.Train) -> None:
@@ -46,9 +48,28 @@ def run(wanted: settings.Train) -> None:
         leave(world)
 
 
+def complete(wanted: settings.Train, device: torch.device) -> settings.Train:
+    """The settings with all that was left to the recipe, the norm or the device filled in: a rerun needs nothing else.
+
+    Raises:
+        UserError: an unknown recipe, or attack settings for a recipe that does not attack.
+    """
+    chosen = recipe(wanted.recipe)
+    if chosen.threat is None and (wanted.steps is not None or wanted.step_size is not None):
+        raise UserError(f"the recipe {wanted.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
+    threat = threat_of(wanted.norm, wanted.eps, chosen.threat)
+    filled: dict[str, Any] = {name: getattr(chosen.optimization, name) for name in OPTIMIZED}
+    filled["schedule"] = next(name for name, schedule in SCHEDULES.items() if schedule is chosen.optimization.schedule)
+    filled["amp"] = chosen.optimization.amp and computes_bfloat16(device)
+    filled["steps"] = chosen.steps if chosen.threat else None
+    filled["out"] = f"runs/{wanted.recipe}-{wanted.arch}"
+    told = {name: value for name, value in dataclasses.asdict(wanted).items() if value is not None}
+    return replace(wanted, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **told})
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What the settings come to: every default filled in."""
+    """What the settings come to."""
 
     loss: TrainingLoss
     optimization: Optimization
@@ -58,24 +79,17 @@ class Plan:
 
 
 def plan(wanted: settings.Train) -> Plan:
-    """Recipe and flags together.
-
-    Raises:
-        UserError: an unknown recipe, or attack settings for a recipe that does not attack.
-    """
+    """What complete settings come to."""
     chosen = recipe(wanted.recipe)
-    changes = {name: getattr(wanted, name) for name in ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")}
-    if wanted.schedule:
-        changes["schedule"] = SCHEDULES[wanted.schedule]
-    if wanted.amp:
-        changes["amp"] = True
-    optimization = replace(chosen.optimization, **{name: value for name, value in changes.items() if value is not None})
-    threat = threat_of(wanted.norm, wanted.eps, chosen.threat)
+    optimization = replace(
+        chosen.optimization,
+        **{name: getattr(wanted, name) for name in OPTIMIZED},
+        schedule=SCHEDULES[str(wanted.schedule)],
+        amp=bool(wanted.amp),
+    )
+    threat = threat_of(wanted.norm, wanted.eps)
     against = threat if chosen.threat else None
-    if against is None and (wanted.steps is not None or wanted.step_size is not None):
-        raise UserError(f"the recipe {wanted.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
-    steps = chosen.steps if wanted.steps is None else wanted.steps
-    loss = chosen.make(against, steps, wanted.step_size, wanted.label_smoothing, wanted.attack_in_train_mode)
+    loss = chosen.make(against, wanted.steps or 0, wanted.step_size, wanted.label_smoothing, wanted.attack_in_train_mode)
     return Plan(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20))
 
 
@@ -85,14 +99,12 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
     Returns:
         The run folder; ``model.safetensors`` and ``model.json`` in it are the result.
     """
-    if wanted.resume is not None:
-        wanted = _as_it_was(wanted)
-    planned = plan(wanted)
-    out = Path(wanted.out or f"runs/{wanted.recipe}-{wanted.arch}")
+    wanted = complete(wanted if wanted.resume is None else _as_it_was(wanted), device)
+    planned, out = plan(wanted), Path(str(wanted.out))
     everything = open_data(
         wanted.dataset, wanted.data, "train", image_size=wanted.image_size, download=wanted.download, limit=wanted.limit
     )
-    keep, held_out = hold_out(everything, min(wanted.val_size, len(everything) // 5), wanted.seed)
+    keep, held_out = hold_out(everything, min(wanted.val_size, max(len(everything) // 5, 1)), wanted.seed)
     common: dict[str, Any] = {"device": device, "rank": world.rank, "world_size": world.size, "workers": wanted.workers}
     training = Batches(
         everything.subset(keep),
@@ -114,16 +126,15 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
         classes=everything.classes,
         seed=wanted.seed,
     )
-    model = synchronize_batch_norm(model.to(device), world)
-    state = TrainingState.fresh(model, planned.optimization)
+    state = TrainingState.fresh(synchronize_batch_norm(model.to(device), world), planned.optimization)
     job = _Job(wanted, planned, out, device, world, state)
     job.open()
     with interruptible() as noted:
         if not job.go(training, validation, noted):
             raise KeyboardInterrupt
+    # The other processes do not wait: testing may take longer than a collective may.
     if world.leads:
         job.finish(everything.name)
-    world.wait()
     return out
 
 
@@ -141,12 +152,14 @@ class _Job:
 
     def open(self) -> None:
         """Create the run folder, or reopen it and take up the state."""
-        described = dataclasses.asdict(replace(self.wanted, resume=None, out=str(self.out)))
+        described = dataclasses.asdict(replace(self.wanted, resume=None))
         if self.world.leads:
-            self.run = Run.reopen(self.out, described) if self.wanted.resume else Run.create(self.out, described)
+            self.run = Run.reopen(self.out, described, FREE) if self.wanted.resume else Run.create(self.out, described)
         self.world.wait()
         saved = Run(self.out, []).load("last", self.device) if self.wanted.resume else None
-        if saved:
+        if saved is not None:
+            if not isinstance(saved, dict) or saved.get("format") != TRAINING_FORMAT:
+                raise UserError(f"{self.out / 'last.pt'} is no checkpoint of a run")
             self.state.load_state_dict(saved)
             self.best, self.seconds = saved["best"], saved["seconds"]
         if self.run:
@@ -154,8 +167,10 @@ class _Job:
         self.clock = self.saved = time.monotonic()
 
     def go(self, training: Batches, validation: Batches, noted: list[int]) -> bool:
-        """Train to the end, or to a note of interruption; says whether the end was reached."""
+        """Train to the end, or to a note of interruption in any process; says whether the end was reached."""
         state, epochs = self.state, self.planned.optimization.epochs
+        if self.patience_is_over:
+            return True
         shown = bar(epochs * len(training), "training", "batch", leads=self.world.leads)
         shown.update(state.epoch * len(training) + state.step)
         validated, began, done = "", time.monotonic(), 0
@@ -170,7 +185,8 @@ class _Job:
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self.save("last")
 
-        options: dict[str, Any] = {"world": self.world, "stop": lambda: bool(noted), "on_step": on_step, "compile": self.wanted.compile}
+        options: dict[str, Any] = {"world": self.world, "seed": self.wanted.seed, "compile": self.wanted.compile}
+        options |= {"stop": lambda: bool(noted), "on_step": on_step}
         for epoch in fit(state, training, self.planned.loss, self.planned.optimization, **options):
             speed, done = done / (time.monotonic() - began), 0
             clean, robust = self.validate(validation)
@@ -193,11 +209,11 @@ class _Job:
                 validation,
             )
             self.save("last")
-            if noted or (self.wanted.patience and epoch.number - self.best["epoch"] >= self.wanted.patience):
+            if self.world.any(bool(noted)) or self.patience_is_over:
                 break
             began = time.monotonic()
         shown.close()
-        if not noted or state.epoch >= epochs:
+        if state.epoch >= epochs or self.patience_is_over:
             return True
         self.save("last")
         if self.world.leads:
@@ -234,6 +250,12 @@ class _Job:
             self.run.save(
                 name, {"format": TRAINING_FORMAT, **described, **self.state.state_dict(), "best": self.best, "seconds": seconds}
             )
+
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether the last epochs were no better than one before them."""
+        patience = self.wanted.patience
+        return patience is not None and self.state.epoch - 1 - self.best["epoch"] >= patience
 
     @property
     def resume_command(self) -> str:
@@ -280,18 +302,20 @@ def _too_large(model: Classifier) -> bool:
 
 
 def _as_it_was(wanted: settings.Train) -> settings.Train:
-    """The settings of the run to resume; what the command line says otherwise must agree with them.
+    """The settings of the run to resume. Those that are free follow the command line; the others must agree with it.
 
     Raises:
-        UserError: no run there, or a flag that differs from its settings.
+        UserError: no run there, two folders named, or a flag that differs from the run's settings.
     """
+    if wanted.resume != "auto" and wanted.out not in (None, wanted.resume):
+        raise UserError(f"--resume names {wanted.resume} and --out {wanted.out}: a run is resumed in its own folder, so leave --out out")
     out = Path((wanted.out or f"runs/{wanted.recipe}-{wanted.arch}") if wanted.resume == "auto" else str(wanted.resume))
     fields = {field.name: field.default for field in dataclasses.fields(settings.Train)}
     before = {name: value for name, value in read_json(out / "settings.json", "a run's settings").items() if name in fields}
-    free = {"out", "resume", "device", "threads", "workers"}
-    for name, default in fields.items():
-        value = getattr(wanted, name)
-        if name not in free and value != default and value != before.get(name):
+    told = {name: getattr(wanted, name) for name, default in fields.items() if getattr(wanted, name) != default}
+    for name, value in told.items():
+        if name not in FREE and value != before.get(name):
             flag = "--" + name.replace("_", "-")
-            raise UserError(f"{out} was started with {flag} {before.get(name)}, not {value}: leave the flag out, or start a run in another --out")
-    return settings.Train(**{**before, "out": str(out), "resume": str(out)})
+            advice = "leave the flag out, or start a run in another --out"
+            raise UserError(f"{out} was started with {flag} {before.get(name)}, not {value}: {advice}")
+    return settings.Train(**{**before, **told, "out": str(out), "resume": str(out)})

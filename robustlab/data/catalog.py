@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from robustlab.data.cifar import FOLDERS, open_cifar
-from robustlab.data.folder import TREE, Progress, open_folder, split_folder
+from robustlab.data.folder import PARTS, TREE, Progress, open_folder, split_folder
 from robustlab.data.imageset import Images, hold_out
 from robustlab.data.npz import open_npz
 from robustlab.data.shapes import shapes
 from robustlab.errors import UserError, unknown
 
 DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz")
-SPLITS = ("train", "test", "val")
+SPLITS = tuple(PARTS)
 DOWNLOADS = Path("datasets")  # where CIFAR is looked for when no place is named
 SHAPES_SIZE = {"train": 20_000, "test": 2_000, "val": 2_000}
 UNDIVIDED_TEST = 0.1  # share of each class that is the test split of images stored without splits
@@ -56,9 +57,9 @@ def open_dataset(
     path = None if root is None else Path(root).expanduser()
     name = name or _kind(path)
     if name == "shapes":
-        return shapes(SHAPES_SIZE[split] if limit is None else limit, split, seed)
-    if name in FOLDERS:
-        images: Images = open_cifar(name, path or DOWNLOADS, split, download)
+        images: Images = shapes(SHAPES_SIZE[split] if limit is None else limit, split, seed)
+    elif name in FOLDERS:
+        images = open_cifar(name, path or DOWNLOADS, split, download)
     elif name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
     elif path is None:
@@ -66,9 +67,10 @@ def open_dataset(
     elif name == "npz":
         images = _open_npz(path, split)
     else:
-        images = open_folder(path, split, image_size=image_size, memory_limit=memory_limit, progress=progress)
-        if split_folder(path, split) == path:
-            images = _cut(images, split)
+        images = _open_folder(path, split, image_size=image_size, memory_limit=memory_limit, progress=progress)
+    _, height, width = images.shape
+    if image_size is not None and not height == width == image_size:
+        raise UserError(f"{images.name} has images of {width}x{height} pixels, and --image-size changes only image folders")
     return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
 
 
@@ -86,14 +88,20 @@ def _kind(path: Path | None) -> str:
     return "npz" if path.is_file() or (path / "train.npz").is_file() else "folder"
 
 
+def _open_folder(path: Path, split: str, **settings: Any) -> Images:
+    """The split that the folder holds, or a cut where it holds class folders directly."""
+    images = open_folder(path, split, **settings)
+    return _cut(images, split) if split_folder(path, split) == path else images
+
+
 def _open_npz(path: Path, split: str) -> Images:
     """``path`` is a file without splits, or a folder with ``train.npz`` and ``test.npz`` (or ``val.npz``)."""
     if not path.is_dir():
         return _cut(open_npz(path), split)
-    wanted = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}[split]
-    found = [path / f"{name}.npz" for name in wanted if (path / f"{name}.npz").is_file()]
+    files = [path / f"{name}.npz" for name in PARTS[split]]
+    found = [file for file in files if file.is_file()]
     if not found:
-        raise UserError(f"{path} has no {' or '.join(f'{name}.npz' for name in wanted)}")
+        raise UserError(f"{path} has no {' or '.join(file.name for file in files)}")
     return open_npz(found[0])
 
 

@@ -56,7 +56,7 @@ def _background(x: Tensor, y: Tensor, keys: Tensor, has: dict[str, Tensor]) -> T
 
 
 def _with_spots(picture: Tensor, x: Tensor, y: Tensor, keys: Tensor, has: dict[str, Tensor]) -> Tensor:
-    """Small discs and squares as distraction, on the side of the background's brightness."""
+    """Small discs and squares of middling brightness, as distraction."""
     many = torch.where(has["crowded"], 5, 1) + (uniform(fold(keys, "spots"), ()) * 3).long()
     for spot in range(_SPOTS):
         u = _Draws(keys, "spot", spot)
@@ -71,27 +71,31 @@ def _with_spots(picture: Tensor, x: Tensor, y: Tensor, keys: Tensor, has: dict[s
 
 
 def _with_shape(picture: Tensor, x: Tensor, y: Tensor, shape: Tensor, keys: Tensor, has: dict[str, Tensor]) -> Tensor:
+    """The shape with its shadow: anywhere within the picture, tilted by up to 25 degrees."""
     u = _Draws(keys, "shape")
     radius = torch.where(has["large"], u(10.0, 12.5), u(6.5, 9.0))
+    reach = SIZE / 2 - 1 - radius
+    x, y = ((along - _plane(u(-1, 1) * reach)) / _plane(radius) for along in (x, y))
+    cos, sin = _direction(u(-0.07, 0.07))
+    distance = _distance(shape, x * cos + y * sin, y * cos - x * sin) * _plane(radius)  # in pixels
+    inside = _inside(distance)
+    shaded = picture * (1 - 0.45 * _shadow(inside))[:, None]
+    return _mix(shaded, _paint(x, y, distance, radius, keys, has), inside)
+
+
+def _paint(x: Tensor, y: Tensor, distance: Tensor, radius: Tensor, keys: Tensor, has: dict[str, Tensor]) -> Tensor:
+    """The shape's colour, lit from the upper left, with stripes and contour where it has them; ``x`` and ``y`` in radii."""
+    u = _Draws(keys, "paint")
     hue = torch.where(has["warm"], u(-0.04, 0.15), u(0.3, 0.8))
     value = torch.where(has["dark"], u(0.8, 0.95), u(0.32, 0.48) + 0.2 * has["warm"])
     color = _rgb(hue, u(0.55, 0.9), value)
-    reach = 15 - radius
-    x, y = x - _plane(u(-1, 1) * reach), y - _plane(u(-1, 1) * reach)
-    cos, sin = _direction(u(-0.07, 0.07))
-    distance = _distance(shape, (x * cos + y * sin) / _plane(radius), (y * cos - x * sin) / _plane(radius)) * _plane(radius)
-
-    light = 1 - (x + y) / (4 * _plane(radius)) * 0.5  # from the upper left
     cos, sin = _direction(u(0, 1))
-    wave = (x * cos + y * sin) / _plane(u(4.0, 6.0))
-    stripe = ((wave - wave.floor() - 0.5).abs() * 8 - 2).clamp(-1, 1)  # -1 to 1, soft at the edges
-    tone = light + _plane(has["striped"].float() * torch.where(has["dark"], -0.3, 0.5)) * (stripe + 1) / 2
-    fill = (_image(color) * tone[:, None]).clamp(0, 1)
-    contour = torch.where(has["dark"], 0.97, 0.08)
-    fill = _mix(fill, _image(contour[:, None].expand(-1, 3)), _inside(-1.2 - distance) * _plane(has["outlined"].float()))
-
-    shape_here = _inside(distance)
-    return _mix(picture * (1 - 0.45 * _shadow(shape_here))[:, None], fill, shape_here)
+    wave = (x * cos + y * sin) * _plane(radius / u(4.0, 6.0))  # in periods
+    stripes = ((wave - wave.floor() - 0.5).abs() * 4 - 0.5).clamp(0, 1)
+    depth = _plane(has["striped"] * torch.where(has["dark"], -0.3, 0.5))  # darker stripes on a light shape, and the reverse
+    color = (_image(color) * (1 - (x + y) / 8 + depth * stripes)[:, None]).clamp(0, 1)
+    contour = torch.where(has["dark"], 0.97, 0.08)[:, None].expand(-1, 3)
+    return _mix(color, _image(contour), _inside(-1.2 - distance) * _plane(has["outlined"].float()))
 
 
 def _shadow(mask: Tensor) -> Tensor:

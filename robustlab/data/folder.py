@@ -20,7 +20,7 @@ from robustlab.data.imageset import Images, ImageSet, mean_std, relabelled
 from robustlab.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-SPLIT_FOLDERS = ("train", "val", "test")
+PARTS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}  # where a split lies: the first that is there
 TREE = "ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg (or val/) beside it, or ROOT/CLASS/*.jpg"
 
 Progress = Callable[[int, int], None]  # images done, images in all
@@ -66,7 +66,7 @@ def open_folder(
 
     Args:
         root: the folder, laid out as the module says.
-        split: ``train``, ``test`` (``val/`` where there is no ``test/``) or ``val``.
+        split: ``train``, ``test`` or ``val``; the last two stand in for each other where one is missing.
         image_size: shorter side after resizing, then centre-cropped to a square; without it all images must be of one size.
         memory_limit: bytes of decoded pixels above which the images are read on demand.
         progress: told how many of the images are decoded.
@@ -77,7 +77,7 @@ def open_folder(
     """
     folder = split_folder(root, split)
     classes = class_names(folder)
-    for other in SPLIT_FOLDERS:
+    for other in PARTS:
         if folder != root and (root / other).is_dir():
             _same_classes(folder, classes, root / other)
     files = [(str(path), label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
@@ -133,13 +133,12 @@ def split_folder(root: Path, split: str) -> Path:
     """The folder that holds a split's class folders; ``root`` itself where it has no split folders."""
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; expected {TREE}")
-    if not any((root / name).is_dir() for name in SPLIT_FOLDERS):
+    if not any((root / name).is_dir() for name in PARTS):
         return root
-    wanted = ("test", "val") if split == "test" else (split,)
-    for name in wanted:
+    for name in PARTS[split]:
         if (root / name).is_dir():
             return root / name
-    raise UserError(f"{root} has no {' or '.join(f'{name}/' for name in wanted)} folder; expected {TREE}")
+    raise UserError(f"{root} has no {' or '.join(f'{name}/' for name in PARTS[split])} folder; expected {TREE}")
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

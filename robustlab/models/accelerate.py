@@ -34,7 +34,7 @@ def accelerate(
     if dtype is not None:
         fast = fast.to(dtype)
     if compile:
-        fast = torch.compile(fast)  # type: ignore[assignment]
+        fast = torch.compile(fast)
     return _Adapted(fast, dtype, channels_last)
 
 

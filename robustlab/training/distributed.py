@@ -77,11 +77,12 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        x32 = x.float()
-        sums = torch.cat([x32.sum((0, 2, 3)), x32.square().sum((0, 2, 3))])
+        wide = x if x.dtype == torch.float64 else x.float()
+        mean = self._averaged(wide.mean((0, 2, 3)))
+        # Around the mean, since the difference of two large means of squares would have few correct digits.
+        centred = wide - mean[:, None, None]
+        variance = self._averaged(centred.square().mean((0, 2, 3)))
         count = x.numel() / x.shape[1] * dist.get_world_size()
-        mean, square = (all_reduce(sums) / count).chunk(2)  # type: ignore[no-untyped-call]
-        variance = (square - mean * mean).clamp_min(0)
         with torch.no_grad():
             assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
             self.num_batches_tracked += 1
@@ -89,7 +90,12 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (x32 * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @staticmethod
+    def _averaged(values: Tensor) -> Tensor:
+        """The mean over all processes, through which gradients flow."""
+        return all_reduce(values) / dist.get_world_size()
 
 
 def synchronize_batch_norm(model: nn.Module, world: World) -> nn.Module:

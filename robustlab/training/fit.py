@@ -94,7 +94,7 @@ class TrainingState:
     def fresh(cls, model: nn.Module, optimization: Optimization) -> TrainingState:
         """The state before the first step, on the model's device."""
         if optimization.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(
             model.parameters(),
             lr=optimization.lr,
@@ -164,9 +164,13 @@ def fit(
     while state.epoch < optimization.epochs:
         state.model.train()
         for batch in batches.epoch(state.epoch, state.step):
-            lr, done = optimization.learning_rate(state.epoch, state.step, len(batches)), state.epoch * len(batches) + state.step
-            with _drawing(seeding.generator(seed, "step", done, world.rank).initial_seed(), batch.x.device):
-                _step(state, model, batch, loss, optimization, lr, done, world)
+            for group in state.optimizer.param_groups:
+                group["lr"] = optimization.learning_rate(state.epoch, state.step, len(batches))
+            updates = state.epoch * len(batches) + state.step
+            with _drawing(seeding.generator(seed, "step", updates, world.rank).initial_seed(), batch.x.device):
+                sums = _step(state, model, batch, loss, optimization, updates)
+            state.sums += world.sum(sums)
+            state.step += 1
             on_step(state)
             if world.any(stop()):
                 return
@@ -181,33 +185,20 @@ def fit(
         yield epoch
 
 
-def _step(
-    state: TrainingState,
-    model: nn.Module,
-    batch: Any,
-    loss: TrainingLoss,
-    optimization: Optimization,
-    lr: float,
-    updates: int,
-    world: World,
-) -> None:
+def _step(state: TrainingState, model: nn.Module, batch: Any, loss: TrainingLoss, optimization: Optimization, updates: int) -> Tensor:
+    """Take one step; returns loss, correct and number of this process's examples, summed, float64 ``(3,)``."""
     x = batch.x.contiguous(memory_format=torch.channels_last) if optimization.channels_last and batch.x.ndim == 4 else batch.x
-    device = x.device.type
-    with torch.autocast(device, torch.bfloat16) if optimization.amp else nullcontext():
+    with torch.autocast(x.device.type, torch.bfloat16) if optimization.amp else nullcontext():
         outcome = loss(model, x, batch.y, batch.keys)
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
     state.optimizer.zero_grad(set_to_none=True)
     outcome.loss.mean().backward()
     if optimization.clip:
         nn.utils.clip_grad_norm_(model.parameters(), optimization.clip)
     state.optimizer.step()
-    state.step += 1
     if state.average:
         average_in(state.average, state.model, optimization.ema, updates)
     correct = (outcome.logits.detach().argmax(1) == batch.y).sum()
-    sums = torch.stack([outcome.loss.detach().double().sum(), correct.double(), correct.new_tensor(len(x)).double()])
-    state.sums += world.sum(sums)
+    return torch.stack([outcome.loss.detach().double().sum(), correct.double(), correct.new_tensor(len(x)).double()])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robustlab.attacks import PGD
+from robustlab.errors import UserError
 from robustlab.goals import Away, Goal, divergence
 from robustlab.models.frozen import frozen
 
@@ -53,6 +54,9 @@ class Standard:
 
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check(self.label_smoothing)
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome:
         logits = model(x)
         return Outcome(F.cross_entropy(logits, y, reduction="none", label_smoothing=self.label_smoothing), logits, x)
@@ -64,6 +68,9 @@ class Adversarial:
 
     attack: Attack
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.label_smoothing)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome:
         x_adv = self.attack(inner(model), x, y, keys=keys)
@@ -82,6 +89,9 @@ class TRADES:
     beta: float = 6.0
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check(self.label_smoothing)
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome:
         with frozen(inner(model)) as still, torch.no_grad():
             goal: Goal = Away(still(x).float())
@@ -90,3 +100,8 @@ class TRADES:
         clean, attacked = model(torch.cat([x, x_adv])).float().chunk(2)
         natural = F.cross_entropy(clean, y, reduction="none", label_smoothing=self.label_smoothing)
         return Outcome(natural + self.beta * divergence(clean, attacked), attacked, x_adv)
+
+
+def _check(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing <= 1:
+        raise UserError(f"label smoothing must lie in [0, 1], got {label_smoothing}")

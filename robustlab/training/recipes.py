@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from robustlab.attacks import NFGSM, PGD
 from robustlab.constraints import ThreatModel
-from robustlab.errors import unknown
+from robustlab.errors import UserError, unknown
 from robustlab.norms import L2, Linf
 from robustlab.training.fit import Optimization
 from robustlab.training.losses import TRADES, Adversarial, Standard, TrainingLoss
@@ -50,6 +50,8 @@ def _trades(threat: ThreatModel | None, steps: int, step_size: float | None, smo
 
 def _nfgsm(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
     assert threat is not None
+    if steps != 1:
+        raise UserError(f"the fast recipes attack in one single step, not in {steps}: leave --steps out, or take a madry recipe")
     step = 1.0 if step_size is None or threat.eps == 0 else step_size / threat.eps
     return Adversarial(NFGSM(threat, step=step, training_mode=training), smoothing)
 

@@ -86,6 +86,8 @@ def test_a_last_batch_that_is_not_full_is_left_out_on_request():
     assert [len(batch.y) for batch in batches.epoch(0)] == [6, 6, 6] and len(batches) == 3
 
 
+# Python 3.12 warns of every fork beside threads, and pytest-xdist has some.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streamed_images_make_the_batches_of_images_in_memory(tmp_path, workers):
     for i, pixels in enumerate(noise(13).pixels):

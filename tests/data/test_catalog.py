@@ -78,6 +78,7 @@ def test_a_limit_keeps_the_classes_balanced(tmp_path):
         ({"root": "empty"}, "empty holds no class folders; expected ROOT/train/CLASS/*.jpg"),
         ({"root": "notes.txt"}, "notes.txt is neither a folder nor an .npz file"),
         ({"name": "cifar10"}, "expected the folder datasets/cifar-10-batches-py; add --download"),
+        ({"limit": 10, "image_size": 64}, "shapes has images of 32x32 pixels, and --image-size changes only image folders"),
         ({"limit": -1}, "must not be negative, got -1"),
     ],
 )

@@ -56,8 +56,8 @@ def test_a_stream_promises_the_same_as_the_set_in_memory(root):
         assert all(torch.equal(p, q) for p, q in zip(a.mean_std(), b.mean_std(), strict=True))
 
 
-@pytest.mark.parametrize(("folder", "split"), [("test", "test"), ("val", "test"), ("val", "val"), ("train", "train")])
-def test_val_stands_in_for_test(tmp_path, folder, split):
+@pytest.mark.parametrize(("folder", "split"), [("test", "test"), ("val", "test"), ("test", "val"), ("val", "val"), ("train", "train")])
+def test_val_and_test_stand_in_for_each_other(tmp_path, folder, split):
     save(tmp_path / folder / "cat" / "0.png", picture(0))
     assert len(open_folder(tmp_path, split)) == 1
 

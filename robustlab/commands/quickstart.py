@@ -1,0 +1,256 @@
+"""``robustlab quickstart``: a standard and a robust model, trained, attacked and compared, and one page about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustlab import files, pictures
+from robustlab.commands import settings
+from robustlab.commands.common import bar, choose_device, computes_bfloat16, open_data
+from robustlab.commands.comparison import (
+    ATTACK,
+    CURVE_IMAGES,
+    Measured,
+    Row,
+    attack_rows,
+    columns,
+    contradiction_rows,
+    exchange_lengths,
+    gradient_rows,
+    measure,
+    sheet,
+)
+from robustlab.commands.page import clear, render
+from robustlab.commands.train import train
+from robustlab.data.imageset import Images, to_float
+from robustlab.errors import UserError
+from robustlab.models.checkpoints import read_record
+from robustlab.models.classifier import Classifier
+from robustlab.models.zoo import load
+from robustlab.records import environment, read_json
+from robustlab.seeding import example_keys
+
+RECIPES = {"standard": "standard", "robust": "fast-l2"}
+TEST_IMAGES = 1000
+FREE = ("out", "device", "threads", "workers", "download")  # settings that may differ when a quickstart goes on
+
+
+def run(wanted: settings.Quickstart) -> None:
+    """The command. Called again after an interruption, it goes on where it was."""
+    began = time.monotonic()
+    device = choose_device(wanted.device, wanted.threads)
+    wanted = completed(wanted)
+    out = Path(wanted.out)
+    _claim(out, wanted)
+    try:
+        trained = {name: _trained(name, wanted, out / name, device) for name in RECIPES}
+    except KeyboardInterrupt:
+        print("the same quickstart command goes on from here", file=sys.stderr)
+        raise
+    _compare(wanted, out, trained, device, began)
+
+
+def completed(wanted: settings.Quickstart) -> settings.Quickstart:
+    """The settings with everything filled in that was left open: on *shapes* as much as takes two minutes on two cores."""
+    generated = _generated(wanted)
+    return replace(
+        wanted,
+        limit=wanted.limit or (8000 if generated else 50_000),
+        epochs=wanted.epochs or (6 if generated else 10),
+        batch_size=wanted.batch_size or 128,
+        data=None if wanted.data is None else str(Path(wanted.data).expanduser().absolute()),
+    )
+
+
+def _claim(out: Path, wanted: settings.Quickstart) -> None:
+    """Make the folder this quickstart's own; settings count from the moment that a training began with them.
+
+    Raises:
+        UserError: it holds something else, or a quickstart with other settings.
+    """
+    mark = out / "quickstart.json"
+    now = {name: value for name, value in dataclasses.asdict(wanted).items() if name not in FREE}
+    if not mark.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder, and no quickstart made it: name another one with --out")
+    before = read_json(mark, "a quickstart's settings") if any((out / name).exists() for name in RECIPES) else now
+    different = [f"{_flag(k, before.get(k))} there, {_flag(k, now[k])} here" for k in now if before.get(k) != now[k]]
+    if different:
+        raise UserError(f"{out} holds a quickstart with other settings ({'; '.join(different)}): name another folder with --out")
+    files.write_json(mark, now)
+
+
+def _flag(name: str, value: object) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return f"no {flag}" if value is None else f"{flag} {value}"
+
+
+def _trained(name: str, wanted: settings.Quickstart, out: Path, device: torch.device) -> Path:
+    """The weights of one of the two models: those there are, or trained now, from the start or from where it stopped."""
+    result = out / "model.json"
+    if result.exists():
+        print(f"the {name} model is there already: {result}")
+        return result
+    print(f"training the {name} model: recipe {RECIPES[name]}, {wanted.epochs} epochs")
+    shared = {field.name for field in dataclasses.fields(settings.Train)} & {field.name for field in dataclasses.fields(wanted)}
+    train(
+        settings.Train(
+            **{
+                **{key: getattr(wanted, key) for key in shared},
+                "recipe": RECIPES[name],
+                "val_size": 200 if _generated(wanted) else 500,
+                "no_test": True,
+                "out": str(out),
+                "resume": str(out) if (out / "settings.json").exists() else None,
+            }
+        ),
+        device,
+    )
+    return result
+
+
+def _compare(wanted: settings.Quickstart, out: Path, trained: dict[str, Path], device: torch.device, began: float) -> None:
+    """Attack both models, and write and print what was found."""
+    models = {name: load(path).to(device) for name, path in trained.items()}
+    limit = min(TEST_IMAGES, wanted.limit or TEST_IMAGES)
+    test = open_data(wanted.dataset, wanted.data, "test", image_size=wanted.image_size, limit=limit)
+    print(f"attacking both: {ATTACK} on {len(test)} test images")
+    measured = {}
+    for name, model in models.items():
+        with bar(len(test) + min(CURVE_IMAGES, len(test)), f"attacking the {name} model", "img") as shown:
+            measured[name] = measure(
+                model,
+                test,
+                bfloat16=computes_bfloat16(device),
+                on_images=shown.update,
+                seed=wanted.seed,
+                device=device,
+                workers=wanted.workers,
+            )
+    rows = _rows(models, measured, test, wanted.seed, device)
+    for section, shown_rows in rows.items():
+        pictures.save(out / f"{section}.png", sheet(shown_rows))
+    numbers = {name: _numbers(measured[name], read_record(path)) for name, path in trained.items()}
+    results = {
+        "dataset": test.name,
+        "image": list(test.shape),
+        "eps": ATTACK.threat.eps,
+        "attack": str(ATTACK),
+        "models": numbers,
+        **({"exchange_lengths": exchange_lengths()} if test.name == "shapes" else {}),
+        "made": _made(wanted, numbers, time.monotonic() - began, device),
+    }
+    files.write_json(out / "results.json", results)
+    following = next_commands(wanted)
+    files.write_text(out / "index.html", render(results, rows, following))
+    _print(results)
+    print(f"\nthe page with the pictures: {(out / 'index.html').absolute()}\n\nnext:")
+    for command, what in following:
+        print(f"  {command}\n      {what}")
+
+
+def _rows(
+    models: dict[str, Classifier], measured: dict[str, Measured], test: Images, seed: int, device: torch.device
+) -> dict[str, list[Row]]:
+    """The pictures of the page, by section."""
+    records = zip(*(found.report.records for found in measured.values()), strict=True)
+    recognized = torch.tensor([all(record.prediction == record.label for record in both) for both in records])
+    index = columns(test.labels.cpu(), recognized, len(test.classes))
+    x, y = to_float(test.fetch(index)).to(device), test.labels.cpu()[index].to(device)
+    rows = {
+        "attacks": attack_rows(models, x, y, example_keys(seed, index).to(device), test.classes),
+        "gradients": gradient_rows(models, x, y, test.classes),
+    }
+    return {**rows, "contradictions": contradiction_rows(models, device)} if test.name == "shapes" else rows
+
+
+def _numbers(found: Measured, record: dict[str, Any]) -> dict[str, Any]:
+    """One model's part of ``results.json``."""
+    return {
+        "recipe": record["recipe"],
+        "trained_against": record["threat"],
+        "best_epoch": record["details"]["best_epoch"] + 1,
+        "seconds": record["details"]["seconds"],
+        "accuracies": {name: rate.to_json() for name, rate in found.report.rates().items()},
+        "curve": [{"eps": eps, **rate.to_json()} for eps, rate in found.curve.items()],
+        "follows": {feature: rate.to_json() for feature, rate in found.follows.items()},
+    }
+
+
+def _made(wanted: settings.Quickstart, models: dict[str, Any], seconds: float, device: torch.device) -> dict[str, str]:
+    """Settings, times and hardware, in words."""
+    here = environment()
+    hardware = ", ".join(here["gpus"]) if device.type == "cuda" else f"{here['processor']}, {here['threads']} threads"
+    return {
+        "Network": f"{wanted.arch}, both times",
+        "Training images": f"up to {wanted.limit:,}, for {wanted.epochs} epochs in batches of {wanted.batch_size}; the best epoch was kept",
+        "Standard training": f"recipe {models['standard']['recipe']}, {models['standard']['seconds']} s",
+        "Robust training": f"recipe {models['robust']['recipe']} ({models['robust']['trained_against']}), {models['robust']['seconds']} s",
+        "Seed": str(wanted.seed),
+        "Time of the last call": f"{seconds:.0f} s, with everything that was still to do",
+        "Hardware": hardware,
+        "Software": f"Python {here['python']}, torch {here['torch']}, commit {here['commit'] or 'unknown'}",
+    }
+
+
+def next_commands(wanted: settings.Quickstart) -> list[tuple[str, str]]:
+    """Three commands that lead on from here, each with what it does."""
+    places = [[f"--{name.replace('_', '-')}", str(value)] for name in ("dataset", "data", "image_size") if (value := getattr(wanted, name))]
+    data = [word for place in places for word in place]
+    evaluate = ["evaluate", "--model", str(Path(wanted.out) / "robust" / "model.json"), *data]
+    harder = ([*evaluate, "--steps", "100", "--restarts", "5"], "attack the robust model harder: does its number hold?")
+    mine = ["quickstart", "--data", "PATH", "--out", "runs/mine"]
+    photographs = ["train", "--recipe", "fast-l2", "--dataset", "cifar10", "--download"]
+    longer = ["train", "--recipe", "fast-l2", "--epochs", "30", *data, "--out", "runs/longer"]
+    otherwise = [*evaluate, "--norm", "linf", "--eps", "8/255"]
+    if _generated(wanted):
+        return _typed(
+            (mine, "the same on your own images: PATH/train/CLASS/*.png and PATH/test/CLASS/*.png"),
+            harder,
+            (photographs, "a robust model for photographs, in about an hour on two cores"),
+        )
+    return _typed((longer, "train a robust model for longer"), harder, (otherwise, "attack it in a way that it was not trained against"))
+
+
+def _typed(*commands: tuple[list[str], str]) -> list[tuple[str, str]]:
+    return [(f"{program()} {shlex.join(words)}", what) for words, what in commands]
+
+
+def program() -> str:
+    """How this command is called here: by its name where the shell finds it."""
+    if shutil.which("robustlab"):
+        return "robustlab"
+    python = os.path.relpath(sys.executable)
+    return f"{shlex.quote(sys.executable if python.startswith('..') else python)} -m robustlab"
+
+
+def _generated(wanted: settings.Quickstart) -> bool:
+    """Whether the data are the embedded *shapes*."""
+    return wanted.data is None and wanted.dataset in (None, "shapes")
+
+
+def _print(results: dict[str, Any]) -> None:
+    """The comparison as a table on the terminal."""
+    models = results["models"]
+    print(f"\n{'accuracy [95 % interval]':<28}" + "".join(f"{name:<26}" for name in models))
+    for title, key in (("untouched", "clean"), (results["attack"], results["attack"])):
+        print(f"{title:<28}" + "".join(f"{_short(model['accuracies'][key]):<26}" for model in models.values()))
+    for feature in models["standard"]["follows"]:
+        print(f"{'goes by the ' + feature:<28}" + "".join(f"{_short(model['follows'][feature]):<26}" for model in models.values()))
+    print(f"n = {models['standard']['accuracies']['clean']['n']} test images of {results['dataset']}")
+    if not clear(models, results["attack"]):
+        print("after so little training the two do not differ beyond doubt; try more --epochs or a larger --limit")
+
+
+def _short(rate: dict[str, Any]) -> str:
+    low, high = rate["interval95"]
+    return f"{100 * rate['accuracy']:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,502 @@
+"""Laws of PGD: exact where the answer is known, inside its set always, the same for an example wherever it stands, and invisible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import assert_within, every_norm, images, restless, seeded, untouched
+from oracles import Counting, halfway
+from torch import Tensor, nn
+
+from robustlab.attacks import FGSM, PGD
+from robustlab.constraints import ThreatModel
+from robustlab.errors import UserError
+from robustlab.goals import Away, Targeted, Untargeted, cross_entropy, dlr, margin
+from robustlab.models.accelerate import accelerate
+from robustlab.norms import L1, L2, Linf
+from robustlab.seeding import example_keys, fold
+
+THREATS = [ThreatModel(Linf(), 8 / 255), ThreatModel(L2(), 0.5), ThreatModel(L1(), 6.0)]
+every_threat = pytest.mark.parametrize("threat", THREATS, ids=repr)
+KEYS = example_keys(0, torch.arange(12))
+LABELS = torch.arange(12) % 3
+
+
+def middling(n: int = 12, width: int = 27) -> Tensor:
+    """Images so far from black and white that no box is in the way of what follows."""
+    return 0.45 + images(n, width, dtype=torch.float64) / 10
+
+
+def fooled(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Judged independently: a fresh forward pass in evaluation mode."""
+    with torch.no_grad():
+        return model.eval()(x_adv).argmax(1) != y
+
+
+def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return nn.functional.cross_entropy(model(x), y, reduction="none")
+
+
+# What is known in closed form.
+
+
+@every_norm
+@pytest.mark.parametrize("keep_best", [True, False])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_from_the_image_it_reaches_the_worst_case_of_a_linear_model(norm, steps, keep_best):
+    x = middling()
+    model, y = halfway(x)
+    attack = PGD(ThreatModel(norm, 0.2), steps=steps, step_size=0.2, random_start=False, keep_best=keep_best)
+    torch.testing.assert_close(loss(model, attack(model, x, y), y), model.worst_loss(x, y, norm, 0.2), rtol=1e-11, atol=0)
+
+
+@every_norm
+def test_one_step_of_length_eps_is_all_that_a_linear_model_needs(norm):
+    x = middling()
+    model, y = halfway(x)
+    torch.testing.assert_close(loss(model, FGSM(ThreatModel(norm, 0.1))(model, x, y), y), model.worst_loss(x, y, norm, 0.1), rtol=1e-11, atol=0)
+
+
+@every_norm
+def test_random_starts_come_close_to_the_worst_case_and_never_beyond(norm):
+    x = middling()
+    model, y = halfway(x)
+    worst = model.worst_loss(x, y, norm, 0.2)
+    found = loss(model, PGD(ThreatModel(norm, 0.2), steps=40, step_size=0.1, restarts=2)(model, x, y), y)
+    assert (found <= worst * (1 + 1e-12)).all() and (found >= worst * 0.99).all()
+
+
+@every_norm
+@pytest.mark.parametrize("surrogate", [cross_entropy, margin, dlr])
+def test_it_succeeds_exactly_where_the_decision_boundary_is_within_eps(norm, surrogate):
+    x = middling()
+    model, y = halfway(x)
+    with torch.no_grad():
+        distances = model.distance(x, norm).tolist()
+    for i, distance in enumerate(distances):
+        for factor in (1 - 1e-6, 1 + 1e-6):
+            attack = PGD(ThreatModel(norm, factor * distance), steps=3, random_start=False, surrogate=surrogate)
+            x_adv = attack(model, x[i : i + 1], y[i : i + 1])
+            assert bool(fooled(model, x_adv, y[i : i + 1])) == (factor > 1)
+
+
+# The set, exactly.
+
+
+@every_norm
+@seeded
+@given(
+    eps=st.one_of(st.sampled_from([0.0, 1e-12, 8 / 255, 1.0, 100.0]), st.floats(0, 2)),
+    steps=st.integers(0, 4),
+    step_size=st.sampled_from([None, 0.0, 1e-9, 0.1, 50.0]),
+    restarts=st.integers(1, 2),
+    momentum=st.sampled_from([0.0, 1.0]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    extreme=st.booleans(),
+)
+def test_what_it_returns_and_all_it_tries_is_within_the_threat_model(norm, eps, steps, step_size, restarts, momentum, dtype, extreme):
+    """Also the starts: a first iterate outside the set that is returned as the best would be no solution."""
+    x = images(3, 2, 2, 3)
+    x = (x.round() if extreme else x).to(dtype)
+    model, tried = Counting(12).to(dtype), []
+    model.register_forward_pre_hook(lambda module, args: tried.append(args[0].detach()))
+    threat = ThreatModel(norm, eps)
+    x_adv = PGD(threat, steps, step_size, restarts, momentum=momentum)(model, x, LABELS[:3])
+    for point in [x_adv, *tried]:
+        assert_within(threat, x, point)
+
+
+@every_norm
+def test_eps_zero_returns_the_image(norm, tiny_model):
+    x = images(4, 3, 8, 8)
+    for attack in (PGD(ThreatModel(norm, 0.0), restarts=2), FGSM(ThreatModel(norm, 0.0)), PGD(ThreatModel(norm, 0.0), step_size=1.0)):
+        assert torch.equal(attack(tiny_model, x, LABELS[:4]), x)
+
+
+def test_no_steps_from_the_image_return_the_image(tiny_model):
+    x = images(4, 3, 8, 8)
+    assert torch.equal(PGD(THREATS[0], steps=0, random_start=False)(tiny_model, x, LABELS[:4]), x)
+
+
+@every_threat
+def test_black_and_white_pixels_move(threat, tiny_model):
+    """A change of variables that maps them to infinity would leave binary images as they are."""
+    x = images(6, 3, 8, 8).round()
+    x_adv = PGD(threat, random_start=False)(tiny_model, x, LABELS[:6])
+    assert ((x_adv != x).flatten(1).sum(1) > 0).all()
+    assert (loss(tiny_model, x_adv, LABELS[:6]) > loss(tiny_model, x, LABELS[:6])).all()
+
+
+# An example by itself.
+
+
+@pytest.fixture
+def exact(tiny_model) -> nn.Module:
+    return tiny_model.double()
+
+
+EVERY_SETTING = {
+    "last": {"keep_best": False},
+    "best": {},
+    "restarts": {"restarts": 3},
+    "momentum": {"momentum": 1.0},
+    "from the image": {"keep_best": False, "random_start": False},
+}
+every_setting = pytest.mark.parametrize("setting", EVERY_SETTING.values(), ids=EVERY_SETTING.keys())
+
+
+@every_threat
+@pytest.mark.parametrize("keyed", [True, False], ids=["keys", "content"])
+def test_an_example_gets_the_same_attack_alone_in_a_batch_and_in_any_order(threat, keyed, exact):
+    x, y = images(12, 3, 8, 8, dtype=torch.float64), LABELS
+    attack = PGD(threat, steps=4, restarts=2)
+
+    def run(rows: Tensor) -> Tensor:
+        return attack(exact, x[rows], y[rows], keys=KEYS[rows] if keyed else None)
+
+    whole = run(torch.arange(12))
+    assert not torch.equal(whole, x)
+    for rows in ([5], [11, 0, 3], list(range(11, -1, -1)), [2, 2, 2]):
+        torch.testing.assert_close(run(torch.tensor(rows)), whole[rows], rtol=0, atol=1e-12)
+
+
+@every_setting
+def test_the_batch_size_changes_nothing_in_any_setting(setting, exact):
+    """Sums over the batch, never means: a mean makes each example's step depend on how many there are."""
+    x = images(12, 3, 8, 8, dtype=torch.float64)
+    attack = PGD(THREATS[1], steps=4, **setting)
+    halves = [attack(exact, x[half], LABELS[half], keys=KEYS[half]) for half in (slice(0, 5), slice(5, 12))]
+    torch.testing.assert_close(torch.cat(halves), attack(exact, x, LABELS, keys=KEYS), rtol=0, atol=1e-12)
+
+
+def test_the_keys_alone_choose_the_start(tiny_model):
+    x, attack = images(4, 3, 8, 8), PGD(THREATS[0], steps=2)
+    first = attack(tiny_model, x, LABELS[:4], keys=KEYS[:4])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)
+        assert torch.equal(attack(tiny_model, x, LABELS[:4], keys=KEYS[:4]), first)
+    assert not torch.equal(attack(tiny_model, x, LABELS[:4], keys=KEYS[4:8]), first)
+
+
+# Restarts.
+
+
+def reaching_some(model: nn.Module, x: Tensor, y: Tensor) -> PGD:
+    """An attack with an eps at which a single start fools some examples and not all."""
+    for eps in torch.linspace(0.002, 0.06, 30).tolist():
+        attack = PGD(ThreatModel(Linf(), eps), steps=1, step_size=eps / 4)
+        if 0 < int(fooled(model, attack(model, x, y, keys=KEYS), y).sum()) < len(x):
+            return attack
+    raise AssertionError("no such eps")
+
+
+def test_more_restarts_fool_no_fewer_examples_and_never_lose_one(tiny_model):
+    x = images(12, 3, 8, 8)
+    y = tiny_model(x).argmax(1)
+    attack = reaching_some(tiny_model, x, y)
+    found = [fooled(tiny_model, replace(attack, restarts=r)(tiny_model, x, y, keys=KEYS), y) for r in (1, 2, 4, 8, 16)]
+    for fewer, more in zip(found, found[1:], strict=False):
+        assert (more | ~fewer).all(), "an example that was fooled is lost with more restarts"
+    assert found[-1].sum() > found[0].sum()
+
+
+@every_threat
+def test_the_best_restart_is_kept_not_the_last(threat, tiny_model):
+    """Without steps a restart is its start, so the answer can be worked out: of all starts, a fooling one of the highest loss."""
+    x = images(12, 3, 8, 8)
+    y = tiny_model(x).argmax(1)
+    starts = [x + threat.norm.sample(fold(KEYS, "start", r), x.shape[1:], threat.eps) for r in range(5)]
+    starts = [threat.around(x).project(start) for start in starts]
+    rank = torch.stack([loss(tiny_model, s, y) + 1e6 * fooled(tiny_model, s, y) for s in starts])
+    expected = torch.stack([starts[r][i] for i, r in enumerate(rank.argmax(0).tolist())])
+    assert len(rank.argmax(0).unique()) > 2
+    assert torch.equal(PGD(threat, steps=0, restarts=5)(tiny_model, x, y, keys=KEYS), expected)
+
+
+# What it costs.
+
+
+@pytest.mark.parametrize(
+    "setting, forward, backward",
+    [
+        ({"steps": 10}, 11, 10),
+        ({"steps": 10, "keep_best": False}, 10, 10),
+        ({"steps": 10, "restarts": 3}, 33, 30),
+        ({"steps": 10, "surrogate": margin}, 11, 10),
+        ({"steps": 5, "momentum": 1.0, "keep_best": False}, 5, 5),
+        ({"steps": 0}, 1, 0),
+    ],
+    ids=repr,
+)
+def test_k_steps_cost_k_passes_forward_and_backward_and_no_gradient_of_a_weight(setting, forward, backward):
+    model = Counting(27)
+    PGD(THREATS[0], **setting)(model, middling().float(), LABELS)
+    assert model.counts == {"forward": forward, "input": backward, "weights": 0}
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_fgsm_costs_one_pass():
+    model = Counting(27)
+    FGSM(THREATS[0])(model, middling().float(), LABELS)
+    assert model.counts == {"forward": 1, "input": 1, "weights": 0}
+
+
+def test_a_loss_of_ones_own_costs_no_forward_more_and_works_with_restarts():
+    def second_logit(logits: Tensor, y: Tensor) -> Tensor:
+        return logits[:, 1]
+
+    model, x = Counting(27), middling().float()
+    x_adv = PGD(THREATS[0], steps=4, restarts=2, surrogate=second_logit)(model, x, LABELS)
+    assert model.counts == {"forward": 10, "input": 8, "weights": 0}
+    with torch.no_grad():
+        assert (model(x_adv)[:, 1] > model(x)[:, 1]).all()
+
+
+def test_with_a_stand_in_the_model_is_asked_once_per_restart():
+    model, stand_in = Counting(27), Counting(27)
+    PGD(THREATS[0], steps=4, restarts=3)(model, middling().float(), LABELS, search=stand_in)
+    assert model.counts == {"forward": 3, "input": 0, "weights": 0}
+    assert stand_in.counts == {"forward": 15, "input": 12, "weights": 0}
+
+
+# What it leaves behind: nothing.
+
+
+class Bystander(nn.Module):
+    """Draws from the global random state at each forward pass, as functional dropout does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.1, training=True)
+
+
+ATTACKS = {
+    "PGD": PGD(THREATS[1], steps=2),
+    "last iterate": PGD(THREATS[1], steps=2, keep_best=False),
+    "restarts": PGD(THREATS[1], steps=2, restarts=2),
+    "training mode": PGD(THREATS[1], steps=2, training_mode=True),
+    "FGSM": FGSM(THREATS[0]),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+def test_model_arguments_and_random_state_are_bit_identical_afterwards(attack, tiny_model):
+    model = restless(nn.Sequential(Bystander(), *tiny_model), lambda m: m(images(4, 3, 8, 8)))
+    x, y, keys = images(4, 3, 8, 8), LABELS[:4].clone(), KEYS[:4].clone()
+    with untouched(model, x, y, keys):
+        x_adv = attack(model, x, y, keys=keys)
+    assert not x_adv.requires_grad and x_adv.grad_fn is None and x_adv.data_ptr() != x.data_ptr()
+
+
+def test_the_stand_in_is_left_alone_too(tiny_model):
+    stand_in = restless(accelerate(tiny_model), lambda m: None)
+    with untouched(stand_in), untouched(tiny_model):
+        PGD(THREATS[1], steps=2, restarts=2)(tiny_model, images(4, 3, 8, 8), LABELS[:4], search=stand_in)
+
+
+def test_a_model_left_in_training_mode_is_attacked_in_evaluation_mode(tiny_model):
+    x, attack = images(4, 3, 8, 8), PGD(THREATS[0], steps=3)
+    expected = attack(tiny_model.eval(), x, LABELS[:4])
+    assert torch.equal(attack(tiny_model.train(), x, LABELS[:4]), expected)
+    assert not torch.equal(replace(attack, training_mode=True)(tiny_model, x, LABELS[:4]), expected)
+
+
+def test_gradients_that_the_caller_tracks_are_not_touched(tiny_model):
+    x = images(2, 3, 8, 8).requires_grad_()
+    before = tiny_model(x).sum()
+    x_adv = PGD(THREATS[0], steps=2)(tiny_model, x, LABELS[:2])
+    assert x.requires_grad and x.grad is None and not x_adv.requires_grad
+    before.backward()  # a graph that was there before can still be used
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_caller_without_gradients_gets_the_same_attack(mode, tiny_model):
+    attack = PGD(THREATS[1], steps=3, restarts=2)
+    expected = attack(tiny_model, images(4, 3, 8, 8), LABELS[:4])
+    with mode(), untouched(tiny_model):
+        assert torch.equal(attack(tiny_model, images(4, 3, 8, 8), LABELS[:4].clone()), expected)
+
+
+# Goals.
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("surrogate", [cross_entropy, margin, dlr])
+def test_with_a_wide_ball_every_goal_is_reached_with_two_classes_and_with_more(classes, surrogate):
+    x, model = middling().float(), Counting(27, classes)
+    threat = ThreatModel(L2(), 4.0)
+    y = model(x).argmax(1)
+    assert fooled(model, PGD(threat, 20, surrogate=surrogate)(model, x, y), y).all()
+    target = (y + 1) % classes
+    assert not fooled(model, PGD(threat, 20)(model, x, Targeted(target, surrogate)), target).any()
+
+
+def test_a_targeted_attack_obeys_its_target_and_an_untargeted_one_need_not(tiny_model):
+    x = images(12, 3, 8, 8)
+    y = tiny_model(x).argmax(1)
+    for shift in range(1, 10):
+        target = (y + shift) % 10
+        x_adv = PGD(ThreatModel(Linf(), 0.3), steps=20)(tiny_model, x, Targeted(target))
+        assert (loss(tiny_model, x_adv, target) < loss(tiny_model, x, target)).all()
+        assert not fooled(tiny_model, x_adv, target).any()
+
+
+def test_away_from_a_prediction_leaves_it(tiny_model):
+    x = images(6, 3, 8, 8)
+    with torch.no_grad():
+        reference = tiny_model(x)
+    x_adv = PGD(ThreatModel(Linf(), 0.1), steps=10)(tiny_model, x, Away(reference))
+    assert fooled(tiny_model, x_adv, reference.argmax(1)).all()
+
+
+def test_plain_labels_mean_an_untargeted_goal(tiny_model):
+    x, attack = images(4, 3, 8, 8), PGD(THREATS[0], steps=2, surrogate=dlr)
+    assert torch.equal(attack(tiny_model, x, LABELS[:4]), attack(tiny_model, x, Untargeted(LABELS[:4], dlr)))
+
+
+class Shifted(nn.Module):
+    def __init__(self, model: nn.Module, shift: float) -> None:
+        super().__init__()
+        self.model, self.shift = model, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x) + self.shift
+
+
+@pytest.mark.parametrize("surrogate", [cross_entropy, margin, dlr])
+def test_all_logits_negative_is_the_same_problem(surrogate, exact):
+    x = images(6, 3, 8, 8, dtype=torch.float64)
+    attack = PGD(THREATS[1], steps=4, surrogate=surrogate)
+    torch.testing.assert_close(attack(Shifted(exact, -100.0), x, LABELS[:6]), attack(exact, x, LABELS[:6]), rtol=0, atol=1e-9)
+
+
+# Shapes and layouts.
+
+
+@every_threat
+@pytest.mark.parametrize("n", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(3, 5, 9), (1, 8, 8), (1, 1, 1), (12,), (4, 3)], ids=repr)
+def test_images_of_any_shape_work_and_any_number_of_them(threat, n, shape):
+    x = images(n, *shape)
+    x_adv = PGD(threat, steps=2, restarts=2)(Counting(math.prod(shape)), x, LABELS[:n])
+    assert_within(threat, x, x_adv) if n else None
+    assert x_adv.shape == x.shape and (n == 0 or not torch.equal(x_adv, x))
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "every second of a larger batch": lambda x: x.repeat_interleave(2, 0)[::2],
+}
+
+
+@every_threat
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_the_layout_in_memory_changes_nothing(threat, layout, exact):
+    x = images(3, 3, 8, 8, dtype=torch.float64)
+    same = layout(x)
+    attack = PGD(threat, steps=3, restarts=2)
+    torch.testing.assert_close(attack(exact, same, LABELS[:3]), attack(exact, x, LABELS[:3]), rtol=0, atol=1e-12)
+
+
+@every_threat
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=repr)
+def test_models_of_other_precisions(threat, dtype, tiny_model):
+    x = images(4, 3, 8, 8).to(dtype)
+    x_adv = PGD(threat, steps=3)(tiny_model.to(dtype), x, LABELS[:4])
+    assert_within(threat, x, x_adv)
+    assert not torch.equal(x_adv, x)
+
+
+def test_a_stand_in_finds_what_the_model_finds(tiny_model):
+    x = images(12, 3, 8, 8)
+    y, threat = tiny_model(x).argmax(1), ThreatModel(L2(), 0.4)
+    own = PGD(threat, restarts=2)(tiny_model, x, y)
+    lent = PGD(threat, restarts=2)(tiny_model, x, y, search=accelerate(tiny_model))
+    assert_within(threat, x, lent)
+    torch.testing.assert_close(loss(tiny_model, lent, y), loss(tiny_model, own, y), rtol=0.02, atol=0.02)
+
+
+# Bad input.
+
+
+class Broken(nn.Module):
+    """Passes its logits through a function first."""
+
+    def __init__(self, model: nn.Module, spoil: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.model, self.spoil = model, spoil
+
+    def forward(self, x: Tensor) -> object:
+        return self.spoil(self.model(x))
+
+
+X = images(4, 3, 8, 8)
+Y = LABELS[:4]
+BAD_CALLS = {
+    "0-255": (X * 255, Y, "0-255 values, divide by 255"),
+    "uint8": ((X * 255).byte(), Y, "floating point .* divide 8-bit values by 255"),
+    "normalized": ((X - 0.5) / 0.2, Y, "normalize inside the model"),
+    "NaN": (X.masked_fill(X > 0.99, torch.nan), Y, "found NaN"),
+    "label too high": (X, Y + 8, "labels go up to 10, but the model has 10 classes"),
+    "label negative": (X, Y - 1, "class indices from 0, found -1"),
+    "labels missing": (X, Y[:3], r"int64 of shape \(4,\), got torch.int64 of shape \(3,\)"),
+    "float labels": (X, Y.float(), "int64 .* got torch.float32"),
+    "one-hot labels": (X, torch.eye(10, dtype=torch.int64)[Y], r"int64 of shape \(4,\)"),
+}
+
+
+@pytest.mark.parametrize("x, y, sentence", BAD_CALLS.values(), ids=BAD_CALLS.keys())
+def test_what_it_cannot_attack_is_refused_and_nothing_has_changed(x, y, sentence, tiny_model):
+    restless(tiny_model, lambda m: None)
+    with untouched(tiny_model), pytest.raises(UserError, match=sentence):
+        PGD(THREATS[0], steps=2)(tiny_model, x, y)
+
+
+BAD_MODELS = {
+    "a tuple": (lambda logits: (logits, logits), "must return logits of shape .* got tuple"),
+    "a picture": (lambda logits: logits[:, :, None], r"got \(4, 10, 1\)"),
+    "one number": (lambda logits: logits.sum(1), r"got \(4,\)"),
+    "fewer classes": (lambda logits: logits[:, :2], "labels go up to 2, but the model has 2 classes"),
+    "NaN": (lambda logits: logits * torch.tensor([1.0, torch.nan, 1.0, 1.0])[:, None], r"1 of 4 examples \(positions 1\)"),
+    "NaN later": (lambda logits: logits.masked_fill(logits == logits.max(), torch.nan), "NaN or infinite for . of 4 examples"),
+    "infinite": (lambda logits: logits + torch.inf, "NaN or infinite for 4 of 4 examples"),
+    "no gradient": (lambda logits: logits.detach(), "no gradient"),
+}
+
+
+@pytest.mark.parametrize("spoil, sentence", BAD_MODELS.values(), ids=BAD_MODELS.keys())
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_a_model_that_gives_no_logits_is_refused_and_nothing_has_changed(spoil, sentence, keep_best, tiny_model):
+    model = Broken(restless(tiny_model, lambda m: None), spoil)
+    with untouched(model, X), pytest.raises(UserError, match=sentence):
+        PGD(THREATS[0], steps=2, keep_best=keep_best)(model, X, Y)
+
+
+@pytest.mark.parametrize(
+    "setting, sentence",
+    [
+        ({"steps": -1}, "steps >= 0 .* got -1"),
+        ({"restarts": 0}, "restarts >= 1, got 10 and 0"),
+        ({"step_size": -0.1}, "step_size must be >= 0 in pixel units, got -0.1"),
+        ({"step_size": math.nan}, "step_size must be >= 0 in pixel units, got nan"),
+        ({"restarts": 2, "random_start": False}, "more than one restart needs random_start"),
+        ({"restarts": 2, "keep_best": False}, "more than one restart needs .* keep_best"),
+    ],
+    ids=repr,
+)
+def test_settings_that_make_no_sense_are_refused_when_they_are_made(setting, sentence):
+    with pytest.raises(UserError, match=sentence):
+        PGD(THREATS[0], **setting)
+
+
+def test_an_attack_is_named_by_what_it_does():
+    assert str(PGD(ThreatModel(Linf(), 8 / 255), steps=20)) == "PGD-20 (Linf eps=0.03137)"
+    assert str(PGD(ThreatModel(L2(), 0.5), restarts=5)) == "PGD-10x5 (L2 eps=0.5)"

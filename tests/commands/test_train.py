@@ -1,0 +1,597 @@
+"""``robustlab train``: ended in any way it can be resumed to the same bits, it chooses without the test set, it says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from robustlab import files
+from robustlab.commands import common, settings
+from robustlab.commands import train as command
+from robustlab.commands.flags import FLAGS, parse
+from robustlab.data.catalog import open_dataset
+from robustlab.models.zoo import load
+from robustlab.training import RECIPES
+
+REPOSITORY = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+EPOCHS, STEPS = 3, 3
+# 48 images to train on and 12 to choose by; the network has BatchNorm, the recipe attacks, the result is an average.
+SMALL = ["--arch", "small", "--recipe", "madry-linf", "--steps", "2", "--epochs", str(EPOCHS), "--batch-size", "16", "--ema", "0.8"]
+LIGHT = ["--device", "cpu", "--threads", "1", "--workers", "0"]
+MLP = ["--arch", "mlp", "--epochs", "1", "--batch-size", "16", *LIGHT]
+CLOCK = ("seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    command.run(parse(settings.Train, [*SMALL, *LIGHT, "--data", str(data), "--out", str(out)], "train"))
+    return out
+
+
+@pytest.fixture
+def saving_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "SAVE_EVERY", -1.0)
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
+
+
+def checkpoint(path: Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote, but for the time it took."""
+    saved = torch.load(path, weights_only=True)
+    del saved["seconds"]
+    return saved
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Bit for bit, through dicts and lists."""
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def assert_same_run(out: Path, whole: Path) -> None:
+    assert metrics(out) == metrics(whole)
+    for name in ("last.pt", "best.pt"):
+        assert equal(checkpoint(out / name), checkpoint(whole / name)), name
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert json.loads((out / "model.json").read_text())["accuracies"] == json.loads((whole / "model.json").read_text())["accuracies"]
+    assert not list(out.glob(".*"))
+
+
+# Resuming
+
+
+def test_a_run_can_be_repeated_to_the_bit(call, data: Path, whole: Path, tmp_path: Path) -> None:
+    assert call("train", *SMALL, *LIGHT, "--data", data, "--out", tmp_path / "run").code == 0
+    assert_same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    "number, step", [(signal.SIGINT, 1), (signal.SIGTERM, STEPS), (signal.SIGINT, STEPS + 2), (signal.SIGTERM, EPOCHS * STEPS)]
+)
+def test_a_signal_writes_last_and_the_printed_command_goes_on(call, monkeypatch, data, whole, tmp_path, number: int, step: int) -> None:
+    out = tmp_path / "a run"
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", sending(number, step))
+        told = call("train", *SMALL, *LIGHT, "--data", data, "--out", out)
+    assert told.code == 130
+    last = checkpoint(out / "last.pt")
+    assert last["epoch"] * STEPS + last["step"] == step
+    printed = re.search(r"^stopped in epoch \d of 3; go on with: robustlab (.*)$", told.err, re.MULTILINE)
+    assert printed, told.err
+    assert call(*shlex.split(printed[1])).code == 0
+    assert_same_run(out, whole)
+
+
+def sending(number: int, step: int) -> Callable[..., Iterator[Any]]:
+    """The training loop, in which this process gets a signal after so many steps."""
+    fit = command.fit
+
+    def interrupted(*args: Any, on_step: Callable[[Any], None], **options: Any) -> Iterator[Any]:
+        def on_step_and_once_a_signal(state: Any) -> None:
+            nonlocal step
+            on_step(state)
+            step -= 1
+            if step == 0:
+                os.kill(os.getpid(), number)
+
+        return fit(*args, on_step=on_step_and_once_a_signal, **options)
+
+    return interrupted
+
+
+def test_a_signal_while_validating_ends_the_run_after_that_epoch(call, monkeypatch, data, whole, tmp_path) -> None:
+    out = tmp_path / "run"
+    evaluate = command.evaluate
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "evaluate", interrupted)
+        assert call("train", *SMALL, *LIGHT, "--data", data, "--out", out).code == 130
+    last = checkpoint(out / "last.pt")
+    assert (last["epoch"], last["step"], len(metrics(out))) == (1, 0, 1)
+    assert call("train", "--resume", out).code == 0
+    assert_same_run(out, whole)
+
+
+class Killed(BaseException):
+    """Nothing in the code may catch it, as nothing can catch SIGKILL."""
+
+
+def test_killed_while_it_writes_any_of_its_files_it_goes_on_to_the_same_bits(
+    call, monkeypatch, saving_after_every_step, data, tmp_path
+) -> None:
+    def start(out: Path) -> list[object]:
+        return ["train", *MLP, "--epochs", "2", "--no-test", "--ema", "0.8", "--data", data, "--out", out]
+
+    def write_or_die(path: Any, content: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).with_name(f".{Path(path).name}.1.tmp").write_bytes(bytes(content)[:100])
+            raise Killed
+        write_bytes(path, content)
+
+    write_bytes, left = files.write_bytes, 0
+    monkeypatch.setattr(files, "write_bytes", write_or_die)
+    assert call(*start(tmp_path / "whole")).code == 0
+    writes = -left
+    assert writes > 2 + 2 * (STEPS + 2)
+    for victim in range(1, writes + 1):
+        out, left = tmp_path / str(victim), victim
+        with pytest.raises(Killed):
+            call(*start(out))
+        # The settings come first: without them there is no run yet, and the same command starts it.
+        assert call(*(["train", "--resume", out] if victim > 1 else start(out))).code == 0
+        assert_same_run(out, tmp_path / "whole")
+
+
+def test_kill_9_and_resume_gives_the_same_bits(call, data: Path, tmp_path: Path) -> None:
+    """A process of its own, killed wherever it happens to be; it saves after every step, so mostly within an epoch."""
+    out, longer = tmp_path / "run", ["--epochs", "6", "--no-test"]
+    arguments = ["train", *SMALL, *LIGHT, *longer, "--data", str(data)]
+    code = f"from robustlab.commands import main, train; train.SAVE_EVERY = -1.0; main({[*arguments, '--out', str(out)]!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    wait_for(lambda: (out / "metrics.jsonl").exists() and len(metrics(out)) >= 2, process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = len(metrics(out))
+    assert 2 <= done < 6
+    assert call("train", "--resume", out).code == 0
+    assert call(*arguments, "--out", tmp_path / "whole").code == 0
+    assert_same_run(out, tmp_path / "whole")
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen) -> None:
+    limit = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, f"it ended with {process.returncode} before"
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+def test_sigterm_ends_a_process_with_130(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = [*SMALL, *LIGHT, "--epochs", "1000", "--data", str(data), "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "scripts/train.py", *arguments], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_for((out / "metrics.jsonl").exists, process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with: robustlab train --resume {out}\n" in err and "Traceback" not in err
+    assert checkpoint(out / "last.pt")["epoch"] >= 1
+
+
+def test_a_finished_run_resumed_is_tested_again_and_stays_as_it_is(call, data: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert call("train", *SMALL, *LIGHT, "--data", data, "--out", out).code == 0
+    told = call("train", "--resume", "--out", out)
+    assert told.code == 0 and "test clean: " in told.out and "epoch   1/3" not in told.out
+    assert_same_run(out, whole)
+
+
+def test_device_threads_and_workers_may_change_and_nothing_else(call, refused, monkeypatch, data, whole, tmp_path) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", sending(signal.SIGINT, 4))
+        assert call("train", *SMALL, *LIGHT, "--data", data, "--out", out).code == 130
+    said = refused("train", "--resume", out, "--lr", "0.3")
+    assert f"{out} was started with --lr 0.1, not 0.3" in said
+    assert "was started with --seed 0, not 1" in refused("train", "--resume", out, "--seed", "1")
+    assert "was started with --epochs 3, not 4" in refused("train", "--resume", out, "--epochs", "4")
+    assert "--out" in refused("train", "--resume", out, "--out", tmp_path / "other")
+    asked = []
+    choose = command.choose_device
+    monkeypatch.setattr(command, "choose_device", lambda *args: asked.append(args) or choose(*args))
+    assert call("train", "--resume", out, "--workers", "1", "--threads", "1", "--device", "cpu", "--lr", "0.1").code == 0
+    assert asked[0] == ("cpu", 1)
+    assert_same_run(out, whole)
+
+
+# Several processes
+
+
+def test_torchrun_with_two_processes_gives_the_losses_of_one(call, data: Path, tmp_path: Path) -> None:
+    words = ["--arch", "small", "--recipe", "madry-linf", "--steps", "2", "--epochs", "2", "--batch-size", "16", "--lr", "0.05"]
+    assert call("train", *words, *LIGHT, "--data", data, "--out", tmp_path / "one").code == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "scripts/train.py"]
+    told = subprocess.run(
+        [*launch, *words, *LIGHT, "--data", str(data), "--out", str(tmp_path / "two")],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "warn" not in told.stderr.lower()
+    assert told.stdout.count("epoch   1/2") == told.stdout.count("best epoch") == 1
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert len(one) == len(two) == 2
+    for alone, shared in zip(one, two, strict=True):
+        assert shared == pytest.approx(alone, abs=1e-5)
+    records = [json.loads((tmp_path / name / "model.json").read_text()) for name in ("one", "two")]
+    assert records[0]["accuracies"] == records[1]["accuracies"] and records[0]["n"] == records[1]["n"] == 20
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in (tmp_path / "two").iterdir()}
+    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(data: Path) -> None:
+    from robustlab.errors import UserError
+    from robustlab.training.distributed import World
+
+    wanted = settings.Train(data=str(data), arch="mlp", batch_size=15)
+    with pytest.raises(UserError, match="multiple of the 2 processes"):
+        command.train(wanted, CPU, World(0, 2))
+
+
+# Choosing the best epoch
+
+
+@pytest.mark.parametrize("recipe, judged_by", [("standard", "val/clean"), ("fast-linf", "val/PGD-10 (Linf eps=0.03137)")])
+def test_the_best_epoch_is_chosen_by_validation_images_and_the_test_set_is_opened_once_at_the_end(
+    call, monkeypatch, data, tmp_path, recipe: str, judged_by: str
+) -> None:
+    """MadryLab's robustness keeps the epoch that is best on the test set (train.py:347-372)."""
+    out, opened, batches, weights = tmp_path / "run", [], [], []
+
+    def opening(name: str | None, root: str, split: str, **options: Any) -> Any:
+        opened.append((split, len(metrics(out)) if (out / "metrics.jsonl").exists() else 0))
+        return open_dataset(name, root, split, **options)
+
+    def validating(model: Any, examples: Any, attacks: Any, **options: Any) -> Any:
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
+        return evaluate(model, examples, attacks, **options)
+
+    make, evaluate = command.Batches, command.evaluate
+    monkeypatch.setattr(common, "open_dataset", opening)
+    monkeypatch.setattr(command, "Batches", lambda *args, **options: batches.append(make(*args, **options)) or batches[-1])
+    monkeypatch.setattr(command, "evaluate", validating)
+    words = ["--arch", "mlp", "--recipe", recipe, "--epochs", "4", "--batch-size", "16", "--lr", "0.5", "--val-size", "9"]
+    assert call("train", *words, *LIGHT, "--data", data, "--out", out).code == 0
+
+    assert opened == [("train", 0), ("test", 4)]
+    training, validation, test = ({image.numpy().tobytes() for image in b.images.fetch(torch.arange(len(b.images)))} for b in batches)
+    assert (len(training), len(validation), len(test)) == (51, 9, 20)
+    assert not training & validation and not training & test and not validation & test
+
+    judged = [line[judged_by] for line in metrics(out)]
+    best = judged.index(max(judged))
+    assert checkpoint(out / "last.pt")["best"] == {"value": max(judged), "epoch": best}
+    assert json.loads((out / "model.json").read_text())["details"]["best_epoch"] == best
+    assert equal(dict(load(out / "best.pt").state_dict()), weights[best])
+    assert equal(dict(load(out / "model.json").state_dict()), weights[best])
+
+
+def test_training_stops_when_validation_no_longer_improves_and_stays_stopped(call, monkeypatch, data, tmp_path) -> None:
+    out, found = tmp_path / "run", iter([3, 5, 5, 4, 9, 9, 9, 9])
+    report = command.evaluate
+
+    def judged(self: Any, validation: Any) -> Any:
+        return command.Rate(next(found), 12), command.Rate(0, 12)
+
+    monkeypatch.setattr(command._Job, "validate", judged)
+    words = ["--arch", "mlp", "--epochs", "8", "--patience", "2", "--batch-size", "16", "--no-test"]
+    assert call("train", *words, *LIGHT, "--data", data, "--out", out).code == 0
+    assert [line["val/clean"] * 12 for line in metrics(out)] == [3, 5, 5, 4]
+    before = checkpoint(out / "last.pt")
+    assert call("train", "--resume", out).code == 0
+    assert equal(checkpoint(out / "last.pt"), before) and len(metrics(out)) == 4
+    assert report is command.evaluate
+
+
+def test_without_a_test_set_nothing_is_measured_on_it(call, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    only = tmp_path / "data"
+    only.mkdir()
+    (only / "train.npz").write_bytes((data / "train.npz").read_bytes())
+    words = ["--arch", "mlp", "--epochs", "1", "--batch-size", "16"]
+    told = call("train", *words, *LIGHT, "--data", only, "--out", out)
+    assert told.code == 2 and "has no test.npz or val.npz" in told.err
+    # Nothing is lost: the trained run can still be turned into weights.
+    assert call("train", "--resume", out, "--no-test").code == 0
+    record = json.loads((out / "model.json").read_text())
+    assert record["accuracies"] == {} and record["n"] == 0
+
+
+# What is written
+
+
+def test_the_run_folder_says_what_was_asked_and_what_happened(whole: Path, data: Path) -> None:
+    assert {path.name for path in whole.iterdir()} == {
+        "settings.json", "environment.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "model.json"
+    }  # fmt: skip
+    asked = json.loads((whole / "settings.json").read_text())
+    assert asked["recipe"] == "madry-linf" and asked["data"] == str(data) and asked["resume"] is None
+    # Also what only the recipe says.
+    assert (asked["lr"], asked["schedule"], asked["weight_decay"], asked["norm"], asked["eps"]) == (0.1, "steps", 5e-4, "linf", 8 / 255)
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    name = "val/PGD-10 (Linf eps=0.03137)"
+    assert set(lines[0]) == {"epoch", "train/loss", "train/accuracy", "val/clean", name, "lr", *CLOCK}
+    assert all(line[name] <= line["val/clean"] for line in lines)
+    record = json.loads((whole / "model.json").read_text())
+    assert set(record["accuracies"]) == {"clean", "PGD-20 (Linf eps=0.03137)"}
+    assert record["classes"] == ["red", "green", "blue"]
+    assert record["details"]["settings"]["lr"] == 0.1 and "data" not in record["details"]["settings"]
+
+
+def test_what_is_learned_helps_on_the_test_set(whole: Path, data: Path) -> None:
+    record = json.loads((whole / "model.json").read_text())
+    model, test = load(whole / "model.json"), open_dataset(None, data, "test")
+    right = (model(test.fetch(torch.arange(20)) / 255).argmax(1) == test.labels).sum()
+    assert record["accuracies"]["clean"] == 100 * right / 20
+
+
+def as_words(wanted: dict[str, Any]) -> list[str]:
+    """A command line that says every setting."""
+    words = []
+    for name, value in wanted.items():
+        flag = name.replace("_", "-")
+        if FLAGS[name].type is None:
+            words += [f"--{flag}"] if value else [f"--no-{flag}"] if name == "amp" else []
+        elif value is not None:
+            words.append(f"--{flag}={value}")
+    return words
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("words", [[], ["--eps", "1/255", "--norm", "linf", "--lr", "0.01", "--amp", "--ema", "0"]], ids=["plain", "changed"])
+def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, words: list[str]) -> None:
+    wanted = command.complete(parse(settings.Train, ["--recipe", recipe, *words], "train"), CPU)
+    saved = json.loads(json.dumps(dataclasses.asdict(wanted)))
+    again = parse(settings.Train, as_words(saved), "train")
+    assert again == wanted == command.complete(again, CPU)
+    left_open = {name for name, value in saved.items() if value is None}
+    assert left_open <= {"dataset", "data", "image_size", "limit", "step_size", "patience", "threads", "resume", "steps"}
+    assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
+    planned = command.plan(wanted)
+    if not words:
+        assert planned.optimization == dataclasses.replace(RECIPES[recipe].optimization, amp=bool(wanted.amp))
+        assert planned.trained_against == RECIPES[recipe].threat
+    else:
+        assert (planned.optimization.lr, planned.optimization.ema, planned.optimization.amp) == (0.01, 0.0, True)
+        assert planned.judged_by.threat.eps == 1 / 255
+
+
+def test_bfloat16_is_left_out_where_it_would_be_emulated_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fast in (True, False):
+        monkeypatch.setattr(command, "computes_bfloat16", lambda device, fast=fast: fast)
+        amp = {told: command.complete(settings.Train(recipe="fast-l2", amp=told), CPU).amp for told in (None, True, False)}
+        assert amp == {None: fast, True: True, False: False}
+    assert command.complete(settings.Train(recipe="madry-l2"), CPU).amp is False
+
+
+def test_a_run_from_the_saved_settings_is_the_same_run(call, data: Path, whole: Path, tmp_path: Path) -> None:
+    saved = json.loads((whole / "settings.json").read_text())
+    config = tmp_path / "run.toml"
+    config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in saved.items() if value is not None and name != "out"))
+    assert call("train", "--config", config, "--out", tmp_path / "run").code == 0
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_norm_and_eps_of_the_flags_replace_the_recipe_s() -> None:
+    def threat(**told: Any) -> str:
+        return repr(command.plan(command.complete(settings.Train(recipe="madry-linf", **told), CPU)).trained_against)
+
+    assert threat() == "Linf eps=0.03137"
+    assert threat(eps=4 / 255) == "Linf eps=0.01569"
+    assert threat(norm="l2") == "L2 eps=0.5"
+    assert threat(norm="l2", eps=0.25) == "L2 eps=0.25"
+
+
+# Odd data
+
+
+@pytest.mark.parametrize(
+    "shape, classes, n, words",
+    [
+        ((1, 6, 10), 2, 12, ["--batch-size", "4"]),
+        ((3, 8, 8), 2, 4, ["--batch-size", "2"]),
+        ((3, 8, 8), 3, 30, ["--batch-size", "8", "--recipe", "madry-l2", "--eps", "0"]),
+        ((3, 8, 8), 3, 30, ["--batch-size", "8", "--recipe", "madry-l2", "--steps", "0"]),
+    ],
+    ids=["grey, not square, two classes", "four images", "eps 0", "no steps"],
+)
+def test_small_and_odd_data_train(call, tmp_path: Path, shape: tuple[int, ...], classes: int, n: int, words: list[str]) -> None:
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", x=random.integers(0, 256, (n, *shape), dtype=np.uint8), y=np.arange(n) % classes)
+    out = tmp_path / "run"
+    assert call("train", "--arch", "mlp", "--epochs", "1", *words, *LIGHT, "--data", tmp_path, "--out", out).code == 0
+    assert load(out / "model.json").num_classes == classes
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["--recipe", "mardy-l2"], r"unknown recipe 'mardy-l2'\. Did you mean 'madry-l2'\?"),
+        (["--arch", "resnet-18"], r"unknown architecture 'resnet-18'\. Did you mean 'resnet18'\?"),
+        (["--arch", "torchvision:resnet81"], r"Did you mean torchvision:resnet18"),
+        (["--dataset", "cifar-10"], r"unknown dataset 'cifar-10'\. Did you mean 'cifar10'\?"),
+        (["--data", "nowhere"], r"there is nothing at nowhere"),
+        (["--dataset", "npz"], r"the dataset 'npz' needs the place of its images: --data PATH"),
+        (["--dataset", "cifar10"], r"--download"),
+        (["--device", "tpu"], r"unknown device 'tpu'"),
+        (["--steps", "3"], r"the recipe 'standard' trains without an attack"),
+        (["--step-size", "0.1"], r"the recipe 'standard' trains without an attack"),
+        (["--recipe", "fast-l2", "--steps", "7"], r"one single step, not in 7"),
+        (["--label-smoothing", "1.5"], r"label smoothing must lie in \[0, 1\], got 1\.5"),
+        (["--lr", "-1"], r"lr > 0"),
+        (["--ema", "1"], r"ema in \[0, 1\)"),
+        (["--eps", "-1"], r"-1 is negative; it must be >= 0"),
+        (["--norm", "l3"], r"invalid choice: 'l3' \(choose from"),
+        (["--resume", "nowhere"], r"nowhere/settings\.json does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_a_flag_is_told_in_one_sentence(refused, monkeypatch, tmp_path, words: list[str], sentence: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert re.search(sentence, refused("train", *MLP, "--limit", "40", "--out", "run", *words))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_gpu_where_there_is_none_is_refused(refused, tmp_path: Path) -> None:
+    assert "device 'cuda' is not available on this machine" in refused("train", *MLP, "--device", "cuda", "--out", tmp_path / "run")
+
+
+def test_more_images_in_a_batch_than_there_are(refused, data: Path, tmp_path: Path) -> None:
+    said = refused("train", *MLP, "--batch-size", "64", "--data", data, "--out", tmp_path / "run")
+    assert "48 images do not fill one batch of 64" in said
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(refused, data: Path, whole: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert f"{whole} holds a run already: go on with it by --resume" in refused("train", *MLP, "--data", data, "--out", whole)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+    (tmp_path / "thesis.tex").write_text("all I have")
+    assert f"{tmp_path} is not an empty folder" in refused("train", *MLP, "--data", data, "--out", tmp_path)
+    assert "is not an empty folder" in refused("train", *MLP, "--data", data, "--out", tmp_path / "thesis.tex")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(20):
+                Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i:02}.png")
+    return tmp_path / "images"
+
+
+def test_an_empty_class_folder_and_a_broken_image_are_named(call, refused, image_folder: Path, tmp_path: Path) -> None:
+    start = ["train", *MLP, "--data", image_folder, "--out", tmp_path / "run"]
+    (image_folder / "train" / "empty").mkdir()
+    (image_folder / "test" / "empty").mkdir()
+    assert f"the class folder {image_folder / 'train' / 'empty'} holds no images" in refused(*start)
+    (image_folder / "train" / "empty").rmdir()
+    (image_folder / "test" / "empty").rmdir()
+    picture = image_folder / "train" / "dog" / "07.png"
+    whole = picture.read_bytes()
+    for broken in (whole[:60], b"", b"not a picture"):
+        picture.write_bytes(broken)
+        assert f"cannot read the image {picture}" in refused(*start)
+    assert not (tmp_path / "run").exists()
+    picture.write_bytes(whole)
+    assert call(*start).code == 0
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"PK\x03\x04" + b[4:500], lambda b: b"no checkpoint"])
+def test_a_damaged_checkpoint_is_named_when_a_run_is_resumed(call, refused, data, tmp_path, damage: Callable[[bytes], bytes]) -> None:
+    out = tmp_path / "run"
+    assert call("train", *MLP, "--data", data, "--out", out).code == 0
+    (out / "last.pt").write_bytes(damage((out / "last.pt").read_bytes()))
+    assert f"{out / 'last.pt'} is" in refused("train", "--resume", out)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"model": {}}, {"format": "robustlab-training-1"}], ids=str)
+def test_another_file_in_place_of_the_checkpoint_is_named(call, refused, data, tmp_path, content: Any) -> None:
+    out = tmp_path / "run"
+    assert call("train", *MLP, "--data", data, "--out", out).code == 0
+    torch.save(content, out / "last.pt")
+    assert str(out / "last.pt") in refused("train", "--resume", out)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "metrics.jsonl"])
+@pytest.mark.parametrize("content", ["{", "[1]\n", "\udc80"], ids=["half", "list", "not text"])
+def test_a_damaged_text_file_of_a_run_is_named(call, refused, data, tmp_path, name: str, content: str) -> None:
+    out = tmp_path / "run"
+    assert call("train", *MLP, "--data", data, "--out", out).code == 0
+    (out / name).write_text(content, errors="surrogateescape")
+    assert str(out / name) in refused("train", "--resume", out)
+
+
+def test_a_full_disk_ends_training_with_a_sentence_and_loses_nothing(
+    call, refused, monkeypatch, saving_after_every_step, data, whole, tmp_path
+) -> None:
+    out, fsync, free = tmp_path / "run", os.fsync, 8
+
+    def sync_until_full(descriptor: int) -> None:
+        nonlocal free
+        free -= 1
+        if free < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", sync_until_full)
+        said = refused("train", *SMALL, *LIGHT, "--data", data, "--out", out)
+    assert re.fullmatch(rf"robustlab: cannot write {re.escape(str(out))}/\S+: No space left on device", said)
+    last = checkpoint(out / "last.pt")
+    assert last["epoch"] * STEPS + last["step"] > 0
+    assert not list(out.glob(".*"))
+    assert call("train", "--resume", out).code == 0
+    assert_same_run(out, whole)
+
+
+def test_a_checkpoint_that_finds_no_room_is_told_in_one_sentence(refused, data: Path, tmp_path: Path) -> None:
+    """Not simulated: the system refuses the rest of the file, of which torch's own writer makes a puzzle."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        said = refused("train", *MLP, "--data", data, "--out", tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert said == f"robustlab: cannot write {tmp_path}/run/best.pt: File too large"
+    assert not (tmp_path / "run" / "best.pt").exists() and not list((tmp_path / "run").glob(".*"))

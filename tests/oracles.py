@@ -1,0 +1,84 @@
+"""Models about which everything is known: a linear one with its closed-form worst case, and one that counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustlab.norms import Norm
+
+
+class Linear(nn.Module):
+    """Two classes, logits ``(-s/2, s/2)`` with the score ``s = <w, x> + b``, so that the whole game is about one number.
+
+    Args:
+        w: shape ``(D,)``.
+        b: puts the decision boundary ``s = 0`` where it is wanted.
+    """
+
+    def __init__(self, w: Tensor, b: float = 0.0) -> None:
+        super().__init__()
+        self.w = nn.Parameter(w)
+        self.b = nn.Parameter(torch.tensor(b, dtype=w.dtype))
+
+    def score(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.w + self.b
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.score(x)
+        return torch.stack([-score / 2, score / 2], 1)
+
+    def advantage(self, x: Tensor, y: Tensor) -> Tensor:
+        """How far the score is on the side of ``y``: the negative margin."""
+        return self.score(x) * (2 * y - 1)
+
+    def worst_loss(self, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
+        """The largest cross-entropy within ``eps`` where no box is in the way: the dual norm is what the adversary can take."""
+        taken = eps * norm.dual.measure(self.w[None])
+        return torch.nn.functional.softplus(-(self.advantage(x, y) - taken))
+
+    def distance(self, x: Tensor, norm: Norm) -> Tensor:
+        """How far each example is from the decision boundary, in ``norm``."""
+        return self.score(x).abs() / norm.dual.measure(self.w[None])
+
+
+def halfway(images: Tensor, *, seed: int = 0) -> tuple[Linear, Tensor]:
+    """A linear model whose boundary runs through the middle of the images, and its own predictions as labels."""
+    w = torch.randn(images[0].numel(), generator=torch.Generator().manual_seed(seed), dtype=images.dtype)
+    scores = images.flatten(1) @ w
+    model = Linear(w, -float(scores.median() + scores.mean()) / 2)
+    with torch.no_grad():
+        return model, model(images).argmax(1)
+
+
+class _Counted(torch.autograd.Function):
+    """The identity, with a note for each time that a gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, counts: dict[str, int], name: str) -> Tensor:
+        ctx.counts, ctx.name = counts, name
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        ctx.counts[ctx.name] += 1
+        return grads[0], None, None
+
+
+class Counting(nn.Module):
+    """A small network that counts its forward passes, and the gradients that reach its input and its weights."""
+
+    def __init__(self, width: int, classes: int = 3) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.w1 = nn.Parameter(torch.randn(16, width, generator=generator) / width**0.5)
+        self.w2 = nn.Parameter(torch.randn(classes, 16, generator=generator) / 4)
+        self.counts = {"forward": 0, "input": 0, "weights": 0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.counts["forward"] += 1
+        x = _Counted.apply(x, self.counts, "input")
+        w1 = _Counted.apply(self.w1, self.counts, "weights")
+        return torch.tanh(x.flatten(1) @ w1.T) @ self.w2.T

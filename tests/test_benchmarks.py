@@ -1,0 +1,117 @@
+"""The benchmarks run, compare what they say they compare, and give numbers. No test asks how fast anything is."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+from benchmarks import attacks, contenders, interleaved, training_step
+from benchmarks.interleaved import Spread
+from robustlab.constraints import ThreatModel
+from robustlab.data.shapes import shapes
+from robustlab.norms import L2, Linf, Norm
+
+# The `small` network on two images of the default data: enough to run every line.
+ATTACKS = ["--arch", "small", "--batch-size", "2", "--steps", "2", "--repeats", "2", "--device", "cpu"]
+TRAINING = ["--arch", "small", "--batch-size", "4", "--steps", "2", "--repeats", "2", "--updates", "2", "--limit", "8", "--device", "cpu"]
+
+
+def finite(spread: dict[str, float]) -> bool:
+    return all(math.isfinite(value) for value in spread.values()) and spread["low"] <= spread["median"] <= spread["high"]
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the other libraries, whatever is installed."""
+    for name in ("torchattacks", "foolbox", "art", "art.attacks.evasion", "art.estimators.classification"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_attacks_compares_ours_with_the_bare_loop(norm, tmp_path, capsys, no_peers):
+    out = tmp_path / "attacks.json"
+    assert attacks.main([*ATTACKS, "--norm", norm, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    rows = found["rows"]
+    assert [row["name"] for row in rows][0] == attacks.BARE and len(rows) == 5
+    assert all(finite(row["seconds"]) and finite(row["ratio"]) for row in rows)
+    assert rows[0]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert all(row["success"]["n"] == 4 for row in rows)
+    assert all(row["excess"] == 0 for row in rows[1:]), "ours stay within eps exactly"
+    assert -1 <= found["gradient_cosine"]["low"] <= found["gradient_cosine"]["high"] <= 1 + 1e-6
+
+    printed = capsys.readouterr().out
+    assert set(found["missing"]) == set(contenders.PEERS)
+    assert all(f"not installed: {name}" in printed for name in contenders.PEERS)
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
+
+
+def test_training_step_measures_six_trainings(tmp_path, capsys):
+    out = tmp_path / "training.json"
+    assert training_step.main([*TRAINING, "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"].partition(",")[0] for row in rows] == ["standard"] * 2 + ["N-FGSM"] * 2 + ["PGD-2"] * 2
+    for row in rows:
+        assert all(finite(row[part]) for part in ("seconds", "ratio", "data", "draws", "projection"))
+        assert 0 < row["data"]["median"] < 1 and row["images_per_second"] > 0
+    assert sum(line.startswith("|") for line in capsys.readouterr().out.splitlines()) == 2 + len(rows)
+
+
+@pytest.mark.parametrize("norm", [Linf(), L2()], ids=repr)
+def test_the_bare_loop_is_the_attack_that_ours_is(norm: Norm, tiny_model):
+    """Without random starts they walk the same path, up to the rounding at the ball's surface."""
+    x, y = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+    task = contenders.Task(ThreatModel(norm, 8 / 255), 5, False, (8, 3, 8, 8), 10)
+    by_hand, found = (make(tiny_model, task)(x, y) for make in (contenders.bare_loop, contenders.ours))
+    assert (by_hand - x).abs().max() > 0.5 * task.step_size
+    torch.testing.assert_close(by_hand, found, rtol=0, atol=1e-6)
+
+
+def test_a_random_start_of_the_bare_loop_lies_in_the_ball(tiny_model):
+    x, y = torch.full((8, 3, 8, 8), 0.5), torch.arange(8)
+    for norm in (Linf(), L2()):
+        task = contenders.Task(ThreatModel(norm, 0.1), 0, True, (8, 3, 8, 8), 10)
+        distance = norm.measure(contenders.bare_loop(tiny_model, task)(x, y) - x)
+        assert (distance <= 0.1 + 1e-6).all() and (distance > 0.05).all()
+
+
+def test_candidates_take_turns():
+    seen: list[tuple[str, int]] = []
+    tasks = {name: (lambda number, name=name: seen.append((name, number))) for name in "AB"}
+    now = interleaved.clock(torch.device("cpu"))
+    seconds = interleaved.in_turn(tasks, range(2), now, lambda name, number, result: None)
+    assert seen == [("A", 0), ("B", 0), ("A", 1), ("B", 1)]
+    assert {name: len(values) for name, values in seconds.items()} == {"A": 2, "B": 2}
+
+
+def test_a_ratio_is_taken_within_each_round():
+    """The machine slowed down tenfold between the rounds: the ratio does not notice."""
+    assert Spread.ratio([1.0, 10.0], [2.0, 20.0]) == Spread(0.5, 0.5, 0.5)
+
+
+def test_random_weights_come_with_gradients_of_usual_size():
+    images = shapes(4, "test")
+    x = images.pixels / 255
+    model = attacks.calibrated("small", images, x)
+    assert not model.training and 0.1 < model(x).std() < 100
+
+
+@pytest.mark.parametrize("argv", [["--model", "nowhere.pt"], ["--data", "nowhere"], ["--device", "abacus"]])
+def test_mistakes_are_one_sentence(argv, capsys):
+    assert attacks.main([*ATTACKS, *argv]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("default")  # other libraries' warnings are their own
+@pytest.mark.parametrize("name", contenders.PEERS)
+def test_other_libraries_walk_the_same_path(name, tiny_model):
+    pytest.importorskip({"ART": "art"}.get(name, name))
+    x, y = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+    task = contenders.Task(ThreatModel(Linf(), 8 / 255), 5, False, (8, 3, 8, 8), 10)
+    theirs, by_hand = (make(tiny_model, task)(x, y) for make in (contenders.PEERS[name], contenders.bare_loop))
+    torch.testing.assert_close(theirs, by_hand, rtol=0, atol=1e-6)

@@ -1,0 +1,159 @@
+"""Laws of run folders: one folder, one set of settings; whatever was written is whole and comes back."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+
+import pytest
+import torch
+from laws import small_files
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from robustlab import records
+from robustlab.errors import UserError
+from robustlab.records import Run
+
+SETTINGS = {"eps": 0.5, "norm": "l2", "epochs": 3, "threads": None, "radii": (0.1, 0.2)}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run.create(tmp_path / "run", SETTINGS)
+    yield run
+    run.close()
+
+
+def test_a_new_run_says_what_was_asked_and_where_it_ran(run):
+    assert json.loads((run.folder / "settings.json").read_text()) == {**SETTINGS, "radii": [0.1, 0.2]}
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__ and environment["threads"] == torch.get_num_threads()
+    assert {"python", "torchvision", "processor", "gpus", "commit", "command"} <= environment.keys()
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    assert Run.create(tmp_path, SETTINGS).metrics == []
+
+
+def test_a_folder_that_holds_a_run_is_not_taken_again(run):
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    with pytest.raises(UserError, match="holds a run already: .*--resume.*--out"):
+        Run.create(run.folder, SETTINGS)
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def test_a_folder_of_other_files_or_a_file_is_not_taken(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for place in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(UserError, match="is not an empty folder: .*--out"):
+            Run.create(place, SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_run_is_reopened_with_its_settings(run):
+    run.log({"epoch": 0, "loss": 2.5})
+    assert Run.reopen(run.folder, SETTINGS).metrics == [{"epoch": 0, "loss": 2.5}]
+
+
+def test_other_settings_are_refused_naming_each_difference(run):
+    with pytest.raises(UserError, match="other settings") as error:
+        Run.reopen(run.folder, {**SETTINGS, "eps": 1.0, "epochs": 3, "new": 1})
+    assert "(eps: 0.5 there, 1.0 here; new: None there, 1 here)" in str(error.value)
+    assert "norm" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[1, 2]", b"\xff\xfe"], ids=repr)
+def test_a_folder_without_readable_settings_is_no_run(tmp_path, content):
+    if content is not None:
+        (tmp_path / "settings.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match="settings.json .*a run's settings"):
+        Run.reopen(tmp_path, SETTINGS)
+
+
+def test_metrics_come_back_in_their_order(run):
+    lines = [{"epoch": epoch, "loss": 1 / (epoch + 1), "val/PGD-20 (L2 eps=0.5)": 0.5} for epoch in range(3)]
+    for line in lines:
+        run.log(line)
+    assert [json.loads(text) for text in (run.folder / "metrics.jsonl").read_text().splitlines()] == lines
+    assert Run.reopen(run.folder, SETTINGS).metrics == lines
+
+
+def test_epochs_that_run_again_are_forgotten(run):
+    for epoch in range(4):
+        run.log({"epoch": epoch, "loss": epoch})
+    run.close()
+    again = Run.reopen(run.folder, SETTINGS)
+    again.keep_epochs_before(2)
+    again.log({"epoch": 2, "loss": 20})
+    again.close()
+    assert [line["loss"] for line in Run.reopen(run.folder, SETTINGS).metrics] == [0, 1, 20]
+
+
+def test_tensorboard_gets_the_numbers_and_the_pictures(run):
+    run.log({"epoch": 0, "loss": 2.5, "note": "words are no curve"})
+    run.log({"epoch": 1, "loss": 1.5, "note": ""})
+    run.picture("examples", torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)), 1)
+    run.close()
+    board = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in board.Scalars("loss")] == [(0, 2.5), (1, 1.5)]
+    assert board.Tags()["scalars"] == ["loss"] and board.Tags()["images"] == ["examples"]
+
+
+def test_a_checkpoint_comes_back_as_it_was(run):
+    checkpoint = {"weights": {"w": torch.arange(6.0).reshape(2, 3)}, "epoch": 3, "best": {"value": 0.5}, "random": torch.get_rng_state()}
+    run.save("last", checkpoint)
+    loaded = run.load("last", CPU)
+    assert loaded["epoch"] == 3 and loaded["best"] == {"value": 0.5}
+    assert torch.equal(loaded["weights"]["w"], checkpoint["weights"]["w"]) and torch.equal(loaded["random"], checkpoint["random"])
+    assert run.load("best", CPU) is None
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[: len(content) // 2], lambda content: b"PK" + bytes(500)])
+def test_a_damaged_checkpoint_is_named(run, damage):
+    run.save("last", {"w": torch.ones(1000)})
+    path = run.folder / "last.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match="last.pt is damaged, or holds more"):
+        run.load("last", CPU)
+
+
+class Trap:
+    """What a foreign pickle can do: run code of its choice when it is read."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code from a checkpoint was run')",))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(run):
+    torch.save({"w": Trap()}, run.folder / "last.pt")
+    (run.folder / "best.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
+    for name in ("last", "best"):
+        with pytest.raises(UserError, match=f"{name}.pt is damaged, or holds more"):
+            run.load(name, CPU)
+
+
+def test_a_full_disk_keeps_the_checkpoint_and_the_metrics_of_before(run):
+    run.save("last", {"w": torch.zeros(2)})
+    with small_files(4000), pytest.raises(UserError, match="cannot write .*last.pt: File too large"):
+        run.save("last", {"w": torch.zeros(100_000)})
+    assert torch.equal(run.load("last", CPU)["w"], torch.zeros(2))
+    run.log({"epoch": 0, "loss": 1.0})
+    run.close()
+    with small_files(1000), pytest.raises(UserError, match="cannot write .*metrics.jsonl: File too large"):
+        Run.reopen(run.folder, SETTINGS).log({"epoch": 1, "note": "x" * 5000})
+    assert Run.reopen(run.folder, SETTINGS).metrics == [{"epoch": 0, "loss": 1.0}]
+    assert {path.name for path in run.folder.iterdir()} == {"settings.json", "environment.json", "metrics.jsonl", "tensorboard", "last.pt"}
+
+
+def test_a_loss_that_is_no_number_does_not_spoil_the_folder(run):
+    """Settings and metrics must stay readable: they are all that is left of a run that diverged."""
+    run.log({"epoch": 0, "loss": math.nan})
+    assert math.isnan(Run.reopen(run.folder, SETTINGS).metrics[0]["loss"])
+
+
+def test_the_commit_is_told_or_none():
+    commit = records.commit()
+    assert commit is None or len(commit.rstrip("+")) >= 7

@@ -1,0 +1,82 @@
+"""Laws of step rules: how far they go, in which direction, and what they remember."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from laws import drawn, every_norm
+
+from robustlab.constraints import Box, Everywhere
+from robustlab.norms import L1, L2, Linf
+from robustlab.optimize import minimize
+from robustlab.steps import Adam, Momentum, Steepest
+
+X, GRAD, VALUE = drawn(4, 2, 3), drawn(4, 2, 3, seed=1), torch.zeros(4)
+
+
+@every_norm
+def test_a_steepest_step_has_its_length_in_the_norm_and_goes_down_as_fast_as_any(norm):
+    moved, _ = Steepest(norm, 0.3).step(X, VALUE, GRAD, Everywhere(), None)
+    torch.testing.assert_close(norm.measure(moved - X), torch.full((4,), 0.3, dtype=torch.float64))
+    descent = ((X - moved) * GRAD).flatten(1).sum(1)
+    torch.testing.assert_close(descent, 0.3 * norm.dual.measure(GRAD))
+
+
+@every_norm
+def test_each_example_can_have_its_own_step_size(norm):
+    sizes = torch.tensor([0.0, 0.1, 0.2, 3.0])
+    moved, _ = Steepest(norm, sizes).step(X, VALUE, GRAD, Everywhere(), None)
+    torch.testing.assert_close(norm.measure(moved - X), sizes.double(), rtol=1e-6, atol=0)
+
+
+RULES = [Steepest(L2(), 0.3), Momentum(Linf(), 0.3, 0.9), Adam(0.3)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_a_zero_gradient_moves_nothing(rule):
+    moved, _ = rule.step(X, VALUE, torch.zeros_like(GRAD), Everywhere(), rule.init(X, 1))
+    assert torch.equal(moved, X)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_a_step_ends_inside_and_leaves_its_arguments_alone(rule):
+    x, grad, state = X.clone(), GRAD.clone(), rule.init(X, 2)
+    moved, later = rule.step(x, VALUE, grad, Box(0, 0.1), state)
+    again, _ = rule.step(x, VALUE, grad, Box(0, 0.1), state)
+    assert ((moved >= 0) & (moved <= 0.1)).all() and torch.equal(x, X) and torch.equal(grad, GRAD)
+    assert torch.equal(moved, again), "the state passed in was changed"
+    rule.step(moved, VALUE, grad, Box(0, 0.1), later)
+
+
+def test_momentum_as_published():
+    """MI-FGSM's recursion (Dong et al. 2018, algorithm 1), in a loop of its own."""
+    grads = [drawn(4, 2, 3, seed=s) for s in range(3)]
+    x, velocity = X.clone(), torch.zeros_like(X)
+    for grad in grads:
+        velocity = 0.7 * velocity + grad / grad.flatten(1).abs().sum(1).reshape(4, 1, 1)
+        x = x - 0.1 * velocity.sign()
+    rule = Momentum(Linf(), 0.1, 0.7)
+    moved, state = X, rule.init(X, 3)
+    for grad in grads:
+        moved, state = rule.step(moved, VALUE, grad, Everywhere(), state)
+    torch.testing.assert_close(moved, x)
+
+
+def test_momentum_that_forgets_at_once_is_steepest_descent():
+    without, _ = Steepest(L1(), 0.2).step(X, VALUE, GRAD, Everywhere(), None)
+    rule = Momentum(L1(), 0.2, 0.0)
+    torch.testing.assert_close(rule.step(X, VALUE, GRAD, Everywhere(), rule.init(X, 1))[0], without)
+
+
+def test_adam_is_the_librarys_adam():
+    def objective(x):
+        return (x - GRAD).abs().pow(1.5).flatten(1).sum(1)
+
+    ours = minimize(objective, X, Everywhere(), Adam(0.05), steps=12, keep_best=False).x
+    parameter = X.clone().requires_grad_()
+    optimizer = torch.optim.Adam([parameter], lr=0.05)
+    for _ in range(12):
+        optimizer.zero_grad()
+        objective(parameter).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(ours, parameter.detach(), rtol=1e-9, atol=1e-9)

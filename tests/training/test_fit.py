@@ -1,0 +1,288 @@
+"""The loop: resumed anywhere it ends with the same bits, it averages and clips as it says, and it says when training failed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustlab.attacks import NFGSM, PGD
+from robustlab.constraints import ThreatModel
+from robustlab.data.augment import crop_flip
+from robustlab.data.batches import Batches
+from robustlab.data.imageset import ImageSet
+from robustlab.errors import UserError
+from robustlab.norms import L2, Linf
+from robustlab.training import TRADES, Adversarial, Epoch, Optimization, Standard, TrainingState, fit
+from robustlab.training.losses import Outcome
+
+LINF, L2_HALF = ThreatModel(Linf(), 8 / 255), ThreatModel(L2(), 0.5)
+SETTINGS = Optimization(epochs=3, batch_size=8, lr=0.1, ema=0.9)
+STEPS = 4  # per epoch, in `batches`
+
+
+@pytest.fixture
+def batches() -> Batches:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (35, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    images = ImageSet(pixels, torch.arange(35) % 3, ("a", "b", "c"), "noise")
+    return Batches(images, 8, seed=1, augment=crop_flip(1), shuffle=True, drop_last=True)
+
+
+def network(seed: int = 0) -> nn.Module:
+    """It has what a resume can lose: statistics of BatchNorm, and dropout, which draws from the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(24, 3),
+        )
+
+
+def saved_and_loaded(state: TrainingState, optimization: Optimization) -> TrainingState:
+    """Through a file that may hold no code, into objects made anew from other weights."""
+    file = io.BytesIO()
+    torch.save(state.state_dict(), file)
+    file.seek(0)
+    fresh = TrainingState.fresh(network(seed=5), optimization)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    return fresh
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Bit for bit, through dicts and lists."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def train(state: TrainingState, batches: Batches, loss: Any, optimization: Optimization, stop_after: int | None = None) -> list[Epoch]:
+    done = 0
+
+    def stop() -> bool:
+        nonlocal done
+        done += 1
+        return done == stop_after
+
+    return list(fit(state, batches, loss, optimization, seed=2, stop=stop))
+
+
+LOSSES = {
+    "standard": Standard(label_smoothing=0.1),
+    "pgd": Adversarial(PGD(LINF, steps=2, keep_best=False)),
+    "pgd in training mode": Adversarial(PGD(LINF, steps=2, keep_best=False, training_mode=True)),
+    "n-fgsm": Adversarial(NFGSM(L2_HALF)),
+    "trades": TRADES(PGD(LINF, steps=2, keep_best=False)),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("stop_after", [1, STEPS - 1, STEPS, STEPS + 2, 3 * STEPS - 1])
+def test_stopped_after_a_step_and_resumed_gives_the_same_bits(batches: Batches, loss: Any, stop_after: int) -> None:
+    whole = TrainingState.fresh(network(), SETTINGS)
+    epochs = train(whole, batches, loss, SETTINGS)
+    assert len(epochs) == 3
+
+    first = TrainingState.fresh(network(), SETTINGS)
+    before = train(first, batches, loss, SETTINGS, stop_after)
+    assert first.epoch * STEPS + first.step == stop_after
+    torch.rand(7)  # a new process has another global random state, too
+    second = saved_and_loaded(first, SETTINGS)
+    after = train(second, batches, loss, SETTINGS)
+
+    assert before + after == epochs
+    assert equal(second.state_dict(), whole.state_dict())
+
+
+def test_stopped_after_every_single_step_gives_the_same_bits(batches: Batches) -> None:
+    whole = TrainingState.fresh(network(), SETTINGS)
+    epochs = train(whole, batches, Standard(), SETTINGS)
+    state, found = TrainingState.fresh(network(), SETTINGS), []
+    for _ in range(3 * STEPS):
+        found += train(state, batches, Standard(), SETTINGS, stop_after=1)
+        state = saved_and_loaded(state, SETTINGS)
+    found += train(state, batches, Standard(), SETTINGS)
+    assert found == epochs
+    assert equal(state.state_dict(), whole.state_dict())
+
+
+def test_saved_between_epochs_gives_the_same_bits(batches: Batches) -> None:
+    whole = TrainingState.fresh(network(), SETTINGS)
+    epochs = train(whole, batches, Standard(), SETTINGS)
+    state, found = TrainingState.fresh(network(), SETTINGS), []
+    for number in range(3):
+        epoch = next(fit(state, batches, Standard(), SETTINGS, seed=2))
+        assert (state.epoch, state.step) == (number + 1, 0)
+        found.append(epoch)
+        state = saved_and_loaded(state, SETTINGS)
+    assert found == epochs
+    assert equal(state.state_dict(), whole.state_dict())
+    assert train(state, batches, Standard(), SETTINGS) == []
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.0}, {"clip": 0.1}, {"amp": True}, {"channels_last": False}, {"momentum": 0.0}], ids=str)
+def test_each_setting_survives_a_resume(batches: Batches, changes: dict[str, Any]) -> None:
+    settings = replace(SETTINGS, **changes)
+    whole, first = (TrainingState.fresh(network(), settings) for _ in range(2))
+    train(whole, batches, Standard(), settings)
+    train(first, batches, Standard(), settings, STEPS + 1)
+    second = saved_and_loaded(first, settings)
+    train(second, batches, Standard(), settings)
+    assert equal(second.state_dict(), whole.state_dict())
+
+
+def test_the_global_random_state_is_neither_read_nor_changed(batches: Batches) -> None:
+    states = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = torch.get_rng_state()
+            state = TrainingState.fresh(network(), SETTINGS)
+            train(state, batches, LOSSES["pgd"], SETTINGS)
+            assert torch.equal(torch.get_rng_state(), before)
+            states.append(state.state_dict())
+    assert equal(*states)
+
+
+def test_the_seed_and_the_step_choose_what_dropout_drops(batches: Batches) -> None:
+    class Fractions(Standard):
+        """Standard training that looks at what the network's dropout leaves of a batch of ones."""
+
+        found: list[Tensor] = []
+
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome:
+            self.found.append(model[3](torch.ones(64)))  # type: ignore[index, operator]
+            return super().__call__(model, x, y, keys)
+
+    settings = replace(SETTINGS, epochs=1)
+    for seed in (0, 0, 1):
+        list(fit(TrainingState.fresh(network(), settings), batches, Fractions(), settings, seed=seed))
+    first, again, other = torch.stack(Fractions.found).split(STEPS)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len(first.unique(dim=0)) == STEPS
+
+
+def test_one_step_is_sgd_with_nesterov_momentum_and_weight_decay() -> None:
+    """Two steps on a linear model in float64, against the formulas written out."""
+    settings = Optimization(epochs=1, lr=0.5, schedule=lambda progress: 1.0, momentum=0.9, weight_decay=0.01)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 4, 1, 1, 3, generator=generator, dtype=torch.float64)
+    y = torch.tensor([[0, 1, 1, 0], [1, 0, 1, 0]])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False)).double()
+    w, velocity = model[1].weight.detach().clone(), torch.zeros(2, 3, dtype=torch.float64)
+    losses = []
+    for images, labels in zip(x, y, strict=True):
+        w.requires_grad_()
+        loss = F.cross_entropy(images.flatten(1) @ w.T, labels)
+        gradient = torch.autograd.grad(loss, w)[0] + 0.01 * w.detach()
+        velocity = 0.9 * velocity + gradient
+        w = w.detach() - 0.5 * (gradient + 0.9 * velocity)
+        losses.append(loss.item())
+    (epoch,) = fit(TrainingState.fresh(model, settings), Fixed(x, y), Standard(), settings)
+    torch.testing.assert_close(model[1].weight.detach(), w, rtol=0, atol=1e-12)
+    assert epoch.loss == pytest.approx(sum(losses) / 2, abs=1e-12)
+
+
+def test_an_epoch_averages_over_examples_and_not_over_batches() -> None:
+    settings = Optimization(epochs=1, lr=1e-12, weight_decay=0.0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
+    x = [torch.tensor([[[[1.0]]]] * n, dtype=torch.float64) for n in (3, 1)]
+    y = [torch.tensor([1, 1, 1]), torch.tensor([0])]
+    (epoch,) = fit(TrainingState.fresh(model, settings), Fixed(x, y), Standard(), settings)
+    right, wrong = (F.cross_entropy(torch.tensor([0.0, 1.0]), torch.tensor(k)).item() for k in (1, 0))
+    assert epoch.loss == pytest.approx((3 * right + wrong) / 4, abs=1e-6)
+    assert epoch.accuracy == 0.75
+    assert epoch.number == 0
+
+
+def test_clipping_bounds_the_norm_of_the_whole_gradient(batches: Batches) -> None:
+    settings = replace(SETTINGS, clip=0.01, epochs=1)
+    state = TrainingState.fresh(network(), settings)
+    norms = []
+
+    def note(state: TrainingState) -> None:
+        norms.append(torch.stack([p.grad.norm() for p in state.model.parameters() if p.grad is not None]).norm().item())
+
+    list(fit(state, batches, Standard(), settings, on_step=note))
+    assert len(norms) == STEPS
+    assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in norms)
+
+
+def test_the_average_is_what_a_run_gives_and_it_follows_the_weights(batches: Batches) -> None:
+    state = TrainingState.fresh(network(), SETTINGS)
+    expected = {name: value.clone() for name, value in state.model.state_dict().items()}
+
+    def follow(state: TrainingState) -> None:
+        n = state.epoch * STEPS + state.step - 1
+        decay = min(0.9, (1 + n) / (10 + n))
+        for name, value in state.model.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value if value.is_floating_point() else value.clone()
+
+    list(fit(state, batches, Standard(), SETTINGS, on_step=follow))
+    assert state.result is state.average is not None
+    for name, value in state.average.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_without_an_average_the_weights_themselves_are_the_result() -> None:
+    state = TrainingState.fresh(network(), replace(SETTINGS, ema=0.0))
+    assert state.result is state.model
+    assert state.state_dict()["ema"] is None
+
+
+def test_a_model_left_in_evaluation_mode_between_epochs_trains_on_in_training_mode(batches: Batches) -> None:
+    modes = []
+    state = TrainingState.fresh(network(), SETTINGS)
+    for _ in fit(state, batches, Standard(), SETTINGS, on_step=lambda state: modes.append(state.model[1].training)):
+        state.model.eval()
+    assert modes == [True] * 3 * STEPS
+
+
+def test_a_loss_that_is_not_a_number_ends_training_with_a_sentence(batches: Batches) -> None:
+    settings = replace(SETTINGS, lr=1e30)
+    with pytest.raises(UserError, match="training diverged: the loss is (nan|inf) in epoch 1; try a smaller --lr"):
+        train(TrainingState.fresh(network(), settings), batches, Standard(), settings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"lr": 0.0}, {"lr": -0.1}, {"lr": float("nan")}, {"weight_decay": -1e-4}, {"ema": 1.0}, {"ema": -0.1}, {"clip": -1.0}],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="training needs epochs >= 1, lr > 0"):
+        Optimization(**wrong)  # type: ignore[arg-type]
+
+
+class Fixed:
+    """Given batches, in every epoch the same."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.pairs = list(zip(x, y, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def epoch(self, n: int, start: int = 0) -> Iterator[Any]:
+        from robustlab.data.batches import Batch
+
+        for x, y in self.pairs[start:]:
+            yield Batch(x, y, torch.arange(len(x)), torch.arange(len(x)))
