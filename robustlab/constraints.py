@@ -20,8 +20,8 @@ class ConstraintSet(Protocol):
         """A point of the set, exactly, in the dtype of ``x``; ``x`` itself where that is inside."""
         ...
 
-    def tangent(self, g: Tensor) -> Tensor:
-        """The part of a gradient that moves along the set: without the values that may never change."""
+    def tangent(self, x: Tensor, g: Tensor) -> Tensor:
+        """The gradient at ``x`` without the values that cannot go against it: held by a mask, or at a side of the box."""
         ...
 
 
@@ -32,7 +32,7 @@ class Everywhere:
     def project(self, x: Tensor) -> Tensor:
         return x
 
-    def tangent(self, g: Tensor) -> Tensor:
+    def tangent(self, x: Tensor, g: Tensor) -> Tensor:
         return g
 
 
@@ -46,8 +46,9 @@ class Box:
     def project(self, x: Tensor) -> Tensor:
         return torch.clamp(x, self.lo, self.hi)  # type: ignore[arg-type]
 
-    def tangent(self, g: Tensor) -> Tensor:
-        return g
+    def tangent(self, x: Tensor, g: Tensor) -> Tensor:
+        # A product, since torch.where and masked_fill take the CPU three times as long on a mask without a pattern.
+        return g * ~((g > 0) & (x <= self.lo) | (g < 0) & (x >= self.hi))
 
 
 PIXELS = Box(0.0, 1.0)
@@ -84,8 +85,8 @@ class Ball:
         moved = round_towards(self.center, self.norm.project(delta, eps * (1 - 1e-12)), x.dtype)
         return self.box.project(torch.where(expanded(inside, x), x, moved))
 
-    def tangent(self, g: Tensor) -> Tensor:
-        return g
+    def tangent(self, x: Tensor, g: Tensor) -> Tensor:
+        return self.box.tangent(x, g)
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class Masked:
     def project(self, x: Tensor) -> Tensor:
         return self.inner.project(torch.where(self.mask, x, self.center))
 
-    def tangent(self, g: Tensor) -> Tensor:
-        return torch.where(self.mask, self.inner.tangent(g), 0)
+    def tangent(self, x: Tensor, g: Tensor) -> Tensor:
+        return torch.where(self.mask, self.inner.tangent(x, g), 0)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference-of-logits ratio (Croce and Hein 2020, eq. 6): the margin in units of first minus third logit.
 
-    Unchanged when logits are shifted or scaled. With two classes there is no third: the plain margin.
+    Unchanged when logits are shifted or scaled. With two classes there is no third: the plain margin. Flat where ``y`` is
+    third, so a loss for leaving the predicted class, not for reaching another.
     """
     if logits.shape[1] < 3:
         return margin(logits, y)

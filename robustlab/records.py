@@ -16,7 +16,8 @@ import pickle
 import platform
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +76,23 @@ class Run:
     def keep_epochs_before(self, epoch: int) -> None:
         """Forget what was logged from ``epoch`` on: those epochs will run again."""
         self.metrics = [line for line in self.metrics if line["epoch"] < epoch]
-        self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epoch)
+        with self._told():
+            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epoch)
 
     def log(self, line: dict[str, Any]) -> None:
         """Add one epoch's numbers, ``epoch`` among them, to ``metrics.jsonl`` and TensorBoard."""
         self.metrics.append(line)
         files.write_text(self.folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in self.metrics))
-        for name, value in line.items():
-            if isinstance(value, int | float) and name != "epoch":
-                self.board.add_scalar(name, value, line["epoch"])
-        self.board.flush()
+        with self._told():
+            for name, value in line.items():
+                if isinstance(value, int | float) and name != "epoch":
+                    self.board.add_scalar(name, value, line["epoch"])
+            self.board.flush()
 
     def picture(self, name: str, grid: Tensor, epoch: int) -> None:
         """Show a picture, float ``(C, H, W)`` in [0, 1], in TensorBoard."""
-        self.board.add_image(name, grid, epoch)
+        with self._told():
+            self.board.add_image(name, grid, epoch)
 
     @property
     def board(self) -> SummaryWriter:
@@ -118,7 +122,16 @@ class Run:
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with self._told():
+                self._board.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say which folder it is that TensorBoard cannot write to."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder / 'tensorboard'}: {error.strerror or error}") from error
 
 
 def _sweep(folder: Path) -> None:
@@ -128,13 +141,16 @@ def _sweep(folder: Path) -> None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """One JSON object per line; none where there is no file."""
+    """One epoch's numbers per line; none where there is no file."""
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} cannot be read as one JSON object per line: {error}") from error
+    if not all(isinstance(line, dict) and "epoch" in line for line in lines):
+        raise UserError(f"{path} should hold one JSON object with an epoch per line")
+    return lines
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,7 +86,7 @@ def untouched(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
         assert all(map(torch.equal, tensors, copies)), "an argument changed"
 
 
-def restless(model: nn.Module, call: Callable[[nn.Module], object]) -> nn.Module:
+def restless(model: nn.Module) -> nn.Module:
     """A model in a state that is easy to lose: training, but for every second layer; some flags off; gradients on some parameters."""
     model.train()
     for i, module in enumerate(model.children()):
@@ -94,7 +94,6 @@ def restless(model: nn.Module, call: Callable[[nn.Module], object]) -> nn.Module
     for i, parameter in enumerate(model.parameters()):
         parameter.requires_grad_(i % 3 != 0)
         parameter.grad = torch.full_like(parameter, 0.5) if i % 2 else None
-    call(model)
     return model
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustlab.norms import Norm
+from robustlab.norms import L1, L2, Norm
 
 
 class Linear(nn.Module):
@@ -38,6 +38,22 @@ class Linear(nn.Module):
         """The largest cross-entropy within ``eps`` where no box is in the way: the dual norm is what the adversary can take."""
         taken = eps * norm.dual.measure(self.w[None])
         return torch.nn.functional.softplus(-(self.advantage(x, y) - taken))
+
+    def largest_gain(self, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
+        """How much advantage an adversary in the pixel box can take, for L1 and L2."""
+        room = torch.where((2 * y - 1)[:, None] * self.w > 0, x, 1 - x)  # how far each value can go the way that hurts
+        size = self.w.detach().abs()
+        if isinstance(norm, L1):  # the values of the largest weights first, each as far as it goes, until eps is spent
+            order = size.argsort(descending=True)
+            before = room[:, order].cumsum(1) - room[:, order]
+            return torch.minimum(room[:, order], (eps - before).clamp_min(0)) @ size[order]
+        assert isinstance(norm, L2)  # along the weights, each value until its room ends, at the pace that spends eps
+        low, high = torch.zeros(len(x), 1, dtype=x.dtype), torch.full((len(x), 1), 1e3, dtype=x.dtype)
+        for _ in range(100):
+            pace = (low + high) / 2
+            far = norm.measure(torch.minimum(pace * size, room))[:, None] > eps
+            low, high = torch.where(far, low, pace), torch.where(far, pace, high)
+        return torch.minimum(pace * size, room) @ size
 
     def distance(self, x: Tensor, norm: Norm) -> Tensor:
         """How far each example is from the decision boundary, in ``norm``."""

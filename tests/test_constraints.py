@@ -154,3 +154,15 @@ def test_equal_settings_are_equal():
 def test_a_radius_must_be_a_number_from_zero(eps):
     with pytest.raises(UserError, match=rf"eps must be a finite number >= 0 .*{eps}"):
         ThreatModel(Linf(), eps)
+
+
+def test_only_values_that_can_go_against_the_gradient_are_left_in_it():
+    x = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.5]])
+    g = torch.tensor([[1.0, -1.0, 1.0, -1.0, 2.0]])
+    free = torch.tensor([[0.0, -1.0, 1.0, 0.0, 2.0]])
+    mask = torch.tensor([True, True, True, True, False])
+    assert torch.equal(Everywhere().tangent(x, g), g)
+    assert torch.equal(Box().tangent(x, g), free)
+    assert torch.equal(Ball(x, L2(), 0.1).tangent(x, g), free)
+    assert torch.equal(Masked(Box(), x, mask).tangent(x, g), free * mask)
+    assert not Box(x, x).tangent(x, g).any()

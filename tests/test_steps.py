@@ -6,10 +6,10 @@ import pytest
 import torch
 from laws import drawn, every_norm
 
-from robustlab.constraints import Box, Everywhere
+from robustlab.constraints import Box, Everywhere, Masked
 from robustlab.norms import L1, L2, Linf
 from robustlab.optimize import minimize
-from robustlab.steps import Adam, Momentum, Steepest
+from robustlab.steps import Adam, Momentum, Sparse, Steepest, attacking
 
 X, GRAD, VALUE = drawn(4, 2, 3), drawn(4, 2, 3, seed=1), torch.zeros(4)
 
@@ -27,6 +27,29 @@ def test_each_example_can_have_its_own_step_size(norm):
     sizes = torch.tensor([0.0, 0.1, 0.2, 3.0])
     moved, _ = Steepest(norm, sizes).step(X, VALUE, GRAD, Everywhere(), None)
     torch.testing.assert_close(norm.measure(moved - X), sizes.double(), rtol=1e-6, atol=0)
+
+
+@every_norm
+def test_a_step_in_a_mask_has_its_whole_length_inside(norm):
+    mask = torch.tensor([True, False, True])
+    moved, _ = Steepest(norm, 0.3).step(X, VALUE, GRAD, Masked(Everywhere(), X, mask), None)
+    torch.testing.assert_close(norm.measure(moved - X), torch.full((4,), 0.3, dtype=torch.float64))
+    assert torch.equal(moved[..., ~mask], X[..., ~mask])
+
+
+@pytest.mark.parametrize("share, count", [(0.0, 1), (0.01, 1), (0.5, 3), (1.0, 6)])
+def test_sparse_directions_are_unit_steps_along_the_largest_gradients(share, count):
+    u = Sparse(share).steepest(GRAD).flatten(1)
+    torch.testing.assert_close(L1().measure(u), torch.ones(4).double())
+    least_moved = GRAD.flatten(1).abs().where(u != 0, torch.inf).amin(1)
+    most_kept = GRAD.flatten(1).abs().where(u == 0, 0).amax(1)
+    assert ((u != 0).sum(1) == count).all() and (least_moved > most_kept).all()
+    assert (u * GRAD.flatten(1) >= 0).all()
+    assert not Sparse(share).steepest(torch.zeros_like(GRAD)).any()
+
+
+def test_attacks_step_sparsely_in_l1_and_steepest_in_other_norms():
+    assert attacking(L1()) == Sparse() and attacking(L2()) == L2() and attacking(Linf()) == Linf()
 
 
 RULES = [Steepest(L2(), 0.3), Momentum(Linf(), 0.3, 0.9), Adam(0.3)]

@@ -13,7 +13,7 @@ from robustlab.goals import Untargeted
 from robustlab.models.frozen import frozen
 from robustlab.objectives import reaching
 from robustlab.optimize import minimize
-from robustlab.steps import Steepest
+from robustlab.steps import Steepest, attacking
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class NFGSM:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, keys: Tensor | None = None) -> Tensor:
         """Noisy images, one step away from their labels; see the class about where they may lie."""
         keys = seeding.content_keys(x) if keys is None else keys
+        x = x.detach()
         start = x + self.threat.norm.sample(seeding.fold(keys, "noise"), x.shape[1:], self.noise * self.threat.eps).to(x)
-        rule = Steepest(self.threat.norm, self.step * self.threat.eps)
+        rule = Steepest(attacking(self.threat.norm), self.step * self.threat.eps)
         with frozen(model, training=self.training_mode):
             objective = reaching(giving_logits(model, -1), Untargeted(y))
             return minimize(objective, start, self.threat.box, rule, steps=1, keep_best=False).x

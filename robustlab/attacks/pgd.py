@@ -15,7 +15,7 @@ from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
 from robustlab.models.frozen import frozen
 from robustlab.objectives import Objective, evaluate, reaching
 from robustlab.optimize import Solution, StepRule, minimize
-from robustlab.steps import Momentum, Steepest
+from robustlab.steps import Momentum, Steepest, attacking
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class PGD:
     def rule(self) -> StepRule:
         """The step rule that the settings describe."""
         size = 2.5 * self.threat.eps / max(self.steps, 1) if self.step_size is None else self.step_size
-        return Momentum(self.threat.norm, size, self.momentum) if self.momentum else Steepest(self.threat.norm, size)
+        directions = attacking(self.threat.norm)
+        return Momentum(directions, size, self.momentum) if self.momentum else Steepest(directions, size)
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, search: nn.Module | None = None
@@ -81,6 +82,7 @@ class PGD:
             Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``.
         """
         check_images(x)
+        x = x.detach()
         highest = check_labels(y, x) if isinstance(y, Tensor) else -1
         goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y
         keys = seeding.content_keys(x) if keys is None else keys

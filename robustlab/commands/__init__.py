@@ -22,20 +22,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
-    name, rest = argv[0], argv[1:]
     try:
-        if name == "--version":
-            print(import_module("robustlab").__version__)
-            return 0
-        if name not in COMMANDS:
-            raise unknown("command", name, COMMANDS)
-        wanted: Any = parse(COMMANDS[name], rest, f"robustlab {name}")
-        # Only now, since this imports torch: help and mistakes in the flags are answered at once.
-        import_module(f"robustlab.commands.{name}").run(wanted)
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"robustlab: {error}", file=sys.stderr)
         return 2
@@ -46,6 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output, such as `head`, has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    name, rest = argv[0], argv[1:]
+    if name == "--version":
+        print(import_module("robustlab").__version__)
+        return 0
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    wanted: Any = parse(COMMANDS[name], rest, f"robustlab {name}")
+    # Only now, since this imports torch: help and mistakes in the flags are answered at once.
+    import_module(f"robustlab.commands.{name}").run(wanted)
     return 0
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -44,9 +46,10 @@ def run(wanted: settings.Evaluate) -> None:
     curves = {}
     for name, model in models.items():
         report, rates = job.measure(name, model)
+        short = _short(name, models)
         if out:
-            job.write(out / Path(name).stem if len(models) > 1 else out, model, report, rates)
-        curves[Path(name).stem] = rates
+            job.write(out / short if len(models) > 1 else out, model, report, rates)
+        curves[short] = rates
     if out and wanted.curve:
         save_curve(out / "curve.png", curves, f"{images.name}: accuracy under PGD-{wanted.steps}", type(job.attack.threat.norm).__name__)
     if out:
@@ -86,11 +89,11 @@ class _Job:
             points = [{"eps": eps, **rate.to_json()} for eps, rate in rates.items()]
             norm = type(self.attack.threat.norm).__name__
             files.write_json(out / "curve.json", {"attack": f"PGD-{self.attack.steps}", "norm": norm, "points": points})
-        batch = next(self.batches.epoch(0))
-        x, keys = batch.x[:10], batch.keys[:10]
-        x_adv = self.attack(model, x, batch.y[:10], keys=keys)
-        scale = max(1, 96 // x.shape[-1])
-        pictures.save(out / "examples.png", pictures.sheet([x, x_adv, pictures.amplified(x_adv - x)], scale))
+        for batch in islice(self.batches.epoch(0), 1):  # of no images there is no batch
+            x, keys = batch.x[:10], batch.keys[:10]
+            x_adv = self.attack(model, x, batch.y[:10], keys=keys)
+            scale = max(1, 96 // x.shape[-1])
+            pictures.save(out / "examples.png", pictures.sheet([x, x_adv, pictures.amplified(x_adv - x)], scale))
         files.write_json(
             out / "report.json",
             {
@@ -100,6 +103,13 @@ class _Job:
                 "accuracies": {name: rate.to_json() for name, rate in report.rates().items()},
             },
         )
+
+
+def _short(name: str, names: Iterable[str]) -> str:
+    """A checkpoint's file name without its ending, with the folders before it where another has the same."""
+    path = Path(name)
+    alone = [Path(other).stem for other in names].count(path.stem) == 1
+    return path.stem if alone else "-".join(path.with_suffix("").parts).strip("/-")
 
 
 def _empty_folder(name: str) -> Path:

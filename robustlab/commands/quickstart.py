@@ -207,7 +207,7 @@ def next_commands(wanted: settings.Quickstart) -> list[tuple[str, str]]:
     places = [[f"--{name.replace('_', '-')}", str(value)] for name in ("dataset", "data", "image_size") if (value := getattr(wanted, name))]
     data = [word for place in places for word in place]
     evaluate = ["evaluate", "--model", str(Path(wanted.out) / "robust" / "model.json"), *data]
-    harder = ([*evaluate, "--steps", "100", "--restarts", "5"], "attack the robust model harder: does its number hold?")
+    harder = ([*evaluate, "--steps", "50", "--restarts", "3", "--limit", "500"], "attack the robust model harder: does its number hold?")
     mine = ["quickstart", "--data", "PATH", "--out", "runs/mine"]
     photographs = ["train", "--recipe", "fast-l2", "--dataset", "cifar10", "--download"]
     longer = ["train", "--recipe", "fast-l2", "--epochs", "30", *data, "--out", "runs/longer"]
@@ -216,7 +216,7 @@ def next_commands(wanted: settings.Quickstart) -> list[tuple[str, str]]:
         return _typed(
             (mine, "the same on your own images: PATH/train/CLASS/*.png and PATH/test/CLASS/*.png"),
             harder,
-            (photographs, "a robust model for photographs, in about an hour on two cores"),
+            (photographs, "a robust model for photographs, in half an hour to an hour on two cores"),
         )
     return _typed((longer, "train a robust model for longer"), harder, (otherwise, "attack it in a way that it was not trained against"))
 

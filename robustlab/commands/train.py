@@ -158,13 +158,17 @@ class _Job:
         self.world.wait()
         saved = Run(self.out, []).load("last", self.device) if self.wanted.resume else None
         if saved is not None:
-            if not isinstance(saved, dict) or saved.get("format") != TRAINING_FORMAT:
-                raise UserError(f"{self.out / 'last.pt'} is no checkpoint of a run")
-            self.state.load_state_dict(saved)
-            self.best, self.seconds = saved["best"], saved["seconds"]
+            self._take_up(saved)
         if self.run:
             self.run.keep_epochs_before(self.state.epoch)
         self.clock = self.saved = time.monotonic()
+
+    def _take_up(self, saved: dict[str, Any]) -> None:
+        try:
+            self.state.load_state_dict(saved)
+            self.best, self.seconds = saved["best"], saved["seconds"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{self.out / 'last.pt'} is not the checkpoint that this run wrote: what it holds does not fit") from error
 
     def go(self, training: Batches, validation: Batches, noted: list[int]) -> bool:
         """Train to the end, or to a note of interruption in any process; says whether the end was reached."""

@@ -233,6 +233,7 @@ def curve(
     standing, n = dict.fromkeys(sized, 0), 0
     with frozen(model):
         for batch in batches():
+            check_images(batch.x)
             alive = (predictions(model, batch.x, check_labels(batch.y, batch.x)) == batch.y).nonzero()[:, 0]
             for eps, attack in sized.items():
                 if eps > 0 and len(alive):

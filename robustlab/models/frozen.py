@@ -22,7 +22,7 @@ def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
     """
     modes = [(module, module.training) for module in model.modules()]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = [(module, name, b, b.detach().clone()) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices, device_type="cuda"):
         try:
@@ -36,5 +36,6 @@ def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
             for parameter in wanted:
                 parameter.requires_grad_(True)
             # Past the version counter, which BatchNorm's updates do not move either: graphs that were built before stay valid.
-            for buffer, before in buffers:
+            for module, name, buffer, before in buffers:
                 buffer.data.copy_(before)
+                setattr(module, name, buffer)

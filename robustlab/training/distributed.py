@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -28,7 +28,7 @@ class World:
         """The model with gradients averaged over the processes; by itself where there is only one."""
         if self.size == 1:
             return model
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, on each of them."""
@@ -68,6 +68,20 @@ def leave(world: World) -> None:
         dist.destroy_process_group()
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradients[0])
+
+
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the batches of all processes, also on the CPU, where torch's ``SyncBatchNorm`` does not run.
 
@@ -95,7 +109,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     @staticmethod
     def _averaged(values: Tensor) -> Tensor:
         """The mean over all processes, through which gradients flow."""
-        return all_reduce(values) / dist.get_world_size()
+        return _Sum.apply(values) / dist.get_world_size()
 
 
 def synchronize_batch_norm(model: nn.Module, world: World) -> nn.Module:

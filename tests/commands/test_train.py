@@ -301,7 +301,7 @@ def test_the_best_epoch_is_chosen_by_validation_images_and_the_test_set_is_opene
     monkeypatch.setattr(common, "open_dataset", opening)
     monkeypatch.setattr(command, "Batches", lambda *args, **options: batches.append(make(*args, **options)) or batches[-1])
     monkeypatch.setattr(command, "evaluate", validating)
-    words = ["--arch", "mlp", "--recipe", recipe, "--epochs", "4", "--batch-size", "16", "--lr", "0.5", "--val-size", "9"]
+    words = ["--arch", "mlp", "--recipe", recipe, "--epochs", "4", "--batch-size", "16", "--lr", "0.1", "--val-size", "9"]
     assert call("train", *words, *LIGHT, "--data", data, "--out", out).code == 0
 
     assert opened == [("train", 0), ("test", 4)]
@@ -390,7 +390,9 @@ def as_words(wanted: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("words", [[], ["--eps", "1/255", "--norm", "linf", "--lr", "0.01", "--amp", "--ema", "0"]], ids=["plain", "changed"])
+@pytest.mark.parametrize(
+    "words", [[], ["--eps", "1/255", "--norm", "linf", "--lr", "0.01", "--amp", "--ema", "0"]], ids=["plain", "changed"]
+)
 def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, words: list[str]) -> None:
     wanted = command.complete(parse(settings.Train, ["--recipe", recipe, *words], "train"), CPU)
     saved = json.loads(json.dumps(dataclasses.asdict(wanted)))
@@ -478,7 +480,8 @@ def test_small_and_odd_data_train(call, tmp_path: Path, shape: tuple[int, ...], 
         (["--ema", "1"], r"ema in \[0, 1\)"),
         (["--eps", "-1"], r"-1 is negative; it must be >= 0"),
         (["--norm", "l3"], r"invalid choice: 'l3' \(choose from"),
-        (["--resume", "nowhere"], r"nowhere/settings\.json does not exist"),
+        (["--resume"], r"run/settings\.json does not exist"),
+        (["--resume", "nowhere"], r"--resume names nowhere and --out run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -537,7 +540,9 @@ def test_an_empty_class_folder_and_a_broken_image_are_named(call, refused, image
     assert call(*start).code == 0
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"PK\x03\x04" + b[4:500], lambda b: b"no checkpoint"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"PK\x03\x04" + b[4:500], lambda b: b"no checkpoint"]
+)
 def test_a_damaged_checkpoint_is_named_when_a_run_is_resumed(call, refused, data, tmp_path, damage: Callable[[bytes], bytes]) -> None:
     out = tmp_path / "run"
     assert call("train", *MLP, "--data", data, "--out", out).code == 0
@@ -583,6 +588,19 @@ def test_a_full_disk_ends_training_with_a_sentence_and_loses_nothing(
     assert not list(out.glob(".*"))
     assert call("train", "--resume", out).code == 0
     assert_same_run(out, whole)
+
+
+def test_pictures_that_find_no_room_are_told_in_one_sentence(call, refused, monkeypatch, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def full(self: Any, *args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.utils.tensorboard.SummaryWriter.add_image", full)
+        said = refused("train", *MLP, "--data", data, "--out", out)
+    assert said == f"robustlab: cannot write {out}/tensorboard: No space left on device"
+    assert call("train", "--resume", out).code == 0
 
 
 def test_a_checkpoint_that_finds_no_room_is_told_in_one_sentence(refused, data: Path, tmp_path: Path) -> None:

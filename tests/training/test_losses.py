@@ -205,6 +205,19 @@ def test_trades_attacks_the_prediction_and_not_the_label(model, batch) -> None:
     assert torch.equal(first, second)
 
 
+SHORT = PGD(LINF, steps=1, step_size=1 / 255, keep_best=False)  # too short to end in a corner, whatever the start
+
+
+@pytest.mark.parametrize("loss", [Adversarial(SHORT), Adversarial(NFGSM(LINF)), TRADES(SHORT)], ids=["adversarial", "n-fgsm", "trades"])
+def test_random_starts_follow_the_keys(loss, model, batch) -> None:
+    """And so differ from epoch to epoch."""
+    x, y, keys = batch
+    model.eval()
+    first, again, other = (loss(model, x, y, k).x for k in (keys, keys, example_keys(1, torch.arange(6))))
+    assert torch.equal(first, again)
+    assert ((first != other).flatten(1).any(1)).all()
+
+
 def test_trades_images_stay_in_the_threat_model_each_by_itself(model, batch) -> None:
     """The original L2 code took one norm over the whole batch (TRADES, trades.py:8-10)."""
     x, y, keys = batch

@@ -1,0 +1,221 @@
+"""``robustlab evaluate``: its numbers are those of the library, every one with its attack's name, and mistakes are told in a sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustlab.attacks import PGD
+from robustlab.commands import settings
+from robustlab.commands import train as command
+from robustlab.commands.flags import parse
+from robustlab.constraints import ThreatModel
+from robustlab.data.batches import Batches
+from robustlab.data.catalog import open_dataset
+from robustlab.evaluation import evaluate
+from robustlab.models.zoo import load
+from robustlab.norms import L2, Linf
+
+LIGHT = ["--device", "cpu", "--threads", "1", "--workers", "0"]
+FEW = ["--steps", "3", "--norm", "linf", "--eps", "16/255", *LIGHT]
+ATTACK = PGD(ThreatModel(Linf(), 16 / 255), steps=3)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a trained model, right on most test images and fooled on some."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    words = ["--arch", "mlp", "--epochs", "3", "--batch-size", "16", "--lr", "0.02", "--no-amp", "--no-test", *LIGHT]
+    command.run(parse(settings.Train, [*words, "--data", str(data), "--out", str(out)], "train"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def expected(run: Path, data: Path) -> Any:
+    """What the library finds."""
+    batches = Batches(open_dataset(None, data, "test"), 250, seed=0)
+    return evaluate(load(run / "model.json"), batches.epoch(0), [ATTACK])
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+
+
+def test_numbers_are_the_library_s_and_carry_their_attack_s_name(call, run, data, expected) -> None:
+    told = call("evaluate", "--model", run / "model.json", "--data", data, *FEW)
+    assert told.code == 0 and told.err == ""
+    assert 0 < expected.under(str(ATTACK)).count < expected.clean.count
+    lines = [re.split(r"\s{2,}", line.strip()) for line in told.out.splitlines()]
+    assert lines[0] == [f"{run / 'model.json'} on test (test)"]
+    assert lines[1:] == [["clean", str(expected.clean)], ["PGD-3 (Linf eps=0.06275)", str(expected.under(str(ATTACK)))]]
+    assert "robust accuracy" not in told.out.lower()
+
+
+def test_what_is_written_can_be_counted_again(call, run, data, expected, tmp_path) -> None:
+    out = tmp_path / "report"
+    assert call("evaluate", "--model", run / "model.json", "--data", data, *FEW, "--curve", "0.5,0,8/255", "--out", out).code == 0
+    assert {path.name for path in out.iterdir()} == {"records.jsonl", "report.json", "examples.png", "curve.json", "curve.png"}
+    report = json.loads((out / "report.json").read_text())
+    assert report["accuracies"] == {name: rate.to_json() for name, rate in expected.rates().items()}
+    assert report["settings"]["steps"] == 3 and report["settings"]["eps"] == 16 / 255
+    found = records(out)
+    assert [record["index"] for record in found] == list(range(20))
+    assert sum(record["prediction"] == record["label"] for record in found) == expected.clean.count
+    assert sum(record["broken_by"] is None for record in found) == expected.under(str(ATTACK)).count
+    distances = [attacked["distance"] for record in found for attacked in record["attacks"].values()]
+    assert len(distances) == expected.clean.count and max(distances) <= 16 / 255
+
+    points = json.loads((out / "curve.json").read_text())["points"]
+    assert [point["eps"] for point in points] == [0, 8 / 255, 0.5]
+    assert points[0]["accuracy"] == expected.clean.value
+    assert points[0]["accuracy"] >= points[1]["accuracy"] >= points[2]["accuracy"]
+    for name in ("curve.png", "examples.png"):
+        with Image.open(out / name) as image:
+            assert image.size > (50, 50)
+
+
+@pytest.mark.parametrize("change", [["--batch-size", "7"], ["--amp"], ["--workers", "1"]], ids=" ".join)
+def test_numbers_do_not_depend_on_how_they_are_computed(call, run, data, expected, tmp_path, change: list[str]) -> None:
+    assert call("evaluate", "--model", run / "model.json", "--data", data, *FEW, *change, "--out", tmp_path / "out").code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["accuracies"]["clean"] == expected.clean.to_json()
+    if "--amp" not in change:
+        assert report["accuracies"][str(ATTACK)] == expected.under(str(ATTACK)).to_json()
+
+
+def test_restarts_break_at_least_as_much(call, run, data, tmp_path) -> None:
+    alive = []
+    for restarts in ("1", "3"):
+        out = tmp_path / restarts
+        assert call("evaluate", "--model", run / "model.json", "--data", data, *FEW, "--restarts", restarts, "--out", out).code == 0
+        alive.append({record["index"] for record in records(out) if record["broken_by"] is None})
+    assert alive[1] <= alive[0]
+    assert "PGD-3x3 (Linf eps=0.06275)" in json.loads((tmp_path / "3" / "report.json").read_text())["accuracies"]
+
+
+def test_checkpoints_of_a_run_and_their_released_form_are_the_same_model(call, run, data) -> None:
+    told = [call("evaluate", "--model", run / name, "--data", data, *FEW) for name in ("best.pt", "model.safetensors", "model.json")]
+    numbers = {tuple(one.out.splitlines()[1:]) for one in told}
+    assert len(numbers) == 1 and all(one.code == 0 for one in told)
+
+
+def test_several_models_are_compared_on_the_same_images(call, run, data, tmp_path) -> None:
+    out = tmp_path / "out"
+    models = f"{run / 'model.json'},{run / 'last.pt'}"
+    told = call("evaluate", "--model", models, "--data", data, *FEW, "--curve", "0,0.1", "--out", out)
+    assert told.code == 0 and told.out.count(" on test (test)") == 2
+    assert {path.name for path in out.iterdir()} == {"model", "last", "curve.png"}
+    assert (out / "model" / "report.json").exists() and (out / "last" / "report.json").exists()
+
+
+def test_models_of_the_same_name_do_not_overwrite_each_other(call, run, data, tmp_path) -> None:
+    twin = tmp_path / "twin"
+    twin.mkdir()
+    (twin / "best.pt").write_bytes((run / "last.pt").read_bytes())
+    out = tmp_path / "out"
+    told = call("evaluate", "--model", f"{run / 'best.pt'},{twin / 'best.pt'}", "--data", data, *FEW, "--out", out)
+    assert told.code == 0
+    assert len(list(out.glob("*/report.json"))) == 2
+
+
+def test_other_splits_limits_and_norms(call, run, data) -> None:
+    told = call("evaluate", "--model", run / "model.json", "--data", data, *LIGHT, "--split", "train", "--limit", "9", "--steps", "2")
+    assert told.code == 0
+    assert "(train)" in told.out and "PGD-2 (L2 eps=0.5)" in told.out and told.out.count("(n = 9)") == 2
+
+
+@pytest.mark.parametrize("words", [["--eps", "0"], ["--steps", "0", "--eps", "0.1"]], ids=" ".join)
+def test_an_attack_that_cannot_move_breaks_nothing_or_little(call, run, data, expected, words: list[str]) -> None:
+    told = call("evaluate", "--model", run / "model.json", "--data", data, *LIGHT, "--norm", "l2", *words)
+    assert told.code == 0
+    clean, attacked = (line.split()[-7:] for line in told.out.splitlines()[1:])
+    if words[0] == "--eps":
+        assert clean == attacked
+
+
+def test_no_images_are_no_error(call, run, tmp_path) -> None:
+    names = np.array(["red", "green", "blue"])
+    np.savez(tmp_path / "test.npz", x=np.zeros((0, 3, 8, 8), np.uint8), y=np.zeros(0, np.int64), classes=names)
+    words = ["--dataset", "npz", "--data", tmp_path, *FEW, "--curve", "0,0.1", "--out", tmp_path / "out"]
+    told = call("evaluate", "--model", run / "model.json", *words)
+    assert told.code == 0 and "(n = 0)" in told.out
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        ([], "which model? --model takes a checkpoint's path"),
+        (["--model", "nowhere.pt"], "there is no checkpoint nowhere.pt"),
+        (["--model", "cifar10-robst"], "cifar10-robst"),
+        (["--model", "{run}"], "is a folder; name the checkpoint in it"),
+        (["--model", "{run}/best.pt", "--arch", "small"], "holds a mlp, not the small asked for"),
+        (["--model", "{run}/best.pt", "--dataset", "cifar11"], "unknown dataset 'cifar11'. Did you mean 'cifar10'?"),
+        (["--model", "{run}/best.pt", "--data", "nowhere"], "there is nothing at nowhere"),
+        (["--model", "{run}/best.pt", "--dataset", "shapes", "--limit", "20"], "knows 3 classes, but shapes has 10"),
+        (["--model", "{run}/best.pt", "--device", "cpuu"], "unknown device 'cpuu'"),
+        (["--model", "{run}/best.pt", "--eps=-0.1"], "argument --eps: -0.1 is negative"),
+        (["--model", "{run}/best.pt", "--curve", "0,-1"], "argument --curve: -1 is negative"),
+        (["--model", "{run}/best.pt", "--out", "{run}"], "is not an empty folder: name another one with --out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_told_in_one_sentence(refused, run, data, monkeypatch, tmp_path, words: list[str], sentence: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    default = ["--data", data] if "--dataset" not in words and "--data" not in words else []
+    assert sentence in refused("evaluate", *LIGHT, *default, *(word.format(run=run) for word in words))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage, sentence",
+    [
+        (lambda b: b[: len(b) // 2], "is a damaged or incomplete checkpoint"),
+        (lambda b: b"", "is empty"),
+        (lambda b: b"<html>404</html>", "it looks like a web page"),
+    ],
+    ids=["half", "empty", "web page"],
+)
+def test_a_damaged_checkpoint_is_named(refused, run, data, tmp_path, damage: Callable[[bytes], bytes], sentence: str) -> None:
+    (tmp_path / "model.pt").write_bytes(damage((run / "best.pt").read_bytes()))
+    assert sentence in refused("evaluate", "--model", tmp_path / "model.pt", "--data", data, *FEW)
+
+
+class Boom:
+    """What runs code while it is read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("boom",)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_by_the_name_of_what_it_calls(call, refused, data, tmp_path) -> None:
+    torch.save({"state_dict": Boom()}, tmp_path / "model.pt")
+    said = refused("evaluate", "--model", tmp_path / "model.pt", "--data", data, *FEW)
+    assert "would run code when read" in said and "print" in said and "--trust-checkpoint" in said
+    told = call("evaluate", "--model", tmp_path / "model.pt", "--data", data, *FEW, "--trust-checkpoint")
+    assert told.code == 2 and "boom" in told.out and "holds no weights" in told.err
+
+
+def test_a_model_that_answers_nan_is_refused_and_nothing_is_written(refused, run, data, tmp_path) -> None:
+    checkpoint = torch.load(run / "best.pt", weights_only=True)
+    checkpoint["model"]["head.bias"].fill_(torch.nan)
+    torch.save(checkpoint, tmp_path / "nan.pt")
+    assert "NaN" in refused("evaluate", "--model", tmp_path / "nan.pt", "--data", data, *FEW, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_l2_numbers_are_the_library_s_too(call, run, data) -> None:
+    attack = PGD(ThreatModel(L2(), 1.0), steps=3)
+    report = evaluate(load(run / "model.json"), Batches(open_dataset(None, data, "test"), 250, seed=0).epoch(0), [attack])
+    told = call("evaluate", "--model", run / "model.json", "--data", data, *LIGHT, "--norm", "l2", "--eps", "1", "--steps", "3")
+    assert f"{str(attack):<28} {report.under(str(attack))}" in told.out
