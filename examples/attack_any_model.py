@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from robustlab import PGD, L2, Linf, Targeted, ThreatModel
+from robustlab import L2, PGD, Linf, Targeted, ThreatModel
 
 network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(1024, 10))
 x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))

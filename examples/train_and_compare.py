@@ -1,6 +1,6 @@
 """Train a standard and a robust network on generated images and measure both, in Python rather than by command."""
 
-from robustlab import PGD, L2, ThreatModel, evaluate
+from robustlab import L2, PGD, ThreatModel, evaluate
 from robustlab.attacks import NFGSM
 from robustlab.data.batches import Batches
 from robustlab.data.catalog import open_dataset

@@ -68,6 +68,21 @@ def test_feasibility_is_exact_for_images_of_real_size(norm, eps):
 
 
 @every_norm
+@pytest.mark.parametrize("nearness", [1e-12, 1e-15])
+def test_points_within_a_rounding_error_of_the_boundary(norm, nearness):
+    """Where a sum in another order says that a point is outside, and where projecting again could find something left to do.
+    Around zero in float64 nothing is rounded but the norm itself, so there is no slack to hide in."""
+    eps, ball = 0.3, Ball(torch.zeros(400, 999, dtype=torch.float64), norm, 0.3, Box(-1, 1))
+    direction = drawn(400, 999)
+    share = 1 + torch.linspace(-nearness, nearness, 400, dtype=torch.float64)
+    for wanted in (direction * (eps * share / norm.measure(direction))[:, None], direction):
+        moved = ball.project(wanted)
+        for order in (moved, moved.flip(1), moved[:, drawn(999).argsort()]):
+            assert (norm.measure(order) <= eps).all()
+        assert torch.equal(ball.project(moved), moved)
+
+
+@every_norm
 def test_rounding_inward_costs_next_to_nothing(norm):
     """Exactness is not bought by staying away from the boundary: every value is within a unit in the last place of the best."""
     x = 0.25 + images(8, 3, 32, 32) / 2

@@ -26,13 +26,15 @@ def choose_device(name: str, threads: int | None = None) -> torch.device:
     if threads:
         torch.set_num_threads(threads)
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps") from None
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device.type, False):
+        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from None
+    # Exact projection and the draws need float64, which rules out Apple's mps.
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r} is not available on this machine; try --device auto")
     if device.type == "cuda":
         device = torch.device("cuda", device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0")))

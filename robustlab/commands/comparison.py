@@ -62,10 +62,13 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def measure(model: nn.Module, test: Images, *, bfloat16: bool, on_images: Callable[[int], object], **batches: Any) -> Measured:
+def measure(
+    model: nn.Module, test: Images, *, features_known: bool, bfloat16: bool, on_images: Callable[[int], object], **batches: Any
+) -> Measured:
     """Attack one model.
 
     Args:
+        features_known: the images are *shapes*, so ask also which feature the model follows.
         bfloat16: search in bfloat16; success is judged in float32 all the same.
         on_images: told how many more images are done, of ``len(test) + min(CURVE_IMAGES, len(test))``.
         batches: how to cut the images, see ``Batches``.
@@ -75,7 +78,7 @@ def measure(model: nn.Module, test: Images, *, bfloat16: bool, on_images: Callab
     some = Batches(test.subset(hold_out(test, min(CURVE_IMAGES, len(test)), seed=0)[1]), 200, **batches)
     report = evaluate(model, everything.epoch(0), [ATTACK], search=search, on_batch=lambda found: on_images(len(found)))
     rates = curve(model, lambda: some.epoch(0), ATTACK, RADII, search=search, on_batch=on_images)
-    return Measured(report, rates, _follows(model, len(test), some.device) if test.name == "shapes" else {})
+    return Measured(report, rates, _follows(model, len(test), some.device) if features_known else {})
 
 
 def _follows(model: nn.Module, n: int, device: torch.device | str) -> dict[str, Rate]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,8 @@ def run(wanted: settings.Evaluate) -> None:
         raise UserError(f"which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
     out = _empty_folder(wanted.out) if wanted.out else None
     device = choose_device(wanted.device, wanted.threads)
+    if (wanted.mean is None) != (wanted.std is None):
+        raise UserError("--mean and --std belong together: give both or neither")
     normalization = (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
     models = {
         name: load(name, arch=wanted.arch, normalization=normalization, trust=wanted.trust_checkpoint).to(device)
@@ -97,7 +100,7 @@ class _Job:
         files.write_json(
             out / "report.json",
             {
-                "settings": dataclasses.asdict(self.wanted),
+                "settings": dataclasses.asdict(replace(self.wanted, eps=self.attack.threat.eps)),
                 "environment": environment(),
                 "dataset": self.images.name,
                 "accuracies": {name: rate.to_json() for name, rate in report.rates().items()},

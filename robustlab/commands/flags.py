@@ -103,7 +103,7 @@ FLAGS: dict[str, Flag] = {
     "no_augment": Flag("train without random crops and flips", None),
     "no_test": Flag("do not read the test set at the end", None),
     "seed": Flag("seed of every random draw", count),
-    "device": Flag("auto, cpu, cuda, cuda:1, mps", metavar="NAME"),
+    "device": Flag("auto, cpu, cuda or cuda:N", metavar="NAME"),
     "threads": Flag("CPU threads; torch's own choice where left out", positive),
     "amp": Flag("compute in bfloat16; success is still judged in float32", None),
     "compile": Flag("use torch.compile: slow to start, faster afterwards", None),

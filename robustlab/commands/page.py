@@ -18,6 +18,7 @@ from robustlab.data.shapes import DEFAULT
 
 WIDEST = 128  # pixels: larger pictures are shrunk for the page
 MARKS = {"right": "\N{CHECK MARK} ", "wrong": "\N{BALLOT X} "}  # so that nothing is told by colour alone
+UNCLEAR = "too little training, too few test images, or changes too small to matter on these data"
 
 # The plot's own units; it grows and shrinks with the page.
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 270, 46, 12, 12, 40
@@ -84,10 +85,7 @@ def _template(name: str) -> Template:
 def _verdict(models: Mapping[str, Any], attack: str) -> str:
     if clear(models, attack):
         return "The pictures and the networks are the same; what differs is how they were trained."
-    return (
-        "After so little training the two do not differ beyond doubt under attack: their 95 % intervals overlap. "
-        "More images or more epochs will tell them apart."
-    )
+    return f"Under attack the two do not differ beyond doubt: {UNCLEAR}."
 
 
 def _meters(name: str, model: Mapping[str, Any], attack: str) -> str:

@@ -30,7 +30,7 @@ from robustlab.commands.comparison import (
     measure,
     sheet,
 )
-from robustlab.commands.page import clear, render
+from robustlab.commands.page import UNCLEAR, clear, render
 from robustlab.commands.train import train
 from robustlab.data.imageset import Images, to_float
 from robustlab.errors import UserError
@@ -54,10 +54,10 @@ def run(wanted: settings.Quickstart) -> None:
     _claim(out, wanted)
     try:
         trained = {name: _trained(name, wanted, out / name, device) for name in RECIPES}
+        _compare(wanted, out, trained, device, began)
     except KeyboardInterrupt:
         print("the same quickstart command goes on from here", file=sys.stderr)
         raise
-    _compare(wanted, out, trained, device, began)
 
 
 def completed(wanted: settings.Quickstart) -> settings.Quickstart:
@@ -100,7 +100,7 @@ def _trained(name: str, wanted: settings.Quickstart, out: Path, device: torch.de
     if result.exists():
         print(f"the {name} model is there already: {result}")
         return result
-    print(f"training the {name} model: recipe {RECIPES[name]}, {wanted.epochs} epochs")
+    print(f"training the {name} model (recipe {RECIPES[name]})")
     shared = {field.name for field in dataclasses.fields(settings.Train)} & {field.name for field in dataclasses.fields(wanted)}
     train(
         settings.Train(
@@ -123,22 +123,10 @@ def _compare(wanted: settings.Quickstart, out: Path, trained: dict[str, Path], d
     models = {name: load(path).to(device) for name, path in trained.items()}
     limit = min(TEST_IMAGES, wanted.limit or TEST_IMAGES)
     test = open_data(wanted.dataset, wanted.data, "test", image_size=wanted.image_size, limit=limit)
-    print(f"attacking both: {ATTACK} on {len(test)} test images")
-    measured = {}
-    for name, model in models.items():
-        with bar(len(test) + min(CURVE_IMAGES, len(test)), f"attacking the {name} model", "img") as shown:
-            measured[name] = measure(
-                model,
-                test,
-                bfloat16=computes_bfloat16(device),
-                on_images=shown.update,
-                seed=wanted.seed,
-                device=device,
-                workers=wanted.workers,
-            )
-    rows = _rows(models, measured, test, wanted.seed, device)
-    for section, shown_rows in rows.items():
-        pictures.save(out / f"{section}.png", sheet(shown_rows))
+    measured = _measured(models, test, wanted, device)
+    rows = _rows(models, measured, test, wanted, device)
+    for section, shown in rows.items():
+        pictures.save(out / f"{section}.png", sheet(shown))
     numbers = {name: _numbers(measured[name], read_record(path)) for name, path in trained.items()}
     results = {
         "dataset": test.name,
@@ -146,7 +134,7 @@ def _compare(wanted: settings.Quickstart, out: Path, trained: dict[str, Path], d
         "eps": ATTACK.threat.eps,
         "attack": str(ATTACK),
         "models": numbers,
-        **({"exchange_lengths": exchange_lengths()} if test.name == "shapes" else {}),
+        **({"exchange_lengths": exchange_lengths()} if _generated(wanted) else {}),
         "made": _made(wanted, numbers, time.monotonic() - began, device),
     }
     files.write_json(out / "results.json", results)
@@ -158,8 +146,19 @@ def _compare(wanted: settings.Quickstart, out: Path, trained: dict[str, Path], d
         print(f"  {command}\n      {what}")
 
 
+def _measured(models: dict[str, Classifier], test: Images, wanted: settings.Quickstart, device: torch.device) -> dict[str, Measured]:
+    print(f"attacking both: {ATTACK} on {len(test)} test images")
+    options: dict[str, Any] = {"features_known": _generated(wanted), "bfloat16": computes_bfloat16(device)}
+    options |= {"seed": wanted.seed, "device": device, "workers": wanted.workers}
+    measured = {}
+    for name, model in models.items():
+        with bar(len(test) + min(CURVE_IMAGES, len(test)), f"attacking the {name} model", "img") as shown:
+            measured[name] = measure(model, test, on_images=shown.update, **options)
+    return measured
+
+
 def _rows(
-    models: dict[str, Classifier], measured: dict[str, Measured], test: Images, seed: int, device: torch.device
+    models: dict[str, Classifier], measured: dict[str, Measured], test: Images, wanted: settings.Quickstart, device: torch.device
 ) -> dict[str, list[Row]]:
     """The pictures of the page, by section."""
     records = zip(*(found.report.records for found in measured.values()), strict=True)
@@ -167,10 +166,10 @@ def _rows(
     index = columns(test.labels.cpu(), recognized, len(test.classes))
     x, y = to_float(test.fetch(index)).to(device), test.labels.cpu()[index].to(device)
     rows = {
-        "attacks": attack_rows(models, x, y, example_keys(seed, index).to(device), test.classes),
+        "attacks": attack_rows(models, x, y, example_keys(wanted.seed, index).to(device), test.classes),
         "gradients": gradient_rows(models, x, y, test.classes),
     }
-    return {**rows, "contradictions": contradiction_rows(models, device)} if test.name == "shapes" else rows
+    return {**rows, "contradictions": contradiction_rows(models, device)} if _generated(wanted) else rows
 
 
 def _numbers(found: Measured, record: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +191,8 @@ def _made(wanted: settings.Quickstart, models: dict[str, Any], seconds: float, d
     hardware = ", ".join(here["gpus"]) if device.type == "cuda" else f"{here['processor']}, {here['threads']} threads"
     return {
         "Network": f"{wanted.arch}, both times",
-        "Training images": f"up to {wanted.limit:,}, for {wanted.epochs} epochs in batches of {wanted.batch_size}; the best epoch was kept",
+        "Training images": f"up to {wanted.limit:,}, in batches of {wanted.batch_size}",
+        "Epochs": f"{wanted.epochs}; the one with the best validation accuracy was kept",
         "Standard training": f"recipe {models['standard']['recipe']}, {models['standard']['seconds']} s",
         "Robust training": f"recipe {models['robust']['recipe']} ({models['robust']['trained_against']}), {models['robust']['seconds']} s",
         "Seed": str(wanted.seed),
@@ -234,23 +234,26 @@ def program() -> str:
 
 
 def _generated(wanted: settings.Quickstart) -> bool:
-    """Whether the data are the embedded *shapes*."""
-    return wanted.data is None and wanted.dataset in (None, "shapes")
+    """Whether the data are the embedded *shapes*, about which everything is known; a folder of that name is not."""
+    return (wanted.dataset or ("shapes" if wanted.data is None else "")) == "shapes"
 
 
 def _print(results: dict[str, Any]) -> None:
     """The comparison as a table on the terminal."""
     models = results["models"]
-    print(f"\n{'accuracy [95 % interval]':<28}" + "".join(f"{name:<26}" for name in models))
-    for title, key in (("untouched", "clean"), (results["attack"], results["attack"])):
-        print(f"{title:<28}" + "".join(f"{_short(model['accuracies'][key]):<26}" for model in models.values()))
-    for feature in models["standard"]["follows"]:
-        print(f"{'goes by the ' + feature:<28}" + "".join(f"{_short(model['follows'][feature]):<26}" for model in models.values()))
-    print(f"n = {models['standard']['accuracies']['clean']['n']} test images of {results['dataset']}")
+    lines = [("untouched", [model["accuracies"]["clean"] for model in models.values()])]
+    lines += [(f"attacked: {results['attack']}", [model["accuracies"][results["attack"]] for model in models.values()])]
+    lines += [(f"goes by the {name}", [model["follows"][name] for model in models.values()]) for name in models["standard"]["follows"]]
+    print(f"\n{'':<32}" + "".join(f"{name:<26}" for name in models))
+    for title, rates in lines:
+        print(f"{title:<32}" + "".join(f"{_short(rate):<26}" for rate in rates).rstrip())
+    print(f"accuracy on {lines[0][1][0]['n']} test images of {results['dataset']}, with 95 % intervals")
+    if models["standard"]["follows"]:
+        print("goes by: of as many pictures that show the shape of one class and carry the faint pattern of another")
     if not clear(models, results["attack"]):
-        print("after so little training the two do not differ beyond doubt; try more --epochs or a larger --limit")
+        print(f"under attack the two do not differ beyond doubt: {UNCLEAR}")
 
 
 def _short(rate: dict[str, Any]) -> str:
     low, high = rate["interval95"]
-    return f"{100 * rate['accuracy']:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * rate['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

@@ -26,7 +26,7 @@ from robustlab.evaluation import Rate, evaluate
 from robustlab.models.checkpoints import LARGEST, Provenance, save_released
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import TRAINING_FORMAT, build, describe, load
-from robustlab.records import Run, commit, environment, read_json
+from robustlab.records import Run, read_json
 from robustlab.training.distributed import ALONE, World, join, leave, synchronize_batch_norm
 from robustlab.training.fit import Optimization, TrainingState, fit
 from robustlab.training.losses import TrainingLoss
@@ -280,6 +280,7 @@ class _Job:
             for name, rate in report.rates().items():
                 print(f"test {name}: {rate}")
             accuracies, n = {name: round(100 * rate.value, 2) for name, rate in report.rates().items()}, report.clean.n
+        begun_with = read_json(self.out / "environment.json", "a run's environment")
         provenance = Provenance(
             dataset=dataset,
             recipe=wanted.recipe,
@@ -287,13 +288,13 @@ class _Job:
             accuracies=accuracies,
             n=n,
             seed=wanted.seed,
-            commit=commit() or "unknown",
+            commit=begun_with["commit"] or "unknown",
             details={
                 "best_epoch": best,
                 "epochs": self.planned.optimization.epochs,
                 "seconds": round(self.seconds + time.monotonic() - self.clock),
                 "settings": {name: value for name, value in dataclasses.asdict(wanted).items() if name not in ("data", "out", "resume")},
-                "environment": {name: value for name, value in environment().items() if name != "command"},
+                "environment": {name: value for name, value in begun_with.items() if name != "command"},
             },
         )
         written = save_released(self.out / "model", model, provenance, half=_too_large(model))

@@ -30,11 +30,11 @@ def accelerate(
     for parameter in fast.parameters():
         parameter.requires_grad_(False)
     if channels_last:
-        fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fast = fast.to(memory_format=torch.channels_last)
     if dtype is not None:
         fast = fast.to(dtype)
     if compile:
-        fast = torch.compile(fast)
+        fast = torch.compile(fast)  # type: ignore[assignment]
     return _Adapted(fast, dtype, channels_last)
 
 

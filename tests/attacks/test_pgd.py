@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -317,6 +318,12 @@ def test_a_model_left_in_training_mode_is_attacked_in_evaluation_mode(tiny_model
     expected = attack(tiny_model.eval(), x, LABELS[:4])
     assert torch.equal(attack(tiny_model.train(), x, LABELS[:4]), expected)
     assert not torch.equal(replace(attack, training_mode=True)(tiny_model, x, LABELS[:4]), expected)
+
+
+def test_a_stand_in_left_in_training_mode_searches_in_evaluation_mode_too(tiny_model):
+    x, attack = images(4, 3, 8, 8), PGD(THREATS[0], steps=3, restarts=2)
+    expected = attack(tiny_model, x, LABELS[:4])
+    assert torch.equal(attack(tiny_model, x, LABELS[:4], search=copy.deepcopy(tiny_model).train()), expected)
 
 
 def test_gradients_that_the_caller_tracks_are_not_touched(tiny_model):
