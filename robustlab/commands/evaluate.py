@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from robustlab.commands import settings
 from robustlab.commands.common import bar, choose_device, open_data, threat_of
 from robustlab.commands.plots import save_curve
 from robustlab.data.batches import Batches
-from robustlab.data.imageset import Images
+from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
 from robustlab.models.accelerate import accelerate
@@ -83,6 +83,7 @@ class _Job:
                 rates = curve(model, again, self.attack, self.wanted.curve, search=search, on_batch=shown.update)
         for eps, rate in rates.items():
             print(f"  at eps = {eps:<19.4g} {rate}")
+        sys.stdout.flush()
         return report, rates
 
     def write(self, out: Path, model: Classifier, report: Report, rates: dict[float, Rate]) -> None:
@@ -92,11 +93,11 @@ class _Job:
             points = [{"eps": eps, **rate.to_json()} for eps, rate in rates.items()]
             norm = type(self.attack.threat.norm).__name__
             files.write_json(out / "curve.json", {"attack": f"PGD-{self.attack.steps}", "norm": norm, "points": points})
-        for batch in islice(self.batches.epoch(0), 1):  # of no images there is no batch
-            x, keys = batch.x[:10], batch.keys[:10]
-            x_adv = self.attack(model, x, batch.y[:10], keys=keys)
-            scale = max(1, 96 // x.shape[-1])
-            pictures.save(out / "examples.png", pictures.sheet([x, x_adv, pictures.amplified(x_adv - x)], scale))
+        shown = hold_out(self.images, min(10, len(self.images)), seed=0)[1]  # one of each class, where there are ten
+        for batch in replace(self.batches, images=self.images.subset(shown)).epoch(0):
+            x_adv = self.attack(model, batch.x, batch.y)
+            scale = max(1, 96 // batch.x.shape[-1])
+            pictures.save(out / "examples.png", pictures.sheet([batch.x, x_adv, pictures.amplified(x_adv - batch.x)], scale))
         files.write_json(
             out / "report.json",
             {

@@ -246,7 +246,7 @@ def test_the_best_restart_is_kept_not_the_last(threat, tiny_model):
         ({"steps": 5, "momentum": 1.0, "keep_best": False}, 5, 5),
         ({"steps": 0}, 1, 0),
     ],
-    ids=repr,
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
 )
 def test_k_steps_cost_k_passes_forward_and_backward_and_no_gradient_of_a_weight(setting, forward, backward):
     model = Counting(27)
