@@ -71,6 +71,8 @@ class Run:
         if different:
             raise UserError(f"{path} belongs to a run with other settings ({'; '.join(different)})")
         _sweep(path)
+        if not (path / "environment.json").exists():  # killed between the first two files
+            files.write_json(path / "environment.json", environment())
         return cls(path, _read_lines(path / "metrics.jsonl"))
 
     def keep_epochs_before(self, epoch: int) -> None:
