@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_the_wheel_holds_every_file_of_the_package(tmp_path):
     """Built with the setuptools at hand (torch depends on it), from a copy, offline."""
+    if int(version("setuptools").partition(".")[0]) < 77:
+        pytest.skip("pyproject.toml asks for setuptools >= 77.0.3 to build, and pip fetches it; the one at hand is older")
     source = tmp_path / "source"
     shutil.copytree(ROOT / "robustlab", source / "robustlab", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):

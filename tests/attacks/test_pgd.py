@@ -205,16 +205,16 @@ def reaching_some(model: nn.Module, x: Tensor, y: Tensor) -> PGD:
     """An attack with an eps at which a single start fools some examples and not all."""
     for eps in torch.linspace(0.002, 0.06, 30).tolist():
         attack = PGD(ThreatModel(Linf(), eps), steps=1, step_size=eps / 4)
-        if 0 < int(fooled(model, attack(model, x, y, keys=KEYS), y).sum()) < len(x):
+        if len(x) // 6 < int(fooled(model, attack(model, x, y, keys=example_keys(0, torch.arange(len(x)))), y).sum()) < len(x):
             return attack
     raise AssertionError("no such eps")
 
 
 def test_more_restarts_fool_no_fewer_examples_and_never_lose_one(tiny_model):
-    x = images(12, 3, 8, 8)
+    x = images(96, 3, 8, 8)  # many, so that restarts find something whatever weights this torch has drawn
     y = tiny_model(x).argmax(1)
-    attack = reaching_some(tiny_model, x, y)
-    found = [fooled(tiny_model, replace(attack, restarts=r)(tiny_model, x, y, keys=KEYS), y) for r in (1, 2, 4, 8, 16)]
+    attack, keys = reaching_some(tiny_model, x, y), example_keys(0, torch.arange(len(x)))
+    found = [fooled(tiny_model, replace(attack, restarts=r)(tiny_model, x, y, keys=keys), y) for r in (1, 2, 4, 8, 16)]
     for fewer, more in zip(found, found[1:], strict=False):
         assert (more | ~fewer).all(), "an example that was fooled is lost with more restarts"
     assert found[-1].sum() > found[0].sum()
