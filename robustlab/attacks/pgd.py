@@ -22,6 +22,9 @@ from robustlab.steps import Momentum, Steepest, attacking
 class PGD:
     """Steepest descent in the threat's norm, projected, from one or more random starts.
 
+    Values that already lie at a side of the pixel box and would leave it have no part in a step's direction, and in L1 a
+    step goes along the 1 % of values with the largest gradients (see ``robustlab.steps.Sparse``).
+
     A call costs, per restart, ``steps`` forward and backward passes with respect to the input, and one forward pass
     more with ``keep_best``; a separate ``search`` model with more than one restart adds a forward pass of the model.
 
