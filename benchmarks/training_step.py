@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import torch
@@ -41,16 +41,22 @@ from robustlab.training.losses import Adversarial, Standard, TrainingLoss  # noq
 
 @dataclass
 class Watched:
-    """The first ``updates`` batches of each epoch, noting how long the loop waits for them and how long it takes in all.
+    """Batches, served ``updates`` at a time, noting how long the loop waits for them and how long its steps take in all.
 
-    Drawing the order of the whole epoch falls on the first of them, so the data's share is a little overstated.
+    One real epoch goes on over many of these short ones. What beginning it costs, drawing its order above all, is measured
+    once and added to each wait in equal parts.
     """
 
     batches: Batches
     updates: int
     now: Clock
-    waited: float = 0.0  # seconds, in the latest epoch
+    waited: float = 0.0  # seconds, in the latest short epoch
     whole: float = 0.0
+
+    def __post_init__(self) -> None:
+        _, seconds = timed(lambda: next(self.batches.epoch(0)), self.now)
+        self.opening = seconds / len(self.batches)
+        self.source = chain.from_iterable(map(self.batches.epoch, count()))
 
     def __len__(self) -> int:
         return self.updates
@@ -58,11 +64,12 @@ class Watched:
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         self.waited = self.whole = 0.0
         begin = self.now()
-        for batch in islice(self.batches.epoch(n, start), self.updates - start):
+        for batch in islice(self.source, self.updates):
             fetched = self.now()
             yield batch  # here the loop takes its step
             end = self.now()
-            self.waited, self.whole = self.waited + fetched - begin, self.whole + end - begin
+            self.waited += fetched - begin + self.opening
+            self.whole += end - begin + self.opening
             begin = end
 
 

@@ -114,6 +114,19 @@ class ReadsWeights(nn.Module):
         return (self.norm(self.conv(x)) * self.norm.weight.view(-1, 1, 1) + self.conv.weight.sum()).flatten(1)
 
 
+class ReadAgain(nn.Module):
+    """ReLUs that must not write over their inputs, which are read again: by another layer, by a gradient, by another use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.two, self.three = nn.Conv2d(3, 3, 1), nn.ReLU(), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        seen = self.conv(x) - 0.5
+        total = seen + x
+        return (self.one(total) + total + self.two(seen.tanh()) + self.three(x.tanh()) + self.three(self.conv(x))).flatten(1)
+
+
 class ByKeyword(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -147,6 +160,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # with the number 
     "convolution with two readers": (TwoReaders, 1),
     "norm with two readers": (NormOfTwoReaders, 0),
     "reads its weights": (ReadsWeights, 1),
+    "reads again what a ReLU reads": (ReadAgain, 0),
     "called by keyword": (ByKeyword, 1),
     "path depends on values": (Undecided, 1),
     "hooked": (hooked, 1),
@@ -192,6 +206,12 @@ def test_our_own_networks(arch, left):
     fast = accelerate(model.eval())
     assert_same(fast, model, x)
     assert norms_in(fast) == left
+
+
+@pytest.mark.parametrize("arch", ["small", "preact_resnet18"])
+def test_every_relu_of_our_networks_works_in_place(arch):
+    relus = [module for module in fold_batch_norm(build(arch, num_classes=2)).modules() if isinstance(module, nn.ReLU)]
+    assert relus and all(relu.inplace for relu in relus)
 
 
 def test_a_stand_in_wants_no_gradient_of_its_weights_and_shares_none(tiny_model):
