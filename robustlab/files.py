@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from robustlab.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -58,6 +64,73 @@ def write_with(path: str | os.PathLike[str], save: Callable[[Path], object]) -> 
     """Write ``path`` atomically by a function that saves to a path, such as ``image.save``."""
     with replacing(path) as temporary:
         save(temporary)
+
+
+@contextmanager
+def claimed(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[bool]:
+    """Yield whether this process alone holds the name ``path``; the system frees it when the process ends, however it ends.
+
+    For sharing work between processes on one file system. Where the system has no such locks, everybody holds everything:
+    so only for work that may be done twice.
+
+    Args:
+        wait: until it is free, instead of yielding False.
+    """
+    if fcntl is None:
+        yield True
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # this file system has no locks
+            pass
+        yield True
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: no such file, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {what} should be there") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as {what}: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} should hold a JSON object with {what}, not a {type(value).__name__}")
+    return value
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote; not while others write there."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def check_space(folder: str | os.PathLike[str], size: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        folder: where it is to be written; it need not exist yet.
+        size: bytes.
+
+    Raises:
+        UserError: with what is needed and what is free.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise UserError(f"{folder} needs {size / 1e9:.2f} GB more, but its disk has only {free / 1e9:.2f} GB left")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

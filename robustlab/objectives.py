@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustlab.errors import UserError
-from robustlab.goals import Goal
+from robustlab.goals import Goal, recordable
 
 # (B, ...) -> (B,), lower is better; or a pair of that and a bool (B,): whether the example is where it should be.
 Objective = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
@@ -21,6 +21,23 @@ def reaching(model: Callable[[Tensor], Tensor], goal: Goal) -> Objective:
         logits = model(x)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return goal.loss(logits), goal.achieved(logits.detach())
+
+    return objective
+
+
+def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Objective:
+    """``‖g(x) - target‖ / ‖target‖`` in L2, each example against its own row (the inversion loss of Engstrom et al. 2019).
+
+    Args:
+        features: ``g``, from images to ``(B, D)``.
+        target: shape ``(B, D)``; taken as constant. Where it is zero, the distance is not divided.
+    """
+    target = recordable(target.detach())
+    size = torch.linalg.vector_norm(target, dim=1)
+    size = torch.where(size > 0, size, 1)
+
+    def objective(x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(features(x).to(target.dtype) - target, dim=1) / size
 
     return objective
 

@@ -16,7 +16,7 @@ import pickle
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Run:
             raise UserError(f"{path} holds a run already: go on with it by --resume, or name another folder with --out")
         if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
             raise UserError(f"{path} is not an empty folder: name another one with --out")
-        _sweep(path)
+        files.sweep(path)
         # First the file that makes the folder a run's: killed in between, it can be resumed.
         files.write_json(path / "settings.json", settings)
         files.write_json(path / "environment.json", environment())
@@ -64,13 +64,11 @@ class Run:
             UserError: there is no run in the folder, or its settings differ; the sentence names the differences.
         """
         path = Path(folder)
-        before = read_json(path / "settings.json", "a run's settings")
-        now = json.loads(json.dumps(settings))
-        bound = sorted({*before, *now} - {*free})
-        different = [f"{k}: {before.get(k)!r} there, {now.get(k)!r} here" for k in bound if before.get(k) != now.get(k)]
+        before = files.read_json(path / "settings.json", "a run's settings")
+        different = differences({k: v for k, v in before.items() if k not in free}, {k: v for k, v in settings.items() if k not in free})
         if different:
-            raise UserError(f"{path} belongs to a run with other settings ({'; '.join(different)})")
-        _sweep(path)
+            raise UserError(f"{path} belongs to a run with other settings ({different})")
+        files.sweep(path)
         if not (path / "environment.json").exists():  # killed between the first two files
             files.write_json(path / "environment.json", environment())
         return cls(path, _read_lines(path / "metrics.jsonl"))
@@ -136,12 +134,6 @@ class Run:
             raise UserError(f"cannot write {self.folder / 'tensorboard'}: {error.strerror or error}") from error
 
 
-def _sweep(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote."""
-    for left in folder.glob(".*.tmp"):
-        left.unlink()
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """One epoch's numbers per line; none where there is no file."""
     try:
@@ -155,21 +147,18 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from a file.
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How settings differ from those in a file, in words; empty where they agree. Inner settings are named ``outer.inner``."""
+    there, here = _flat(before), _flat(json.loads(json.dumps(now)))
+    names = sorted({*there, *here})
+    return "; ".join(f"{k}: {there.get(k)!r} there, {here.get(k)!r} here" for k in names if there.get(k) != here.get(k))
 
-    Raises:
-        UserError: no such file, or not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {what} should be there") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as {what}: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} should hold a JSON object with {what}, not a {type(value).__name__}")
-    return value
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def environment() -> dict[str, Any]:

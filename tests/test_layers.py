@@ -23,7 +23,9 @@ FLOORS = (
     {"steps", "models", "data", "records", "pictures"},
     {"attacks"},
     {"training", "evaluation"},
-    {"commands", "experiments"},
+    {"construction"},
+    {"experiments"},
+    {"commands"},
     {"__init__", "__main__"},
 )
 TOP = FLOORS[-2] | FLOORS[-1]  # these alone talk to a person

@@ -16,6 +16,8 @@ COMMANDS = {
     "quickstart": settings.Quickstart,
     "train": settings.Train,
     "evaluate": settings.Evaluate,
+    "construct": settings.Construct,
+    "reproduce": settings.Reproduce,
     "models": settings.Models,
 }
 

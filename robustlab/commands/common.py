@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -65,11 +66,19 @@ def norm_name(threat: ThreatModel) -> str:
 
 
 def open_data(
-    dataset: str | None, data: str | None, split: str, *, image_size: int | None, download: bool = False, limit: int | None = None
+    dataset: str | None,
+    data: str | None,
+    split: str,
+    *,
+    image_size: int | None,
+    download: bool = False,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
 ) -> Images:
     """The images, with a progress bar while they are read."""
+    options: dict[str, Any] = {"image_size": image_size, "download": download, "classes": classes, "limit": limit}
     with bar(None, f"reading {split}", "img") as shown:
-        return open_dataset(dataset, data, split, image_size=image_size, download=download, limit=limit, progress=_to(shown))
+        return open_dataset(dataset, data, split, progress=_to(shown), **options)
 
 
 def _to(shown: tqdm) -> Callable[[int, int], None]:

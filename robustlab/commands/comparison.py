@@ -16,12 +16,12 @@ from robustlab.data.batches import Batches
 from robustlab.data.imageset import Images, hold_out, to_float
 from robustlab.data.shapes import CLASSES, render, templates
 from robustlab.evaluation import Rate, Report, curve, evaluate, predictions
+from robustlab.experiments.known_features import contradictions, follows
 from robustlab.goals import Targeted
 from robustlab.models.accelerate import accelerate
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2, Linf
 from robustlab.objectives import reaching, value_and_gradient
-from robustlab.seeding import example_keys, fold, integers
 
 ATTACK = PGD(ThreatModel(L2(), 0.5), steps=20)
 RADII = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
@@ -78,26 +78,7 @@ def measure(
     some = Batches(test.subset(hold_out(test, min(CURVE_IMAGES, len(test)), seed=0)[1]), 200, **batches)
     report = evaluate(model, everything.epoch(0), [ATTACK], search=search, on_batch=lambda found: on_images(len(found)))
     rates = curve(model, lambda: some.epoch(0), ATTACK, RADII, search=search, on_batch=on_images)
-    return Measured(report, rates, _follows(model, len(test), some.device) if features_known else {})
-
-
-def _follows(model: nn.Module, n: int, device: torch.device | str) -> dict[str, Rate]:
-    pixels, shape, pattern = contradictions(n)
-    with frozen(model):
-        found = torch.cat([predictions(model, to_float(part.to(device))).cpu() for part in pixels.split(250)])
-    return {"shape": Rate(int((found == shape).sum()), n), "pattern": Rate(int((found == pattern).sum()), n)}
-
-
-def contradictions(n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first ``n`` test pictures of *shapes*, drawn with the shape of one class and the faint pattern of another.
-
-    Returns:
-        Pixels, uint8 ``(N, 3, 32, 32)``; the class of the shape and that of the pattern, int64 ``(N,)`` each.
-    """
-    index = torch.arange(n)
-    shape = index % len(CLASSES)
-    pattern = (shape + 1 + integers(fold(example_keys(0, index), "contradiction"), len(CLASSES) - 1)) % len(CLASSES)
-    return render(shape, pattern, index, "test"), shape, pattern
+    return Measured(report, rates, follows(model, len(test), some.device) if features_known else {})
 
 
 def columns(labels: Tensor, recognized: Tensor, num_classes: int) -> Tensor:

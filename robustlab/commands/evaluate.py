@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from robustlab.attacks import PGD
 from robustlab.commands import settings
 from robustlab.commands.common import bar, choose_device, open_data, threat_of
 from robustlab.commands.plots import save_curve
-from robustlab.data.batches import Batches
+from robustlab.data.batches import Batch, Batches
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
@@ -41,7 +41,13 @@ def run(wanted: settings.Evaluate) -> None:
         for name in wanted.model.split(",")
     }
     images = open_data(
-        wanted.dataset, wanted.data, wanted.split, image_size=wanted.image_size, download=wanted.download, limit=wanted.limit
+        wanted.dataset,
+        wanted.data,
+        wanted.split,
+        image_size=wanted.image_size,
+        download=wanted.download,
+        classes=wanted.classes,
+        limit=wanted.limit,
     )
     for name, model in models.items():
         _fits(model, images, name)
@@ -71,7 +77,7 @@ class _Job:
         search = accelerate(model, dtype=torch.bfloat16 if self.wanted.amp else None, compile=self.wanted.compile)
         with bar(len(self.images), str(self.attack), "img") as shown:
             report = evaluate(
-                model, self.batches.epoch(0), [self.attack], search=search, on_batch=lambda found: shown.update(len(found))
+                model, self._batches(model), [self.attack], search=search, on_batch=lambda found: shown.update(len(found))
             )
         print(f"{name} on {self.images.name} ({self.wanted.split})")
         for attack, rate in report.rates().items():
@@ -79,12 +85,17 @@ class _Job:
         rates: dict[float, Rate] = {}
         if self.wanted.curve:
             with bar(len(self.images), "curve", "img") as shown:
-                again = partial(self.batches.epoch, 0)
+                again = partial(self._batches, model)
                 rates = curve(model, again, self.attack, self.wanted.curve, search=search, on_batch=shown.update)
         for eps, rate in rates.items():
             print(f"  at eps = {eps:<19.4g} {rate}")
         sys.stdout.flush()
         return report, rates
+
+    def _batches(self, model: Classifier) -> Iterator[Batch]:
+        """The images, with labels as the model numbers its classes."""
+        outputs = model.outputs_for(self.images.classes, self.images.name).to(self.batches.device)
+        return (replace(batch, y=outputs[batch.y]) for batch in self.batches.epoch(0))
 
     def write(self, out: Path, model: Classifier, report: Report, rates: dict[float, Rate]) -> None:
         """Records first, the report last: a folder with a report is complete."""
@@ -94,8 +105,9 @@ class _Job:
             norm = type(self.attack.threat.norm).__name__
             files.write_json(out / "curve.json", {"attack": f"PGD-{self.attack.steps}", "norm": norm, "points": points})
         shown = hold_out(self.images, min(10, len(self.images)), seed=0)[1]  # one of each class, where there are ten
+        outputs = model.outputs_for(self.images.classes, self.images.name).to(self.batches.device)
         for batch in replace(self.batches, images=self.images.subset(shown)).epoch(0):
-            x_adv = self.attack(model, batch.x, batch.y)
+            x_adv = self.attack(model, batch.x, outputs[batch.y])
             scale = max(1, 96 // batch.x.shape[-1])
             pictures.save(out / "examples.png", pictures.sheet([batch.x, x_adv, pictures.amplified(x_adv - batch.x)], scale))
         files.write_json(
@@ -124,12 +136,7 @@ def _empty_folder(name: str) -> Path:
 
 
 def _fits(model: Classifier, images: Images, name: str) -> None:
-    if len(images.classes) > model.num_classes:
-        raise UserError(f"{name} knows {model.num_classes} classes, but {images.name} has {len(images.classes)}")
-    unnamed = model.classes == tuple(str(k) for k in range(model.num_classes))
-    if not unnamed and model.classes != images.classes:
-        k = next(k for k, theirs in enumerate((*images.classes, None)) if theirs != model.classes[k])
-        here = repr(images.classes[k]) if k < len(images.classes) else "missing"
-        raise UserError(f"{name} knows other classes than {images.name} has: class {k} is {model.classes[k]!r} there and {here} here")
+    """Refuse images of classes or channels that a model does not know."""
     if images.shape[0] != model.channels:
         raise UserError(f"{name} wants {model.channels} channels, but the images of {images.name} have {images.shape[0]}")
+    model.outputs_for(images.classes, images.name)

@@ -29,6 +29,11 @@ def number(text: str) -> float:
     return value
 
 
+def names(text: str) -> list[str]:
+    """Words separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def radius(text: str) -> float:
     """A number that is not negative."""
     value = number(text)
@@ -73,12 +78,14 @@ class Flag:
 
 FLAGS: dict[str, Flag] = {
     "model": Flag("a released model's name, or the path of a checkpoint; several with commas", metavar="NAME|PATH"),
-    "data": Flag("folder or .npz file of the data; not needed for shapes", metavar="PATH"),
-    "dataset": Flag("shapes, cifar10, cifar100, folder or npz; told from --data where left out", metavar="NAME"),
+    "data": Flag("folder or .npz file of the data, or a constructed set; not needed for shapes", metavar="PATH"),
+    "dataset": Flag("shapes, cifar10, cifar100, folder, npz or constructed; told from --data where left out", metavar="NAME"),
     "split": Flag("which part of the data", choices=("train", "test", "val")),
     "image_size": Flag("resize and crop images to this many pixels", positive),
     "download": Flag("download the dataset if it is missing", None),
+    "classes": Flag("only the images of these classes, in this order: dog,cat", names, metavar="NAME,NAME,..."),
     "limit": Flag("use this many images only, spread over the whole set", positive),
+    "test_data": Flag("where the test images lie, if not beside the training images: for a constructed set, the original data", metavar="PATH"),
     "val_size": Flag("images cut from the training set to choose the best epoch by", positive),
     "mean": Flag("channel means of another project's model that does not carry them: 0.49,0.48,0.45", radii, metavar="M,M,M"),
     "std": Flag("channel deviations of such a model", radii, metavar="S,S,S"),
@@ -109,6 +116,12 @@ FLAGS: dict[str, Flag] = {
     "compile": Flag("use torch.compile: slow to start, faster afterwards", None),
     "workers": Flag("processes that read images which do not fit into memory", count),
     "resume": Flag("go on with the run in --out, or in the folder given", str, metavar="FOLDER", optional_value="auto"),
+    "kind": Flag("D_rand, D_det (relabelled), D_R (inverted through a robust model) or D_NR (through a standard one)", metavar="NAME"),
+    "store": Flag("how pixels are stored; what rounding does is reported", choices=("float32", "float16", "uint8")),
+    "shard_size": Flag("images in a shard: what an interruption can cost", positive),
+    "experiment": Flag("which experiment; it may stand alone, without the flag", metavar="NAME"),
+    "scale": Flag("small: for two CPU cores; full: for a GPU", choices=("small", "full")),
+    "seeds": Flag("repetitions with different seeds", positive),
     "trust_checkpoint": Flag("also load a checkpoint that runs code while loading", None),
     "out": Flag("folder for the results", metavar="FOLDER"),
 }
@@ -129,6 +142,9 @@ def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
     Raises:
         UserError: an unknown flag or key, with the nearest one.
     """
+    first = getattr(settings, "alone", None)  # the one flag whose value may stand alone, as the first word
+    if first and argv and not argv[0].startswith("-"):
+        argv = [f"--{first}", *argv]
     parser = build(settings, prog)
     given, rest = parser.parse_known_args(argv)
     if rest:

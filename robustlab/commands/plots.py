@@ -1,4 +1,4 @@
-"""Curves as PNG files, drawn without a display and without matplotlib: a few lines, two axes, a legend."""
+"""Curves and grids of shares as PNG files, drawn without a display and without matplotlib: a few lines, two axes, a legend."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robustlab import files
 from robustlab.evaluation import Rate
+from robustlab.experiments.table import Heatmap
 
 SIZE, MARGIN, ZOOM = (640, 420), (64, 44, 24, 56), 2  # in points; left, top, right, bottom
 COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207", "#be185d")
@@ -85,3 +86,40 @@ def _round_step(step: float) -> float:
     """The nearest of 1, 2, 2.5, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return min((1, 2, 2.5, 5, 10), key=lambda m: abs(m * power - step)) * power
+
+
+def save_heatmap(path: str | os.PathLike[str], heatmap: Heatmap) -> None:
+    """Shares on a grid as a PNG file: blue above the neutral share, orange below it, the numbers written in."""
+    cell, left, top = (96, 48), 150, 74
+    width, height = max(left + cell[0] * len(heatmap.columns) + 24, 560), top + cell[1] * len(heatmap.rows) + 56
+    image = Image.new("RGB", (width * ZOOM, height * ZOOM), "white")
+    draw = ImageDraw.Draw(image)
+
+    def text(x: float, y: float, words: str, anchor: str, size: int = 13, colour: str = "#111827") -> None:
+        draw.text((x * ZOOM, y * ZOOM), words, fill=colour, font=ImageFont.load_default(size * ZOOM), anchor=anchor)
+
+    text(12, 14, heatmap.title, "la", 14)
+    text(left - 12, top - 10, heatmap.y, "rs", 12, "#4b5563")
+    text(left + cell[0] * len(heatmap.columns) / 2, height - 14, heatmap.x, "ms", 12, "#4b5563")
+    for j, name in enumerate(heatmap.columns):
+        text(left + cell[0] * (j + 0.5), height - 44, name, "ms")
+    for i, (name, values) in enumerate(zip(heatmap.rows, heatmap.values, strict=True)):
+        text(left - 12, top + cell[1] * (i + 0.5), name, "rm")
+        for j, value in enumerate(values):
+            x, y = left + cell[0] * j, top + cell[1] * i
+            box = [x * ZOOM, y * ZOOM, (x + cell[0] - 2) * ZOOM, (y + cell[1] - 2) * ZOOM]
+            draw.rectangle(box, fill=_diverging(value, heatmap.neutral))
+            shown = "-" if value is None else f"{100 * value:.1f} %"
+            text(x + cell[0] / 2, y + cell[1] / 2, shown, "mm", 14)
+    shrunk = image.resize((width, height), Image.Resampling.LANCZOS)
+    files.write_with(path, lambda temporary: shrunk.save(temporary, format="PNG"))
+
+
+def _diverging(value: float | None, neutral: float) -> tuple[int, int, int]:
+    """From orange at 0 over white at the neutral share to blue at 1, light enough for dark letters."""
+    if value is None:
+        return 243, 244, 246
+    share = (value - neutral) / (1 - neutral) if value > neutral else (neutral - value) / neutral
+    full = (96, 165, 250) if value > neutral else (251, 146, 60)
+    red, green, blue = (round(255 + (c - 255) * min(1.0, share**0.7)) for c in full)
+    return red, green, blue

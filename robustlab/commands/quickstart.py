@@ -37,7 +37,7 @@ from robustlab.errors import UserError
 from robustlab.models.checkpoints import read_record
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
-from robustlab.records import environment, read_json
+from robustlab.records import environment
 from robustlab.seeding import example_keys
 
 RECIPES = {"standard": "standard", "robust": "fast-l2"}
@@ -82,7 +82,7 @@ def _claim(out: Path, wanted: settings.Quickstart) -> None:
     now = {name: value for name, value in dataclasses.asdict(wanted).items() if name not in FREE}
     if not mark.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not an empty folder, and no quickstart made it: name another one with --out")
-    before = read_json(mark, "a quickstart's settings") if any((out / name).exists() for name in RECIPES) else now
+    before = files.read_json(mark, "a quickstart's settings") if any((out / name).exists() for name in RECIPES) else now
     different = [f"{_flag(k, before.get(k))} there, {_flag(k, now[k])} here" for k in now if before.get(k) != now[k]]
     if different:
         raise UserError(f"{out} holds a quickstart with other settings ({'; '.join(different)}): name another folder with --out")

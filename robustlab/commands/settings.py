@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,9 @@ class Train:
     data: str | None = None
     image_size: int | None = None
     download: bool = False
+    classes: list[str] | None = None
     limit: int | None = None
+    test_data: str | None = None
     val_size: int = 1000
     norm: str | None = None
     eps: float | None = None
@@ -56,6 +59,7 @@ class Evaluate:
     split: str = "test"
     image_size: int | None = None
     download: bool = False
+    classes: list[str] | None = None
     limit: int | None = None
     norm: str = "l2"
     eps: float | None = None
@@ -96,3 +100,54 @@ class Quickstart:
 @dataclass(frozen=True)
 class Models:
     """List the architectures and the released models with what they reach."""
+
+
+@dataclass(frozen=True)
+class Construct:
+    """Make a data set of features: D_rand or D_det (relabelled), D_R or D_NR (inverted), from images and a model."""
+
+    kind: str | None = None
+    model: str | None = None
+    arch: str | None = None
+    dataset: str | None = None
+    data: str | None = None
+    split: str = "train"
+    image_size: int | None = None
+    download: bool = False
+    classes: list[str] | None = None
+    limit: int | None = None
+    norm: str | None = None
+    eps: float | None = None
+    steps: int | None = None
+    step_size: float | None = None
+    store: str = "float32"
+    shard_size: int = 500
+    batch_size: int = 250
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    amp: bool = False
+    trust_checkpoint: bool = False
+    out: str | None = None
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Run an experiment of the talks and print its table beside the published numbers."""
+
+    alone: ClassVar[str] = "experiment"
+
+    experiment: str | None = None
+    scale: str = "small"
+    data: str | None = None
+    model: str | None = None
+    limit: int | None = None
+    eps: float | None = None
+    steps: int | None = None
+    arch: str | None = None
+    epochs: int | None = None
+    seeds: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    amp: bool | None = None
+    out: str = "runs/reproduce"

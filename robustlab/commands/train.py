@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,20 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from robustlab import pictures
+from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
 from robustlab.commands.common import bar, choose_device, computes_bfloat16, interruptible, norm_name, open_data, threat_of
 from robustlab.constraints import ThreatModel
 from robustlab.data.augment import crop_flip
 from robustlab.data.batches import Batches
-from robustlab.data.imageset import hold_out
-from robustlab.errors import UserError
+from robustlab.data.imageset import Images, hold_out
+from robustlab.errors import UserError, unknown
 from robustlab.evaluation import Rate, evaluate
 from robustlab.models.checkpoints import LARGEST, Provenance, save_released
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import TRAINING_FORMAT, build, describe, load
-from robustlab.records import Run, read_json
+from robustlab.records import Run
 from robustlab.training.distributed import ALONE, World, join, leave, synchronize_batch_norm
 from robustlab.training.fit import Optimization, TrainingState, fit
 from robustlab.training.losses import TrainingLoss
@@ -102,8 +103,18 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
     wanted = complete(wanted if wanted.resume is None else _as_it_was(wanted), device)
     planned, out = plan(wanted), Path(str(wanted.out))
     everything = open_data(
-        wanted.dataset, wanted.data, "train", image_size=wanted.image_size, download=wanted.download, limit=wanted.limit
+        wanted.dataset,
+        wanted.data,
+        "train",
+        image_size=wanted.image_size,
+        download=wanted.download,
+        classes=wanted.classes,
+        limit=wanted.limit,
     )
+    if len(everything.classes) < 2:
+        raise UserError(f"training needs at least two classes, but {everything.name} has only {', '.join(everything.classes) or 'none'}")
+    if wanted.test_data is not None and not wanted.no_test:
+        _test_images(wanted, everything.classes)  # now, rather than after hours of training
     keep, held_out = hold_out(everything, min(wanted.val_size, max(len(everything) // 5, 1)), wanted.seed)
     common: dict[str, Any] = {"device": device, "rank": world.rank, "world_size": world.size, "workers": wanted.workers}
     training = Batches(
@@ -273,14 +284,14 @@ class _Job:
         wanted, best = self.wanted, int(self.best["epoch"])
         accuracies, n = {}, 0
         if not wanted.no_test:
-            test = open_data(wanted.dataset, wanted.data, "test", image_size=wanted.image_size, limit=wanted.limit)
+            test = _test_images(wanted, model.classes)
             batches = Batches(test, 250, seed=wanted.seed, device=self.device, workers=wanted.workers)
             with bar(len(test), "testing", "img") as shown:
                 report = evaluate(model, batches.epoch(0), [self.planned.tested_by], on_batch=lambda found: shown.update(len(found)))
             for name, rate in report.rates().items():
                 print(f"test {name}: {rate}")
             accuracies, n = {name: round(100 * rate.value, 2) for name, rate in report.rates().items()}, report.clean.n
-        begun_with = read_json(self.out / "environment.json", "a run's environment")
+        begun_with = files.read_json(self.out / "environment.json", "a run's environment")
         provenance = Provenance(
             dataset=dataset,
             recipe=wanted.recipe,
@@ -301,6 +312,24 @@ class _Job:
         print(f"best epoch {best + 1}; weights in {written.with_suffix('.safetensors')}")
 
 
+def _test_images(wanted: settings.Train, classes: Sequence[str]) -> Images:
+    """The test images of the classes that are trained on.
+
+    Raises:
+        UserError: they are of other classes.
+    """
+    elsewhere = wanted.test_data is not None
+    place = (None, wanted.test_data) if elsewhere else (wanted.dataset, wanted.data)
+    images = open_data(*place, "test", image_size=wanted.image_size, classes=None if elsewhere else wanted.classes)
+    if images.classes != tuple(classes):
+        for name in classes:
+            if name not in images.classes:
+                raise UserError(f"the test images do not know all classes of the training images: {unknown('class', name, images.classes)}")
+        images = images.only_classes(classes)
+    limit = wanted.limit
+    return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, 0)[1])
+
+
 def _too_large(model: Classifier) -> bool:
     """Whether float32 weights would take more than can be released."""
     return sum(tensor.numel() * 4 for tensor in model.state_dict().values()) > LARGEST
@@ -316,7 +345,7 @@ def _as_it_was(wanted: settings.Train) -> settings.Train:
         raise UserError(f"--resume names {wanted.resume} and --out {wanted.out}: a run is resumed in its own folder, so leave --out out")
     out = Path((wanted.out or f"runs/{wanted.recipe}-{wanted.arch}") if wanted.resume == "auto" else str(wanted.resume))
     fields = {field.name: field.default for field in dataclasses.fields(settings.Train)}
-    before = {name: value for name, value in read_json(out / "settings.json", "a run's settings").items() if name in fields}
+    before = {name: value for name, value in files.read_json(out / "settings.json", "a run's settings").items() if name in fields}
     told = {name: getattr(wanted, name) for name, default in fields.items() if getattr(wanted, name) != default}
     for name, value in told.items():
         if name not in FREE and value != before.get(name):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from robustlab.data.cifar import FOLDERS, open_cifar
+from robustlab.data.constructed import is_constructed, open_constructed
 from robustlab.data.folder import PARTS, TREE, Progress, open_folder, split_folder
 from robustlab.data.imageset import Images, hold_out
 from robustlab.data.npz import open_npz
 from robustlab.data.shapes import shapes
 from robustlab.errors import UserError, unknown
 
-DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz")
+DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz", "constructed")
 SPLITS = tuple(PARTS)
 DOWNLOADS = Path("datasets")  # where CIFAR is looked for when no place is named
 SHAPES_SIZE = {"train": 20_000, "test": 2_000, "val": 2_000}
@@ -27,6 +29,7 @@ def open_dataset(
     image_size: int | None = None,
     download: bool = False,
     seed: int = 0,
+    classes: Sequence[str] | None = None,
     limit: int | None = None,
     memory_limit: int = 4 << 30,
     progress: Progress | None = None,
@@ -43,6 +46,7 @@ def open_dataset(
         image_size: for folders: shorter side after resizing, then centre-cropped.
         download: fetch CIFAR where it is missing.
         seed: of the generated images, and of the choice that ``limit`` makes.
+        classes: only the images of these classes, which become classes 0, 1, ... in the order given.
         limit: at most so many images, with the same share of each class.
         memory_limit: bytes of pixels above which a folder's images are read on demand.
         progress: told how many of a folder's images are decoded, and of how many.
@@ -57,7 +61,7 @@ def open_dataset(
     path = None if root is None else Path(root).expanduser()
     name = name or _kind(path)
     if name == "shapes":
-        images: Images = shapes(SHAPES_SIZE[split] if limit is None else limit, split, seed)
+        images: Images = shapes(SHAPES_SIZE[split] if limit is None or classes else limit, split, seed)
     elif name in FOLDERS:
         images = open_cifar(name, path or DOWNLOADS, split, download)
     elif name not in DATASETS:
@@ -66,11 +70,15 @@ def open_dataset(
         raise UserError(f"the dataset {name!r} needs the place of its images: --data PATH")
     elif name == "npz":
         images = _open_npz(path, split)
+    elif name == "constructed":
+        images = _open_constructed(path, split, memory_limit, progress)
     else:
         images = _open_folder(path, split, image_size=image_size, memory_limit=memory_limit, progress=progress)
     _, height, width = images.shape
     if image_size is not None and not height == width == image_size:
         raise UserError(f"{images.name} has images of {width}x{height} pixels, and --image-size changes only image folders")
+    if classes:
+        images = images.only_classes(classes)
     return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
 
 
@@ -85,6 +93,8 @@ def _kind(path: Path | None) -> str:
             return name
     if path.is_file() and path.suffix != ".npz":
         raise UserError(f"{path} is neither a folder nor an .npz file")
+    if path.is_dir() and is_constructed(path):
+        return "constructed"
     return "npz" if path.is_file() or (path / "train.npz").is_file() else "folder"
 
 
@@ -103,6 +113,13 @@ def _open_npz(path: Path, split: str) -> Images:
     if not found:
         raise UserError(f"{path} has no {' or '.join(file.name for file in files)}")
     return open_npz(found[0])
+
+
+def _open_constructed(path: Path, split: str, memory_limit: int, progress: Progress | None) -> Images:
+    """A constructed set is for training; what it teaches is tested on the original test images."""
+    if split != "train":
+        raise UserError(f"the constructed set in {path} has no {split} images: name the original data by --data or --test-data")
+    return open_constructed(path, memory_limit=memory_limit, progress=progress)
 
 
 def _cut(images: Images, split: str) -> Images:

@@ -1,6 +1,7 @@
 """Labelled images: what every dataset promises, and the set that lies in memory.
 
-Pixels are kept as uint8, a quarter of their size as floats and exact; ``to_float`` makes the [0, 1] that models see.
+Photographs are kept as uint8, a quarter of their size as floats and exact; constructed images may be floats in [0, 1].
+``to_float`` makes the float32 in [0, 1] that models see of either.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from robustlab.errors import UserError, unknown
 from robustlab.seeding import permutation
+
+PIXEL_DTYPES = (torch.uint8, torch.float16, torch.float32)
 
 
 class Images(Protocol):
@@ -36,7 +39,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, index: Tensor) -> Tensor:
-        """Pixels of the images at ``index``, uint8, shape ``(B, C, H, W)``."""
+        """Pixels of the images at ``index``, shape ``(B, C, H, W)``: uint8, or float16 or float32 in [0, 1]."""
 
     def subset(self, index: Tensor) -> Images:
         """The images at ``index``, in that order, with all the classes."""
@@ -53,7 +56,7 @@ class ImageSet:
     """Images in memory.
 
     Args:
-        pixels: uint8, shape ``(N, C, H, W)``.
+        pixels: uint8, or float16 or float32 in [0, 1], shape ``(N, C, H, W)``.
         labels: int64, shape ``(N,)``, each in ``[0, len(classes))``.
         classes: the classes' names.
         name: what reports call the set.
@@ -65,8 +68,10 @@ class ImageSet:
     name: str
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
-            raise UserError(f"{self.name}: images must be uint8 (N, C, H, W), got {self.pixels.dtype} {tuple(self.pixels.shape)}")
+        if self.pixels.dtype not in PIXEL_DTYPES or self.pixels.ndim != 4:
+            wanted = "uint8, float16 or float32 (N, C, H, W)"
+            raise UserError(f"{self.name}: images must be {wanted}, got {self.pixels.dtype} {tuple(self.pixels.shape)}")
+        check_range(self.name, self.pixels)
         check_labels(self.name, self.labels, len(self.pixels), len(self.classes))
 
     @property
@@ -96,8 +101,18 @@ class ImageSet:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [0, 1]."""
-    return pixels.float().div_(255)
+    """Pixels, uint8 or floats in [0, 1], as float32 in [0, 1]."""
+    return pixels.float() if pixels.is_floating_point() else pixels.float().div_(255)
+
+
+def check_range(name: str, pixels: Tensor) -> None:
+    """Refuse floating-point pixels that are not numbers in [0, 1]."""
+    if not pixels.is_floating_point() or pixels.numel() == 0:
+        return
+    low, high = (float(value) for value in torch.aminmax(pixels))
+    if not (low >= 0 and high <= 1):
+        found = f"values from {low:.4g} to {high:.4g}" if low == low and high == high else "NaN"
+        raise UserError(f"{name}: floating-point images must lie in [0, 1], found {found}")
 
 
 def check_labels(name: str, labels: Tensor, n: int, num_classes: int) -> None:
@@ -126,20 +141,27 @@ def relabelled(images: Images, names: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 def mean_std(images: Images, chunk: int = 1024) -> tuple[Tensor, Tensor]:
-    """Per-channel mean and standard deviation in [0, 1] units, float32 ``(C,)`` each, summed exactly in integers.
+    """Per-channel mean and standard deviation in [0, 1] units, float32 ``(C,)`` each; of 8-bit pixels summed exactly in integers.
 
     The deviation is at least one grey level, so that dividing by it is safe also for a constant channel.
     """
     if not len(images):
         raise UserError(f"{images.name}: no images to take the mean of")
-    total = torch.zeros(2, images.shape[0], dtype=torch.int64)
-    for index in torch.arange(len(images)).split(chunk):
-        values = images.fetch(index).to(torch.int32)
-        total += torch.stack([v.sum((0, 2, 3), dtype=torch.int64) for v in (values, values * values)]).cpu()
+    sums = [_sums(images.fetch(index)) for index in torch.arange(len(images)).split(chunk)]
+    total = torch.stack(sums).sum(0)
     count = len(images) * images.shape[1] * images.shape[2]
     mean, square = total.double() / count
     std = (square - mean * mean).clamp_min(1).sqrt()
     return (mean / 255).float(), (std / 255).float()
+
+
+def _sums(pixels: Tensor) -> Tensor:
+    """Per channel the sum of grey levels, 0 to 255, and that of their squares: ``(2, C)``, int64, of floats float64."""
+    if pixels.is_floating_point():
+        values = pixels.double() * 255
+        return torch.stack([values.sum((0, 2, 3)), (values * values).sum((0, 2, 3))]).cpu()
+    levels = pixels.to(torch.int32)
+    return torch.stack([v.sum((0, 2, 3), dtype=torch.int64) for v in (levels, levels * levels)]).cpu()
 
 
 def hold_out(images: Images, amount: int | float, seed: int) -> tuple[Tensor, Tensor]:

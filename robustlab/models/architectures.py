@@ -16,6 +16,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.mlp import MLP
 from robustlab.models.preact_resnet import PreActResNet
 from robustlab.models.resnet import BasicBlock, Bottleneck, ResNet
+from robustlab.models.vgg import VGG
 
 
 def wide_resnet(depth: int, factor: int, channels: int) -> PreActResNet:
@@ -25,9 +26,11 @@ def wide_resnet(depth: int, factor: int, channels: int) -> PreActResNet:
 
 # `small` has 309 thousand parameters; of eight shapes of about that size it was the fastest to train on two CPU cores
 # (bfloat16, channels_last, batches of 128: 1,500 to 2,100 images per second forward and backward).
-BODIES: dict[str, Callable[[int], ResNet | PreActResNet | MLP]] = {
+BODIES: dict[str, Callable[[int], ResNet | PreActResNet | VGG | MLP]] = {
     "mlp": MLP,
     "small": lambda channels: ResNet(BasicBlock, (1, 1, 1, 1), (16, 32, 64, 128), channels),
+    "preact_small": lambda channels: PreActResNet((1, 1, 1, 1), (16, 32, 64, 128), stem=16, channels=channels),
+    "vgg_small": lambda channels: VGG((16, 32, 64, 128), channels),
     "resnet18": lambda channels: ResNet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), channels),
     "resnet34": lambda channels: ResNet(BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512), channels),
     "resnet50": lambda channels: ResNet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), channels),

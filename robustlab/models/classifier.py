@@ -8,7 +8,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
+from robustlab.errors import UserError, unknown
 
 
 @torch.fx.wrap
@@ -77,3 +77,35 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``."""
         return self.head(self.features(x))
+
+    def outputs_for(self, classes: Sequence[str], name: str) -> Tensor:
+        """Which output stands for each of the named classes, int64, shape ``(len(classes),)``.
+
+        By name where the outputs have names; else the classes must be as many as the outputs.
+
+        Args:
+            classes: class names of some images.
+            name: what to call those images in a message.
+
+        Raises:
+            UserError: a class that this model does not know.
+        """
+        if self.classes == tuple(str(k) for k in range(self.num_classes)):
+            if len(classes) != self.num_classes:
+                raise UserError(f"the model has {self.num_classes} unnamed classes, but {name} has {len(classes)}")
+            return torch.arange(len(classes))
+        for wanted in classes:
+            if wanted not in self.classes:
+                raise UserError(f"the model does not know all classes of {name}: {unknown('class', wanted, self.classes)}")
+        return torch.tensor([self.classes.index(wanted) for wanted in classes])
+
+
+class Features(nn.Module):
+    """A classifier's features as a network of their own: ``(B, C, H, W)`` to ``(B, D)``."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier.features(x)

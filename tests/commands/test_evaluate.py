@@ -149,6 +149,17 @@ def test_no_images_are_no_error(call, run, tmp_path) -> None:
     assert told.code == 0 and "(n = 0)" in told.out
 
 
+def test_some_of_the_classes_are_compared_by_name(call, run, data, tmp_path) -> None:
+    """Images of two classes, in another order than the model's: each is right or wrong as among all the images."""
+    everything, some = tmp_path / "all", tmp_path / "some"
+    words = ["--model", run / "model.json", "--data", data, *LIGHT]
+    assert call("evaluate", *words, "--out", everything).code == 0
+    assert call("evaluate", *words, "--classes", "blue,red", "--out", some).code == 0
+    kept = [record for record in records(everything) if record["label"] != 1]
+    assert [(r["label"], r["prediction"]) for r in records(some)] == [(r["label"], r["prediction"]) for r in kept]
+    assert len(kept) < len(records(everything))
+
+
 # What is wrong
 
 
@@ -162,7 +173,7 @@ def test_no_images_are_no_error(call, run, tmp_path) -> None:
         (["--model", "{run}/best.pt", "--arch", "small"], "holds a mlp, not the small asked for"),
         (["--model", "{run}/best.pt", "--dataset", "cifar11"], "unknown dataset 'cifar11'. Did you mean 'cifar10'?"),
         (["--model", "{run}/best.pt", "--data", "nowhere"], "there is nothing at nowhere"),
-        (["--model", "{run}/best.pt", "--dataset", "shapes", "--limit", "20"], "knows 3 classes, but shapes has 10"),
+        (["--model", "{run}/best.pt", "--dataset", "shapes", "--limit", "20"], "the model does not know all classes of shapes: unknown class"),
         (["--model", "{run}/best.pt", "--device", "cpuu"], "unknown device 'cpuu'"),
         (["--model", "{run}/best.pt", "--eps=-0.1"], "argument --eps: -0.1 is negative"),
         (["--model", "{run}/best.pt", "--curve", "0,-1"], "argument --curve: -1 is negative"),

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from robustlab.commands import COMMANDS, main
-from robustlab.commands.comparison import COLUMNS, Cell, Row, columns, contradictions, exchange_lengths
+from robustlab.commands.comparison import COLUMNS, Cell, Row, columns, exchange_lengths
 from robustlab.commands.flags import parse
 from robustlab.commands.page import clear, interval, percent, render
 from robustlab.commands.quickstart import completed, next_commands
 from robustlab.commands.settings import Quickstart
 from robustlab.data.shapes import CLASSES, shapes
+from robustlab.experiments.known_features import contradictions
 
 HOSTILE = ("<script>alert('x')<", 'b"&amp;<img src=x>')
 SMALL = ["--limit", "160", "--epochs", "1", "--batch-size", "64", "--threads", "1", "--device", "cpu"]

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustlab.data.augment import crop_flip
 from robustlab.data.imageset import ImageSet, hold_out, to_float
 from robustlab.errors import UserError
-from robustlab.seeding import generator
+from robustlab.seeding import example_keys, generator
 
 
 def numbered(labels: list[int], num_classes: int = 3) -> ImageSet:
@@ -81,7 +82,9 @@ def test_a_cut_depends_on_the_seed():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: ImageSet(torch.rand(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), ("a",), "set"), "must be uint8"),
+        (lambda: ImageSet(torch.rand(2, 3, 4, 4).double(), torch.zeros(2, dtype=torch.int64), ("a",), "set"), "must be uint8"),
+        (lambda: ImageSet(torch.rand(2, 3, 4, 4) + 0.5, torch.zeros(2, dtype=torch.int64), ("a",), "set"), "must lie in"),
+        (lambda: ImageSet(torch.full((2, 3, 4, 4), torch.nan), torch.zeros(2, dtype=torch.int64), ("a",), "set"), "found NaN"),
         (lambda: ImageSet(torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), ("a",), "set"), "must be uint8"),
         (lambda: numbered([0, 3]), "label 3 is out of range, 3 classes allow 0 to 2"),
         (lambda: numbered([0, -1]), "label -1 is out of range"),
@@ -97,3 +100,18 @@ def test_mistakes_are_one_sentence(make, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_float_pixels_are_the_same_images(dtype):
+    """8-bit levels written as floats: the same values, mean and deviation, and the same after cropping and flipping."""
+    levels = torch.randint(0, 256, (7, 3, 6, 5), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    labels = torch.zeros(7, dtype=torch.int64)
+    whole, fine = ImageSet(levels, labels, ("a",), "set"), ImageSet(to_float(levels).to(dtype), labels, ("a",), "set")
+    assert to_float(fine.fetch(torch.arange(7))).dtype == torch.float32
+    rounding = 0 if dtype == torch.float32 else 2**-11
+    assert (to_float(fine.pixels) - to_float(levels)).abs().max() <= rounding
+    for ours, theirs in zip(fine.mean_std(), whole.mean_std(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3 if rounding else 1e-6, rtol=0)
+    keys = example_keys(0, torch.arange(7))
+    assert torch.equal(crop_flip(2)(fine.pixels, keys), to_float(crop_flip(2)(levels, keys)).to(dtype))

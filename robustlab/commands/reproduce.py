@@ -1,0 +1,77 @@
+"""``robustlab reproduce NAME``: an experiment of the talks; stopped anywhere, it goes on where it was, also in several processes at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from robustlab import files
+from robustlab.commands import settings
+from robustlab.commands.common import choose_device, computes_bfloat16, interruptible
+from robustlab.commands.plots import save_heatmap
+from robustlab.errors import UserError, unknown
+from robustlab.experiments import EXPERIMENTS
+from robustlab.experiments.workshop import Workshop
+from robustlab.records import environment
+
+WITHOUT_DATA = ("known-features",)
+SETTINGS = {"limit": "n", "model": "source", "eps": "eps", "steps": "steps", "arch": "arch", "epochs": "epochs", "seeds": "seeds"}
+
+
+def run(wanted: settings.Reproduce) -> None:
+    """The command."""
+    if wanted.experiment is None:
+        raise UserError(f"which experiment? One of: {', '.join(f'{name} ({what})' for name, what in EXPERIMENTS.items())}")
+    if wanted.experiment not in EXPERIMENTS:
+        raise unknown("experiment", wanted.experiment, EXPERIMENTS)
+    if wanted.data is None and wanted.experiment not in WITHOUT_DATA:
+        raise UserError(f"the experiment {wanted.experiment!r} needs images: --data PATH")
+    module = import_module(f"robustlab.experiments.{wanted.experiment.replace('-', '_')}")
+    config = configured(module.FULL if wanted.scale == "full" else module.Config(), wanted)
+    device = choose_device(wanted.device, wanted.threads)
+    out, began = Path(wanted.out), time.monotonic()
+    with interruptible() as noted:
+        workshop = Workshop(
+            out,
+            wanted.data,
+            device,
+            computes_bfloat16(device) if wanted.amp is None else wanted.amp,
+            say=lambda text: print(f"[{time.strftime('%H:%M:%S')} {os.getpid()}] {text}", file=sys.stderr, flush=True),
+            stop=lambda: bool(noted),
+        )
+        try:
+            found = module.run(workshop, config)
+        except KeyboardInterrupt:
+            print("the same command goes on from here", file=sys.stderr)
+            raise
+    text = "\n\n".join(str(table) for table in found.tables)
+    files.write_text(out / f"{wanted.experiment}.md", text + "\n")
+    for name, heatmap in found.maps.items():
+        save_heatmap(out / f"{name}.png", heatmap)
+    record = {"config": dataclasses.asdict(config), "found": found.numbers, "environment": environment()}
+    files.write_json(out / f"{wanted.experiment}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
+    print(text)
+
+
+def configured(config: Any, wanted: settings.Reproduce) -> Any:
+    """The experiment's configuration with what was given on the command line.
+
+    Raises:
+        UserError: a setting that this experiment does not have.
+    """
+    has = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    changes = {}
+    for flag, name in SETTINGS.items():
+        value = getattr(wanted, flag)
+        if value is None:
+            continue
+        if name not in has or (isinstance(has[name], tuple) and flag == "epochs"):
+            known = ", ".join(f"--{flag}" for flag, name in SETTINGS.items() if name in has)
+            raise UserError(f"the experiment {wanted.experiment!r} has no --{flag}; it has {known}")
+        changes[name] = (value,) if isinstance(has[name], tuple) else value
+    return dataclasses.replace(config, **changes)

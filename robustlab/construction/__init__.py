@@ -1,0 +1,8 @@
+"""Datasets made of features: relabelled (D_rand, D_det) and inverted (D_R, D_NR), after Ilyas et al. (2019)."""
+
+from robustlab.construction.inverted import Inverted
+from robustlab.construction.made import Construction, Made
+from robustlab.construction.relabelled import Relabelled, drawn, following
+from robustlab.construction.shards import Building, Plan, build
+
+__all__ = ["Building", "Construction", "Inverted", "Made", "Plan", "Relabelled", "build", "drawn", "following"]

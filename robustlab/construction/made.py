@@ -1,0 +1,43 @@
+"""What a construction is: from some images of a set to new images with labels, through a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustlab.data.imageset import Images
+from robustlab.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Made:
+    """New images.
+
+    Attributes:
+        x: float32 in [0, 1], shape ``(B, C, H, W)``.
+        y: their labels, classes of the source images, int64 ``(B,)``.
+        facts: what is known of each image, int64 or float32 ``(B,)`` by name.
+    """
+
+    x: Tensor
+    y: Tensor
+    facts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Construction(Protocol):
+    """Settings that can be called. Each image depends on the model, its own position and the seed in ``keys`` alone."""
+
+    def search(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
+        """A faster stand-in for the part of the model that the steps are taken on."""
+        ...
+
+    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, search: nn.Module | None = None) -> Made:
+        """The new images for the source images at ``index``, on the device of ``keys``."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """The settings in values that JSON holds."""
+        ...

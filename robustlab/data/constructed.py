@@ -1,0 +1,169 @@
+"""Constructed sets read back: a folder of shards, in float or 8-bit pixels, verified by hash before anything is used.
+
+    settings.json      what was asked
+    manifest.json      written last: classes, shapes, the shards with their hashes, and what is known of the set as a whole
+    shards/NNNNN.safetensors   x, y and the facts of each image
+
+``robustlab.construction`` writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from robustlab import files
+from robustlab.data.imageset import Images, ImageSet, mean_std, relabelled
+from robustlab.errors import UserError
+
+FORMAT = "robustlab-constructed-1"
+DTYPES = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
+MANIFEST = "manifest.json"
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+def is_constructed(path: Path) -> bool:
+    """Whether a folder is a constructed set, or one that is not finished."""
+    return (path / MANIFEST).is_file() or ((path / "settings.json").is_file() and (path / "shards").is_dir())
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a finished set.
+
+    Raises:
+        UserError: the set is not finished, or the file is not a manifest.
+    """
+    if not (path / MANIFEST).is_file():
+        raise UserError(f"the constructed set in {path} is not finished: run the same `robustlab construct` again, and it goes on")
+    manifest = files.read_json(path / MANIFEST, "the manifest of a constructed set")
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{path / MANIFEST} is not the manifest of a constructed set (it has no format {FORMAT!r})")
+    return manifest
+
+
+def damaged(path: Path, manifest: dict[str, Any], progress: Progress | None = None) -> list[str]:
+    """The shards that are missing, or whose bytes are not those that were written."""
+    found, done = [], 0
+    for shard in manifest["shards"]:
+        file = path / "shards" / shard["file"]
+        if not file.is_file() or files.sha256(file) != shard["sha256"]:
+            found.append(shard["file"])
+        done += shard["n"]
+        if progress:
+            progress(done, manifest["n"])
+    return found
+
+
+def facts(path: Path) -> dict[str, Tensor]:
+    """What is known of each image of a finished set: tensors ``(N,)`` by name, among them ``index`` and ``label`` in the source data."""
+    shards = [shard["file"] for shard in read_manifest(path)["shards"]]
+    return facts_of([path / "shards" / file for file in shards])
+
+
+def facts_of(shards: Sequence[Path]) -> dict[str, Tensor]:
+    """The facts in some shards, one after another, ``y`` among them."""
+    columns: dict[str, list[Tensor]] = {}
+    for path in shards:
+        with _opened(path) as shard:
+            for name in shard.keys():  # noqa: SIM118, not a dict
+                if name != "x":
+                    columns.setdefault(name, []).append(shard.get_tensor(name))
+    return {name: torch.cat(parts) for name, parts in columns.items()}
+
+
+def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: Progress | None = None) -> Images:
+    """A finished set, in memory or, where its pixels take more than ``memory_limit`` bytes, read from its shards on demand.
+
+    Raises:
+        UserError: not finished, or a shard's hash is not the one in the manifest.
+    """
+    manifest = read_manifest(path)
+    wrong = damaged(path, manifest, progress)
+    if wrong:
+        raise UserError(f"the constructed set in {path} is damaged ({', '.join(wrong[:3])}): run its `robustlab construct` again to mend it")
+    labels = facts(path)["y"]
+    ends = torch.tensor([shard["n"] for shard in manifest["shards"]]).cumsum(0)
+    stream = ShardStream(
+        tuple(str(path / "shards" / shard["file"]) for shard in manifest["shards"]),
+        ends,
+        torch.arange(len(labels)),
+        labels,
+        tuple(manifest["classes"]),
+        path.resolve().name,
+        tuple(manifest["shape"]),
+        DTYPES[manifest["dtype"]],
+    )
+    channels, height, width = stream.shape
+    size = len(stream) * channels * height * width * stream.dtype.itemsize
+    return stream if size > memory_limit else ImageSet(stream.fetch(torch.arange(len(stream))), labels, stream.classes, stream.name)
+
+
+@dataclass(frozen=True, eq=False)
+class ShardStream:
+    """Images that are read from memory-mapped shards whenever they are fetched; it travels to DataLoader workers."""
+
+    shards: tuple[str, ...]
+    ends: Tensor  # images in the shards up to and with each
+    index: Tensor  # which of those images these are
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        wanted = self.index[index.cpu()]
+        pixels = torch.empty(len(wanted), *self.shape, dtype=self.dtype)
+        shard = torch.searchsorted(self.ends, wanted, right=True)
+        for s in shard.unique().tolist():
+            first = int(self.ends[s - 1]) if s else 0
+            here = (shard == s).nonzero()[:, 0]
+            pixels[here] = self._mapped[s][wanted[here] - first]
+        return pixels
+
+    @cached_property
+    def _mapped(self) -> list[Tensor]:
+        """The pixels of all shards, mapped into memory: the system reads what is looked at."""
+        return [_map(Path(path)) for path in self.shards]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_mapped"}
+
+    def subset(self, index: Tensor) -> ShardStream:
+        index = index.cpu()
+        return replace(self, index=self.index[index], labels=self.labels[index])
+
+    def only_classes(self, names: Sequence[str]) -> ShardStream:
+        index, labels = relabelled(self, names)
+        return replace(self.subset(index), labels=labels, classes=tuple(names))
+
+    def mean_std(self) -> tuple[Tensor, Tensor]:
+        return mean_std(self, chunk=64)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read the shard {path}: {error}") from error
+
+
+def _map(path: Path) -> Tensor:
+    with _opened(path) as shard:
+        return shard.get_tensor("x")
+
+
+def in_parts(n: int, size: int) -> Iterator[range]:
+    """``range(n)`` in runs of ``size``."""
+    return (range(start, min(start + size, n)) for start in range(0, n, size))

@@ -1,0 +1,107 @@
+"""Where faint features win and where visible ones do: D_det over eps, the source's accuracy, and augmentation.
+
+In D_det the visible features of an image and the perturbation in it tell the same label; on an ordinary image they differ.
+So a trained network shows which of the two it learned: the image's class, or the class after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from robustlab.constraints import ThreatModel
+from robustlab.construction import Relabelled, following
+from robustlab.data.imageset import Images
+from robustlab.evaluation import Rate
+from robustlab.experiments.mislabelled import learned
+from robustlab.experiments.table import Finding, Heatmap, Table, percent
+from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop
+from robustlab.norms import L2
+
+
+@dataclass(frozen=True)
+class Config:
+    """Attributes:
+        sources: from weak to strong, see ``Workshop.source``.
+    """
+
+    sources: tuple[str, ...] = ("standard:2:10000", "standard:10:10000", "cifar10-small-standard")
+    eps: tuple[float, ...] = (0.5, 1.0, 2.0)
+    augments: tuple[bool, ...] = (True, False)
+    n: int = 5000
+    steps: int = 10
+    arch: str = "small"
+    epochs: int = 10
+    lr: float = 0.05
+
+
+FULL = Config(("standard:2:10000", "standard:10:10000", "standard:30"), (0.25, 0.5, 1.0, 2.0), n=50_000, steps=100, arch="resnet18", epochs=30)
+
+
+def run(workshop: Workshop, config: Config) -> Finding:
+    test = workshop.images("test")
+    cells = [
+        Cell(
+            f"source {source} eps {eps:g} {'augmented' if augment else 'plain'}",
+            {**vars(config), "source": source, "eps": eps, "augments": augment},
+            partial(_measured, workshop, config, source, eps, augment, test),
+        )
+        for source in config.sources
+        for eps in config.eps
+        for augment in config.augments
+    ]
+    found = iter(workshop.measured("regimes", cells))
+    rows, numbers, maps = [], [], {}
+    accuracy: dict[bool, list[list[float]]] = {augment: [] for augment in config.augments}
+    names: list[str] = []
+    for source in config.sources:
+        for augment in config.augments:
+            accuracy[augment].append([])
+        for eps in config.eps:
+            for augment in config.augments:
+                here = next(found)
+                clean, after = Rate(**here["clean"]), Rate(**here["following"])
+                accuracy[augment][-1].append(clean.value)
+                low, high = clean.interval
+                rows.append(
+                    (
+                        percent(here["source"]),
+                        f"{eps:g}",
+                        percent(here["fooled"]),
+                        "yes" if augment else "no",
+                        f"{100 * clean.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+                        f"{100 * after.value:.1f}",
+                        "faint" if clean.value > after.value else "visible",
+                    )
+                )
+                numbers.append({"source": source, "eps": eps, "augment": augment, **here})
+        names.append(percent(here["source"]))
+    for augment, grid in accuracy.items():
+        kind = "augmented" if augment else "plain"
+        maps[f"regimes-{kind}"] = Heatmap(
+            f"D_det, {kind}: ordinary test images taken for their class",
+            "L2 eps of the construction",
+            "source's test accuracy",
+            tuple(f"{eps:g}" for eps in config.eps),
+            tuple(names),
+            tuple(tuple(line) for line in grid),
+            1 / len(test.classes),
+        )
+    table = Table(
+        "Where visible features win, and where faint ones do",
+        f"D_det from {config.n:,} images, {config.steps} L2 steps; {config.arch}, {config.epochs} epochs, lr {config.lr:g}, one seed. Percent of "
+        f"{len(test):,} ordinary test images: taken for their class where the faint features won, for the class after it where the visible ones did.",
+        ("source's accuracy", "eps", "taken for the target", "augmented", "taken for their class", "for the class after it", "won"),
+        tuple(rows),
+    )
+    return Finding((table,), {"cells": numbers}, maps)
+
+
+def _measured(workshop: Workshop, config: Config, source: str, eps: float, augment: bool, test: Images) -> Measurement:
+    model = workshop.source(source, config.arch)
+    construction = Relabelled(following, ThreatModel(L2(), eps), config.steps, min(eps / 5, 2.5 * eps / config.steps))
+    images = workshop.images("train", limit=config.n)
+    name = f"D_det {source} eps {eps:g} n {len(images)} steps {config.steps}"
+    made, facts = workshop.constructed(construction, images, model, name)
+    found = learned(workshop, made, name, Training(config.arch, epochs=config.epochs, lr=config.lr, augment=augment), test)
+    return {**found, "fooled": facts["taken_for_label"], "source": workshop.tested(model, test).clean.value}

@@ -1,0 +1,76 @@
+"""Robust features can be put into a dataset (Ilyas et al. 2019, section 3.1): standard training on D_R gives a model that is
+robust, on D_NR one that is not, though both classify ordinary images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from robustlab.attacks import PGD
+from robustlab.constraints import ThreatModel
+from robustlab.construction import Inverted
+from robustlab.data.imageset import Images
+from robustlab.evaluation import Rate
+from robustlab.experiments.table import Finding, Table, over_seeds
+from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
+from robustlab.norms import L2
+
+ATTACK = PGD(ThreatModel(L2(), 0.25), steps=20)
+PUBLISHED = {"original": "95.3 / 4.5", "D_R": "84.1 / 48.3", "D_NR": "87.7 / 0.8"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Attributes:
+        robust, standard: the models whose features D_R and D_NR have, see ``Workshop.source``.
+        test: images that are tested, clean and under attack.
+    """
+
+    robust: str = "cifar10-small-l2"
+    standard: str = "cifar10-small-standard"
+    n: int = 5000
+    steps: int = 80
+    arch: str = "small"
+    epochs: int = 15
+    lr: float = 0.1
+    seeds: int = 2
+    test: int = 1000
+
+
+FULL = Config("madry-l2:30", "standard:30", n=50_000, steps=1000, arch="resnet18", epochs=60, test=10_000)
+
+
+def run(workshop: Workshop, config: Config) -> Finding:
+    images, test = workshop.images("train", limit=config.n), workshop.images("test", limit=config.test)
+    sets: dict[str, Images] = {"original": images}
+    facts = {}
+    for kind, source in (("D_R", config.robust), ("D_NR", config.standard)):
+        construction = Inverted(config.steps)
+        sets[kind], facts[kind] = workshop.constructed(construction, images, workshop.source(source, config.arch), f"{kind} {source} n {len(images)}")
+    cells = []
+    for kind, made in sets.items():
+        source = {"D_R": config.robust, "D_NR": config.standard}.get(kind, "")
+        name = f"{kind} {source} steps {config.steps} n {len(images)}" if source else f"original n {len(images)}"
+        for seed in range(config.seeds):
+            training = Training(config.arch, epochs=config.epochs, lr=config.lr, seed=seed)
+            settings = {"set": name, "test": len(test), "attack": str(ATTACK), **vars(training)}
+            cells.append(Cell(f"{kind} seed {seed}", settings, partial(_measured, workshop, made, name, training, test)))
+    found = iter(workshop.measured("robustified", cells))
+    rows, numbers = [], {}
+    for kind in sets:
+        here = numbers[kind] = [next(found) for _ in range(config.seeds)]
+        distance = f"{facts[kind]['distance']['mean']:.3f}" if kind in facts else "-"
+        rows.append((kind, distance, *(over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "attacked")), PUBLISHED[kind]))
+    table = Table(
+        "Robustness from the data alone",
+        f"{len(images):,} training images; D_R from {config.robust}, D_NR from {config.standard}, {config.steps} steps of 0.1. Standard training of "
+        f"{config.arch}, {config.epochs} epochs, augmented. Percent of {len(test):,} ordinary test images.",
+        ("training set", "relative feature distance", "clean", f"under {ATTACK}", "published, ResNet-50 (clean / L2 .25)"),
+        tuple(rows),
+    )
+    return Finding((table,), {"facts": facts, "cells": numbers})
+
+
+def _measured(workshop: Workshop, made: Images, name: str, training: Training, test: Images) -> Measurement:
+    report = workshop.tested(workshop.trained(made, training, name), test, [ATTACK])
+    return {"clean": rate(report.clean), "attacked": rate(report.under(str(ATTACK)))}

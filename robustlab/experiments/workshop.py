@@ -1,0 +1,261 @@
+"""A folder in which experiments train, construct and measure, each piece once: several processes may share it, and stop any time.
+
+    models/NAME/    a training run, its checkpoint, and the weights that came out
+    sets/NAME/      a constructed set
+    cells/NAME.json one measurement
+
+A name is made of the settings behind it, so a piece is found again by what it is. A piece that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustlab import files
+from robustlab.attacks import PGD
+from robustlab.construction import Building, Construction, Plan
+from robustlab.data.augment import crop_flip
+from robustlab.data.batches import Batches
+from robustlab.data.catalog import open_dataset
+from robustlab.data.constructed import open_constructed
+from robustlab.data.imageset import Images, hold_out
+from robustlab.evaluation import Rate, Report, evaluate
+from robustlab.models.accelerate import accelerate
+from robustlab.models.checkpoints import Provenance, save_released
+from robustlab.models.classifier import Classifier
+from robustlab.models.zoo import build, load
+from robustlab.records import Run, commit, environment
+from robustlab.training.fit import Optimization, TrainingState, fit
+from robustlab.training.recipes import recipe
+
+Say = Callable[[str], object]
+Measurement = dict[str, Any]
+_TRAINED_HERE = re.compile(r"[\w-]+:\d+(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained in an experiment.
+
+    Attributes:
+        recipe: names the loss; the optimization is given here.
+        bfloat16: compute in it where autocast finds that safe.
+    """
+
+    arch: str = "small"
+    recipe: str = "standard"
+    epochs: int = 15
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    augment: bool = True
+    seed: int = 0
+    bfloat16: bool = False
+
+    @property
+    def optimization(self) -> Optimization:
+        return Optimization(
+            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, weight_decay=self.weight_decay, amp=self.bfloat16
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement, with a name of its own within its experiment."""
+
+    name: str
+    settings: Mapping[str, Any]
+    measure: Callable[[], Measurement]
+
+
+@dataclass
+class Workshop:
+    """Where experiments work.
+
+    Attributes:
+        out: the folder.
+        data: where the images lie; None for an experiment on *shapes*.
+        bfloat16: train and search in it; success is judged in float32.
+        say: told in words what is begun.
+        stop: asked between steps; after a true answer the work ends with KeyboardInterrupt, and goes on at the next call.
+    """
+
+    out: Path
+    data: str | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bfloat16: bool = False
+    say: Say = lambda text: None
+    stop: Callable[[], bool] = lambda: False
+    _opened: dict[tuple[Any, ...], Images] = field(default_factory=dict)
+
+    def images(self, split: str, classes: Sequence[str] = (), limit: int | None = None) -> Images:
+        """Some images of the data: ``limit`` of the named classes, the same share of each."""
+        key = (split, *classes)
+        if key not in self._opened:
+            images = open_dataset(None, self.data, split)
+            self._opened[key] = images.only_classes(classes) if classes else images
+        images = self._opened[key]
+        return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed=0)[1])
+
+    def source(self, name: str, arch: str = "small") -> Classifier:
+        """A model by its released name or path, or ``RECIPE:EPOCHS`` or ``RECIPE:EPOCHS:IMAGES``: trained here, on the data."""
+        if not _TRAINED_HERE.fullmatch(name):
+            return load(name).to(self.device)
+        recipe, epochs, *n = name.split(":")
+        images = self.images("train", limit=int(n[0]) if n else None)
+        return self.trained(images, Training(arch, recipe, int(epochs), lr=0.2), f"original n {len(images)}")
+
+    def trained(self, images: Images, training: Training, name: str) -> Classifier:
+        """A network trained on some images, in evaluation mode; trained now, unless it was before.
+
+        Args:
+            name: tells these images from all others of the workshop.
+        """
+        training = replace(training, bfloat16=self.bfloat16)
+        settings = {"images": name, "n": len(images), "classes": list(images.classes), **vars(training)}
+        folder = self.out / "models" / _slug(f"{training.arch} {training.recipe} {name}", settings)
+        with self._alone(folder):
+            if not (folder / "model.json").exists():
+                self.say(f"training {training.arch} ({training.recipe}, {training.epochs} epochs) on {name}, {len(images):,} images")
+                self._train(images, training, folder, settings)
+        return load(folder / "model.json").to(self.device)
+
+    def _train(self, images: Images, training: Training, folder: Path, settings: Mapping[str, Any]) -> None:
+        began = (folder / "settings.json").exists()
+        run = Run.reopen(folder, dict(settings)) if began else Run.create(folder, dict(settings))
+        optimization = training.optimization
+        mean, std = images.mean_std()
+        model = build(
+            training.arch,
+            num_classes=len(images.classes),
+            mean=mean.tolist(),
+            std=std.tolist(),
+            channels=images.shape[0],
+            classes=images.classes,
+            seed=training.seed,
+        )
+        state = TrainingState.fresh(model.to(self.device), optimization)
+        saved = run.load("last", self.device)
+        if saved:
+            state.load_state_dict(saved)
+        chosen = recipe(training.recipe)
+        batches = Batches(
+            images,
+            optimization.batch_size,
+            seed=training.seed,
+            augment=crop_flip(max(images.shape[1] // 8, 1)) if training.augment else None,
+            shuffle=True,
+            drop_last=True,
+            device=self.device,
+        )
+        loss = chosen.make(chosen.threat, chosen.steps, None, 0.0, False)
+        for epoch in fit(state, batches, loss, optimization, seed=training.seed, stop=self.stop):
+            self.say(f"epoch {epoch.number + 1}/{training.epochs}: loss {epoch.loss:.3f}, accuracy {100 * epoch.accuracy:.1f} %")
+            run.save("last", state.state_dict())
+        if state.epoch < optimization.epochs:
+            run.save("last", state.state_dict())
+            raise KeyboardInterrupt
+        run.close()
+        provenance = Provenance(
+            dataset=images.name,
+            recipe=training.recipe,
+            threat=str(chosen.threat or "none"),
+            accuracies={},
+            n=0,
+            seed=training.seed,
+            commit=commit() or "unknown",
+            details={"settings": dict(settings)},
+        )
+        save_released(folder / "model", state.result, provenance)  # type: ignore[arg-type]
+        (folder / "last.pt").unlink(missing_ok=True)
+
+    def constructed(self, construction: Construction, source: Images, model: Classifier, name: str, *, seed: int = 0) -> tuple[Images, dict[str, Any]]:
+        """A set made from some images through a model, and what is known of it; made now, together with the other
+        processes that ask for it, unless it was before.
+
+        Args:
+            name: tells source and model from all others of the workshop.
+        """
+        plan = Plan(
+            construction,
+            source,
+            model,
+            seed=seed,
+            dtype="float16",
+            shard_size=250,
+            search=torch.bfloat16 if self.bfloat16 else None,
+            device=self.device,
+        )
+        folder = self.out / "sets" / _slug(f"{construction.described()['kind']} {name}", plan.described())
+        building = Building(folder, plan)
+        if building.done < len(source):
+            self.say(f"constructing {len(source) - building.done:,} images ({name})")
+        while True:
+            whole = building.run(stop=self.stop)
+            if self.stop():
+                raise KeyboardInterrupt
+            if whole and not building.check():
+                break
+            time.sleep(2)  # others make the last shards; if one of them is killed, its shard is ours
+        manifest = building.finish()
+        return open_constructed(folder), manifest["facts"]
+
+    def tested(self, model: Classifier, images: Images, attacks: Sequence[PGD] = ()) -> Report:
+        """Accuracy on some images, clean and under attacks."""
+        search = accelerate(model, dtype=torch.bfloat16) if self.bfloat16 else None
+        return evaluate(model, Batches(images, 250, device=self.device).epoch(0), attacks, search=search)
+
+    def measured(self, experiment: str, cells: Iterable[Cell]) -> list[Measurement]:
+        """What each cell measured, in order. Cells that another process is at are left to it until nothing else is to do."""
+        cells = list(cells)
+        for wait in (False, True):
+            for cell in cells:
+                self._measure(experiment, cell, wait)
+        return [files.read_json(self._file(experiment, cell), "a measurement")["found"] for cell in cells]
+
+    def _measure(self, experiment: str, cell: Cell, wait: bool) -> None:
+        path = self._file(experiment, cell)
+        if path.exists():
+            return
+        with files.claimed(path.with_suffix(".lock"), wait=wait) as mine:
+            if not mine or path.exists():
+                return
+            if self.stop():
+                raise KeyboardInterrupt
+            self.say(f"{experiment}: {cell.name}")
+            began = time.monotonic()
+            found = cell.measure()
+            seconds = round(time.monotonic() - began)
+            files.write_json(path, {"settings": dict(cell.settings), "found": found, "seconds": seconds, "environment": environment()})
+        path.with_suffix(".lock").unlink(missing_ok=True)
+
+    def _file(self, experiment: str, cell: Cell) -> Path:
+        return self.out / "cells" / f"{_slug(f'{experiment} {cell.name}', cell.settings)}.json"
+
+    @contextmanager
+    def _alone(self, folder: Path) -> Iterator[None]:
+        """Inside, no other process works at this folder."""
+        done = (folder / "model.json").exists()
+        with nullcontext() if done else files.claimed(folder.with_name(f".{folder.name}.lock"), wait=True):
+            yield
+
+
+def rate(value: Rate) -> Measurement:
+    """A rate as a cell keeps it."""
+    return {"count": value.count, "n": value.n}
+
+
+def _slug(name: str, settings: Mapping[str, Any]) -> str:
+    """A file name that a person can read and that differs wherever the settings do."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:10]
+    return "-".join("".join(c if c.isalnum() or c in "._" else " " for c in name).split())[:80] + f"-{digest}"

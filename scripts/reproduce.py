@@ -1,0 +1,11 @@
+"""`python scripts/reproduce.py ...` is `robustlab reproduce ...`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from robustlab.commands import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(["reproduce", *sys.argv[1:]]))
