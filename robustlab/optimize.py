@@ -1,6 +1,6 @@
 """The one loop: minimize a per-example objective over a constraint set.
 
-    minimize  f_i(x_i)   over  x_i in C_i            x  <-  project_C( x - step(grad f) )
+minimize  f_i(x_i)   over  x_i in C_i            x  <-  project_C( x - step(grad f) )
 """
 
 from __future__ import annotations

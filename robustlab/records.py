@@ -1,10 +1,10 @@
 """The folder of a run: what was asked, what happened, what came out. Every file in it is whole at any moment.
 
-    settings.json      everything a rerun needs
-    environment.json   versions, hardware, commit
-    metrics.jsonl      one line per epoch
-    tensorboard/       the same numbers, and pictures
-    last.pt  best.pt   checkpoints: dicts of tensors and numbers, which load without running code
+settings.json      everything a rerun needs
+environment.json   versions, hardware, commit
+metrics.jsonl      one line per epoch
+tensorboard/       the same numbers, and pictures
+last.pt  best.pt   checkpoints: dicts of tensors and numbers, which load without running code
 """
 
 from __future__ import annotations

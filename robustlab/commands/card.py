@@ -55,7 +55,8 @@ def render(kind: str, manifest: dict[str, Any], source: Source, command: str) ->
         f"| seed | {wanted['seed']} |",
         f"| steps taken in | {wanted['search']} on {wanted['device']}; what was reached is judged in float32 |",
         f"| source model | {source.name} ({wanted['model']['arch']}), weights sha256 {wanted['model']['sha256'][:16]} |",
-        f"| its accuracy on {source.clean.n} of the images | clean {_percent(source.clean.value)}, {source.attack} {_percent(source.robust.value)} |",
+        f"| its accuracy on {source.clean.n} of them | clean {_percent(source.clean.value)}, {source.attack} "
+        f"{_percent(source.robust.value)} |",
     ]
     if source.record:
         reached = ", ".join(f"{name} {value} %" for name, value in source.record["accuracies"].items())

@@ -76,9 +76,7 @@ class _Job:
         """Attack, and print the numbers."""
         search = accelerate(model, dtype=torch.bfloat16 if self.wanted.amp else None, compile=self.wanted.compile)
         with bar(len(self.images), str(self.attack), "img") as shown:
-            report = evaluate(
-                model, self._batches(model), [self.attack], search=search, on_batch=lambda found: shown.update(len(found))
-            )
+            report = evaluate(model, self._batches(model), [self.attack], search=search, on_batch=lambda found: shown.update(len(found)))
         print(f"{name} on {self.images.name} ({self.wanted.split})")
         for attack, rate in report.rates().items():
             print(f"  {attack:<28} {rate}")

@@ -85,7 +85,7 @@ FLAGS: dict[str, Flag] = {
     "download": Flag("download the dataset if it is missing", None),
     "classes": Flag("only the images of these classes, in this order: dog,cat", names, metavar="NAME,NAME,..."),
     "limit": Flag("use this many images only, spread over the whole set", positive),
-    "test_data": Flag("where the test images lie, if not beside the training images: for a constructed set, the original data", metavar="PATH"),
+    "test_data": Flag("the test images, if not beside the training images: for a constructed set the original data", metavar="PATH"),
     "val_size": Flag("images cut from the training set to choose the best epoch by", positive),
     "mean": Flag("channel means of another project's model that does not carry them: 0.49,0.48,0.45", radii, metavar="M,M,M"),
     "std": Flag("channel deviations of such a model", radii, metavar="S,S,S"),

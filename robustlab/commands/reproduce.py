@@ -1,4 +1,4 @@
-"""``robustlab reproduce NAME``: an experiment of the talks; stopped anywhere, it goes on where it was, also in several processes at once."""
+"""``robustlab reproduce NAME``: an experiment of the talks; stopped anywhere, it goes on where it was; several processes may share it."""
 
 from __future__ import annotations
 

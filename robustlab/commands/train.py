@@ -152,9 +152,7 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
 class _Job:
     """A run under way: the training state, the best epoch so far, and the folder that both are saved to."""
 
-    def __init__(
-        self, wanted: settings.Train, planned: Plan, out: Path, device: torch.device, world: World, state: TrainingState
-    ) -> None:
+    def __init__(self, wanted: settings.Train, planned: Plan, out: Path, device: torch.device, world: World, state: TrainingState) -> None:
         self.wanted, self.planned, self.out, self.device, self.world, self.state = wanted, planned, out, device, world, state
         self.best: dict[str, float] = {"value": -1.0, "epoch": -1}
         self.seconds = 0.0  # of training and validation, over all sittings
@@ -262,9 +260,7 @@ class _Job:
         if self.run:
             seconds = self.seconds + self.saved - self.clock
             described = describe(self.state.model)  # type: ignore[arg-type]
-            self.run.save(
-                name, {"format": TRAINING_FORMAT, **described, **self.state.state_dict(), "best": self.best, "seconds": seconds}
-            )
+            self.run.save(name, {"format": TRAINING_FORMAT, **described, **self.state.state_dict(), "best": self.best, "seconds": seconds})
 
     @property
     def patience_is_over(self) -> bool:

@@ -66,7 +66,8 @@ class Plan:
         if not len(self.source):
             raise UserError(f"{self.source.name}: there are no images to construct a set from")
         if self.source.shape[0] != self.model.channels:
-            raise UserError(f"the model wants {self.model.channels} channels, but the images of {self.source.name} have {self.source.shape[0]}")
+            have = f"the images of {self.source.name} have {self.source.shape[0]}"
+            raise UserError(f"the model wants {self.model.channels} channels, but {have}")
         self.model.outputs_for(self.source.classes, self.source.name)
 
     @cached_property
@@ -104,7 +105,8 @@ class Plan:
 def fingerprint(images: Images, sample: int = 64) -> str:
     """A hash of all the labels, and of some images spread over the set: enough to tell one data set from another."""
     index = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
-    return hashlib.sha256(tensor_bytes({"labels": images.labels.cpu().contiguous(), "pixels": images.fetch(index).cpu().contiguous()})).hexdigest()
+    parts = {"labels": images.labels.cpu().contiguous(), "pixels": images.fetch(index).cpu().contiguous()}
+    return hashlib.sha256(tensor_bytes(parts)).hexdigest()
 
 
 def _weights(model: Classifier) -> bytes:
@@ -328,4 +330,3 @@ def build(folder: str | os.PathLike[str], plan: Plan, *, stop: Callable[[], bool
         if not building.check():
             return building.finish()
     return None
-

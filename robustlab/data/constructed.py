@@ -88,7 +88,8 @@ def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: Progr
     manifest = read_manifest(path)
     wrong = damaged(path, manifest, progress)
     if wrong:
-        raise UserError(f"the constructed set in {path} is damaged ({', '.join(wrong[:3])}): run its `robustlab construct` again to mend it")
+        which = ", ".join(wrong[:3])
+        raise UserError(f"the constructed set in {path} is damaged ({which}): run its `robustlab construct` again to mend it")
     labels = facts(path)["y"]
     ends = torch.tensor([shard["n"] for shard in manifest["shards"]]).cumsum(0)
     stream = ShardStream(

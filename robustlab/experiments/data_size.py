@@ -20,8 +20,8 @@ ATTACK = PGD(ThreatModel(L2(), 0.5), steps=20)
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-        updates: steps of each training, whatever the number of images: epochs are chosen accordingly, within ``epochs``.
-        shipped: models trained on all images, put beside the others; each must have been trained by its recipe.
+    updates: steps of each training, whatever the number of images: epochs are chosen accordingly, within ``epochs``.
+    shipped: models trained on all images, put beside the others; each must have been trained by its recipe.
     """
 
     sizes: tuple[int, ...] = (500, 2000, 8000)
@@ -65,13 +65,15 @@ def run(workshop: Workshop, config: Config) -> Finding:
         rows.append(("all", name, *(over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "attacked"))))
     table = Table(
         "Robustness and the number of training images",
-        f"{config.arch}, about {config.updates:,} updates of 128 images each ({config.epochs[0]} to {config.epochs[1]} epochs), lr {config.lr:g}; fast-l2 is N-FGSM "
-        f"at L2 0.5. Percent of {len(test):,} test images.",
+        f"{config.arch}, about {config.updates:,} updates of 128 images each ({config.epochs[0]} to {config.epochs[1]} epochs), lr "
+        f"{config.lr:g}; "
+        f"fast-l2 is N-FGSM at L2 0.5. Percent of {len(test):,} test images.",
         ("images", "training", "clean", f"under {ATTACK}"),
         tuple(rows),
         (
-            "Published (Tsipras et al. 2019, figures): on MNIST adversarial training raises ordinary accuracy where images are few; on CIFAR-10 and with "
-            "all images it lowers it. All of CIFAR-10, ResNet-50: 95.3 standard, 90.8 trained at L2 .5 (a price of 4.4 points).",
+            "Published (Tsipras et al. 2019, figures): on MNIST adversarial training raises ordinary accuracy where images are few; on "
+            "CIFAR-10 "
+            "and with all images it lowers it. All of CIFAR-10, ResNet-50: 95.3 standard, 90.8 trained at L2 .5 (a price of 4.4 points).",
         ),
     )
     return Finding((table,), {"cells": numbers})

@@ -30,9 +30,9 @@ FOLLOWED = ("shape", "pattern")
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-        source_n, n: pictures that the sources are trained on, and that each set is made of.
-        eps: of D_rand and D_det.
-        steps, inversion_steps: of D_rand and D_det, and of D_R and D_NR.
+    source_n, n: pictures that the sources are trained on, and that each set is made of.
+    eps: of D_rand and D_det.
+    steps, inversion_steps: of D_rand and D_det, and of D_R and D_NR.
     """
 
     source_n: int = 6000
@@ -82,23 +82,26 @@ def run(workshop: Workshop, config: Config) -> Finding:
         rows.append((kind, *(over_seeds([Rate(**h[what]) for h in here]) for what in whats)))
     table = Table(
         "Known features: which one each set teaches",
-        f"Shapes; sets of {config.n:,} pictures, L2 eps {config.eps:g} in {config.steps} steps, inversion in {config.inversion_steps}; {config.arch}, {config.epochs} epochs. "
-        f"Percent of {config.test:,} test pictures.",
-        ("training set", "ordinary test pictures right", "goes by the shape", "goes by the pattern", "moved by another shape", "moved by another pattern"),
+        f"Shapes; sets of {config.n:,} pictures, L2 eps {config.eps:g} in {config.steps} steps, inversion in {config.inversion_steps}; "
+        f"{config.arch}, {config.epochs} epochs. Percent of {config.test:,} test pictures.",
+        ("training set", "right", "goes by the shape", "goes by the pattern", "moved by another shape", "moved by another pattern"),
         tuple(rows),
         (
-            "Goes by: of pictures with the shape of one class and the faint pattern of another. Moved by: of pictures whose features agree, how many "
-            "change their prediction to the class of the one feature that was exchanged.",
+            "Right: of ordinary test pictures. Goes by: of pictures with the shape of one class and the faint pattern of another. "
+            "Moved by: of "
+            "pictures whose features agree, how many are taken for the class of the one feature that was exchanged.",
         ),
     )
     return Finding((table,), {"facts": facts, "cells": numbers})
 
 
 def _measured(workshop: Workshop, config: Config, made: Images, kind: str, training: Training) -> Measurement:
-    name = f"shapes {kind} n {config.n} eps {config.eps:g} steps {config.steps} {config.inversion_steps} {config.source_n} {config.source_epochs}"
+    steps = config.inversion_steps if kind in ("D_R", "D_NR") else config.steps
+    name = f"shapes {kind} n {config.n} eps {config.eps:g} steps {steps} source {config.source_n} {config.source_epochs}"
     model = workshop.trained(made, training, name)
     clean = workshop.tested(model, shapes(config.test, "test")).clean
-    return {"clean": rate(clean), **{name: rate(value) for name, value in follows(model, config.test, workshop.device).items()}, **_moved(model, config.test, workshop.device)}
+    followed = {feature: rate(value) for feature, value in follows(model, config.test, workshop.device).items()}
+    return {"clean": rate(clean), **followed, **_moved(model, config.test, workshop.device)}
 
 
 def contradictions(n: int) -> tuple[Tensor, Tensor, Tensor]:

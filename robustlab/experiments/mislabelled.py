@@ -27,8 +27,8 @@ PUBLISHED = {"D_rand": "63.3", "D_det": "43.7"}
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-        source: the model through which images are perturbed, see ``Workshop.source``.
-        n: images constructed.
+    source: the model through which images are perturbed, see ``Workshop.source``.
+    n: images constructed.
     """
 
     source: str = "cifar10-small-standard"
@@ -90,14 +90,12 @@ def run(workshop: Workshop, config: Config) -> Finding:
         (
             Table(
                 "Training on mislabelled adversarial examples",
-                f"{config.n:,} images, L2 eps {config.eps:g}, {config.steps} steps through {config.source}; taken for their target: {fooled}"
+                f"{config.n:,} images, L2 eps {config.eps:g}, {config.steps} steps through {config.source}; fooling rate {fooled}"
                 + (f"; D_rand's target is the original class for {percent(equal)}" if equal is not None else "")
                 + f". {config.arch}, {config.epochs} epochs. Percent of {len(test):,} ordinary test images; chance is {100 * chance:.0f}.",
-                ("set", "lr", "augmented", "taken for their class", "for the class after it", "own training images", "published, ResNet-50"),
+                ("set", "lr", "augmented", "taken for their class", "for the class after it", "own training images", "published"),
                 tuple(rows),
             ),
         ),
         {"facts": facts, "cells": numbers},
     )
-
-

@@ -22,7 +22,7 @@ from robustlab.norms import L2
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-        sources: from weak to strong, see ``Workshop.source``.
+    sources: from weak to strong, see ``Workshop.source``.
     """
 
     sources: tuple[str, ...] = ("standard:2:10000", "standard:10:10000", "cifar10-small-standard")
@@ -35,7 +35,9 @@ class Config:
     lr: float = 0.05
 
 
-FULL = Config(("standard:2:10000", "standard:10:10000", "standard:30"), (0.25, 0.5, 1.0, 2.0), n=50_000, steps=100, arch="resnet18", epochs=30)
+FULL = Config(
+    ("standard:2:10000", "standard:10:10000", "standard:30"), (0.25, 0.5, 1.0, 2.0), n=50_000, steps=100, arch="resnet18", epochs=30
+)
 
 
 def run(workshop: Workshop, config: Config) -> Finding:
@@ -89,8 +91,10 @@ def run(workshop: Workshop, config: Config) -> Finding:
         )
     table = Table(
         "Where visible features win, and where faint ones do",
-        f"D_det from {config.n:,} images, {config.steps} L2 steps; {config.arch}, {config.epochs} epochs, lr {config.lr:g}, one seed. Percent of "
-        f"{len(test):,} ordinary test images: taken for their class where the faint features won, for the class after it where the visible ones did.",
+        f"D_det from {config.n:,} images, {config.steps} L2 steps; {config.arch}, {config.epochs} epochs, lr {config.lr:g}, one seed. "
+        "Percent "
+        f"of {len(test):,} ordinary test images: taken for their class where the faint features won, for the class after it where the "
+        "visible ones did.",
         ("source's accuracy", "eps", "taken for the target", "augmented", "taken for their class", "for the class after it", "won"),
         tuple(rows),
     )

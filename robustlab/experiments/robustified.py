@@ -22,8 +22,8 @@ PUBLISHED = {"original": "95.3 / 4.5", "D_R": "84.1 / 48.3", "D_NR": "87.7 / 0.8
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-        robust, standard: the models whose features D_R and D_NR have, see ``Workshop.source``.
-        test: images that are tested, clean and under attack.
+    robust, standard: the models whose features D_R and D_NR have, see ``Workshop.source``.
+    test: images that are tested, clean and under attack.
     """
 
     robust: str = "cifar10-small-l2"
@@ -46,7 +46,8 @@ def run(workshop: Workshop, config: Config) -> Finding:
     facts = {}
     for kind, source in (("D_R", config.robust), ("D_NR", config.standard)):
         construction = Inverted(config.steps)
-        sets[kind], facts[kind] = workshop.constructed(construction, images, workshop.source(source, config.arch), f"{kind} {source} n {len(images)}")
+        model = workshop.source(source, config.arch)
+        sets[kind], facts[kind] = workshop.constructed(construction, images, model, f"{kind} {source} n {len(images)}")
     cells = []
     for kind, made in sets.items():
         source = {"D_R": config.robust, "D_NR": config.standard}.get(kind, "")
@@ -63,9 +64,9 @@ def run(workshop: Workshop, config: Config) -> Finding:
         rows.append((kind, distance, *(over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "attacked")), PUBLISHED[kind]))
     table = Table(
         "Robustness from the data alone",
-        f"{len(images):,} training images; D_R from {config.robust}, D_NR from {config.standard}, {config.steps} steps of 0.1. Standard training of "
-        f"{config.arch}, {config.epochs} epochs, augmented. Percent of {len(test):,} ordinary test images.",
-        ("training set", "relative feature distance", "clean", f"under {ATTACK}", "published, ResNet-50 (clean / L2 .25)"),
+        f"{len(images):,} training images; D_R from {config.robust}, D_NR from {config.standard}, {config.steps} steps of 0.1. Standard "
+        f"training of {config.arch}, {config.epochs} epochs, augmented. Percent of {len(test):,} ordinary test images.",
+        ("training set", "relative feature distance", "clean", f"under {ATTACK}", "published (clean / L2 .25)"),
         tuple(rows),
     )
     return Finding((table,), {"facts": facts, "cells": numbers})

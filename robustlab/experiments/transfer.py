@@ -24,8 +24,8 @@ from robustlab.norms import L2
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-        archs: the first of them is the source's, where that is trained here.
-        attacked: test images that are perturbed through the source.
+    archs: the first of them is the source's, where that is trained here.
+    attacked: test images that are perturbed through the source.
     """
 
     source: str = "cifar10-small-standard"
@@ -55,20 +55,22 @@ def run(workshop: Workshop, config: Config) -> Finding:
     found = workshop.measured("transfer", cells)
     rows = []
     for arch, taught, fooled in zip(config.archs, found[::2], found[1::2], strict=True):
-        rows.append((arch, over_seeds([Rate(**taught["clean"])]), over_seeds([Rate(**fooled["clean"])]), over_seeds([Rate(**fooled["fooled"])])))
+        rows.append((arch, *(over_seeds([Rate(**value)]) for value in (taught["clean"], fooled["clean"], fooled["fooled"]))))
     success = [Rate(**f["fooled"]).value for f in found[1::2]]
     accuracy = [Rate(**f["clean"]).value for f in found[::2]]
     rank = torch.corrcoef(torch.tensor([accuracy, success]).argsort(1).argsort(1).double())[0, 1]
     table = Table(
         "Transfer",
-        f"Targeted adversarial examples (class + 1, L2 eps {config.eps:g}, {config.steps} steps) for {config.attacked:,} test images through {config.source}, "
-        f"shown to networks trained on {config.n:,} original images; beside it what the same architecture learns from D_det. {config.epochs} epochs, "
-        f"lr {config.lr:g}, one seed.",
+        f"Targeted adversarial examples (class + 1, L2 eps {config.eps:g}, {config.steps} steps) for {config.attacked:,} test images "
+        "through "
+        f"{config.source}, shown to networks trained on {config.n:,} original images; beside it what the same architecture learns from "
+        f"D_det. {config.epochs} epochs, lr {config.lr:g}, one seed.",
         ("architecture", "trained on D_det: test accuracy", "trained on originals: test accuracy", "transfer: taken for the target"),
         tuple(rows),
         (
-            f"Rank correlation between the second and the last column: {rank:.2f} over {len(rows)} architectures. Published (ResNet-50 source, five "
-            "architectures): positive, transfer about 60 to 100 %, accuracy on D_det about 25 to 50 %.",
+            f"Rank correlation between the second and the last column: {rank:.2f} over {len(rows)} architectures. Published (ResNet-50 "
+            "source, "
+            "five architectures): positive, transfer about 60 to 100 %, accuracy on D_det about 25 to 50 %.",
         ),
     )
     return Finding((table,), {"facts": facts, "accuracy": accuracy, "transfer": success, "rank_correlation": float(rank)})

@@ -64,9 +64,7 @@ class Training:
 
     @property
     def optimization(self) -> Optimization:
-        return Optimization(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, weight_decay=self.weight_decay, amp=self.bfloat16
-        )
+        return Optimization(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, weight_decay=self.weight_decay, amp=self.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,9 @@ class Workshop:
         save_released(folder / "model", state.result, provenance)  # type: ignore[arg-type]
         (folder / "last.pt").unlink(missing_ok=True)
 
-    def constructed(self, construction: Construction, source: Images, model: Classifier, name: str, *, seed: int = 0) -> tuple[Images, dict[str, Any]]:
+    def constructed(
+        self, construction: Construction, source: Images, model: Classifier, name: str, *, seed: int = 0
+    ) -> tuple[Images, dict[str, Any]]:
         """A set made from some images through a model, and what is known of it; made now, together with the other
         processes that ask for it, unless it was before.
 

@@ -17,9 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def accelerate(
-    model: nn.Module, *, dtype: torch.dtype | None = None, channels_last: bool = True, compile: bool = False
-) -> nn.Module:
+def accelerate(model: nn.Module, *, dtype: torch.dtype | None = None, channels_last: bool = True, compile: bool = False) -> nn.Module:
     """A copy of ``model`` that runs faster in evaluation mode; the model itself is not touched.
 
     Args:
