@@ -44,6 +44,39 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_vacant(path: str | os.PathLike[str]) -> None:
+    """Refuse a place for a new folder where something is already; an empty folder is fine."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is not an empty folder: name another one with --out")
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; on success sync it to disk and rename it into place.
+
+    After an exception, also a full disk or Ctrl-C, ``path`` is what it was before and the temporary folder is gone.
+
+    Raises:
+        UserError: ``path`` is not an empty folder, the disk is full, or the place cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    check_vacant(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if hasattr(os, "sync"):
+            os.sync()  # many small files: one call instead of one for each
+        if path.is_dir():
+            path.rmdir()  # which fails where something was put there in the meantime
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Write ``content`` to ``path`` atomically."""
     with replacing(path) as temporary:

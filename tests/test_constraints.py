@@ -153,8 +153,6 @@ def test_rounding_never_goes_farther_than_it_was_told(one, dtype):
     assert (travelled * delta >= 0).all()
 
 
-
-
 def test_a_threat_model_prints_its_norm_and_eps():
     assert repr(ThreatModel(Linf(), EIGHT)) == "Linf eps=0.03137"
     assert str(ThreatModel(L2(), 0.5)) == "L2 eps=0.5"

@@ -135,9 +135,7 @@ def test_values_that_are_no_numbers_are_refused_with_their_positions(steps):
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_gradients_that_are_no_numbers_are_refused_though_the_value_is_one(keep_best):
     with pytest.raises(UserError, match=r"gradient is NaN or infinite for 1 of 2 examples \(positions 0\)"):
-        minimize(
-            lambda x: x.sqrt().sum(1), torch.tensor([[0.0], [1.0]]), Everywhere(), Steepest(L2(), 0.1), steps=1, keep_best=keep_best
-        )
+        minimize(lambda x: x.sqrt().sum(1), torch.tensor([[0.0], [1.0]]), Everywhere(), Steepest(L2(), 0.1), steps=1, keep_best=keep_best)
 
 
 def test_an_infinite_loss_is_the_best_there_is_and_no_mistake():

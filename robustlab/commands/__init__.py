@@ -17,6 +17,7 @@ COMMANDS = {
     "train": settings.Train,
     "evaluate": settings.Evaluate,
     "construct": settings.Construct,
+    "export": settings.Export,
     "reproduce": settings.Reproduce,
     "models": settings.Models,
 }

@@ -17,6 +17,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
+from robustlab.models.classifier import Classifier
 from robustlab.norms import L2, NORMS
 
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
@@ -50,6 +51,15 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def check_fits(model: Classifier, images: Images, name: str, *, chosen: bool) -> None:
+    """Refuse images of classes or channels that a model does not know, and a choice of classes that it cannot tell apart by name."""
+    if images.shape[0] != model.channels:
+        raise UserError(f"{name} wants {model.channels} channels, but the images of {images.name} have {images.shape[0]}")
+    model.outputs_for(images.classes, images.name)
+    if chosen and not set(images.classes) <= set(model.classes):
+        raise UserError(f"{name} does not name its classes, so that --classes cannot say which of its outputs are meant")
 
 
 def threat_of(norm: str | None, eps: float | None, default: ThreatModel | None = None) -> ThreatModel:

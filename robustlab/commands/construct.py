@@ -15,7 +15,7 @@ from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
 from robustlab.commands.card import Source, contact_sheet, render
-from robustlab.commands.common import bar, choose_device, interruptible, open_data, threat_of
+from robustlab.commands.common import bar, check_fits, choose_device, interruptible, open_data, threat_of
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Building, Construction, Inverted, Plan, Relabelled, drawn, following
 from robustlab.data.batches import Batches
@@ -49,6 +49,7 @@ def run(wanted: settings.Construct) -> None:
         classes=wanted.classes,
         limit=wanted.limit,
     )
+    check_fits(model, images, wanted.model, chosen=bool(wanted.classes))
     plan = Plan(
         construction,
         images,

@@ -15,7 +15,7 @@ import torch
 from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
-from robustlab.commands.common import bar, choose_device, open_data, threat_of
+from robustlab.commands.common import bar, check_fits, choose_device, open_data, threat_of
 from robustlab.commands.plots import save_curve
 from robustlab.data.batches import Batch, Batches
 from robustlab.data.imageset import Images, hold_out
@@ -31,7 +31,9 @@ def run(wanted: settings.Evaluate) -> None:
     """Print the accuracies of each model; with ``--out`` also write them, the records, pictures, and the curve."""
     if wanted.model is None:
         raise UserError(f"which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
-    out = _empty_folder(wanted.out) if wanted.out else None
+    out = Path(wanted.out) if wanted.out else None
+    if out:
+        files.check_vacant(out)
     device = choose_device(wanted.device, wanted.threads)
     if (wanted.mean is None) != (wanted.std is None):
         raise UserError("--mean and --std belong together: give both or neither")
@@ -50,7 +52,7 @@ def run(wanted: settings.Evaluate) -> None:
         limit=wanted.limit,
     )
     for name, model in models.items():
-        _fits(model, images, name)
+        check_fits(model, images, name, chosen=bool(wanted.classes))
     job = _Job(wanted, images, PGD(threat_of(wanted.norm, wanted.eps), wanted.steps, wanted.step_size, restarts=wanted.restarts), device)
     curves = {}
     for name, model in models.items():
@@ -124,17 +126,3 @@ def _short(name: str, names: Iterable[str]) -> str:
     path = Path(name)
     alone = [Path(other).stem for other in names].count(path.stem) == 1
     return path.stem if alone else "-".join(path.with_suffix("").parts).strip("/-")
-
-
-def _empty_folder(name: str) -> Path:
-    path = Path(name)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is not an empty folder: name another one with --out")
-    return path
-
-
-def _fits(model: Classifier, images: Images, name: str) -> None:
-    """Refuse images of classes or channels that a model does not know."""
-    if images.shape[0] != model.channels:
-        raise UserError(f"{name} wants {model.channels} channels, but the images of {images.name} have {images.shape[0]}")
-    model.outputs_for(images.classes, images.name)

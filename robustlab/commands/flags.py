@@ -30,8 +30,11 @@ def number(text: str) -> float:
 
 
 def names(text: str) -> list[str]:
-    """Words separated by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """Words separated by commas, at least one."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing")
+    return found
 
 
 def radius(text: str) -> float:
@@ -78,8 +81,8 @@ class Flag:
 
 FLAGS: dict[str, Flag] = {
     "model": Flag("a released model's name, or the path of a checkpoint; several with commas", metavar="NAME|PATH"),
-    "data": Flag("folder or .npz file of the data, or a constructed set; not needed for shapes", metavar="PATH"),
-    "dataset": Flag("shapes, cifar10, cifar100, folder, npz or constructed; told from --data where left out", metavar="NAME"),
+    "data": Flag("folder, .npz or .safetensors file of the data, or a constructed set; not needed for shapes", metavar="PATH"),
+    "dataset": Flag("shapes, cifar10, cifar100, folder, npz, safetensors, constructed or released; told from --data", metavar="NAME"),
     "split": Flag("which part of the data", choices=("train", "test", "val")),
     "image_size": Flag("resize and crop images to this many pixels", positive),
     "download": Flag("download the dataset if it is missing", None),
@@ -119,6 +122,7 @@ FLAGS: dict[str, Flag] = {
     "kind": Flag("D_rand, D_det (relabelled), D_R (inverted through a robust model) or D_NR (through a standard one)", metavar="NAME"),
     "store": Flag("how pixels are stored; what rounding does is reported", choices=("float32", "float16", "uint8")),
     "shard_size": Flag("images in a shard: what an interruption can cost", positive),
+    "format": Flag("the layout to write", choices=("folder", "huggingface", "npz", "safetensors", "released")),
     "experiment": Flag("which experiment; it may stand alone, without the flag", metavar="NAME"),
     "scale": Flag("small: for two CPU cores; full: for a GPU", choices=("small", "full")),
     "seeds": Flag("repetitions with different seeds", positive),

@@ -132,6 +132,21 @@ class Construct:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a data set as PNG folders, .npz, safetensors, the released tensors' files, or for Hugging Face."""
+
+    dataset: str | None = None
+    data: str | None = None
+    split: str = "train"
+    image_size: int | None = None
+    download: bool = False
+    classes: list[str] | None = None
+    limit: int | None = None
+    format: str | None = None
+    out: str | None = None
+
+
+@dataclass(frozen=True)
 class Reproduce:
     """Run an experiment of the talks and print its table beside the published numbers."""
 

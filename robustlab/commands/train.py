@@ -21,6 +21,7 @@ from robustlab.commands.common import bar, choose_device, computes_bfloat16, int
 from robustlab.constraints import ThreatModel
 from robustlab.data.augment import crop_flip
 from robustlab.data.batches import Batches
+from robustlab.data.catalog import only_for_training
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import Rate, evaluate
@@ -36,6 +37,7 @@ from robustlab.training.schedules import SCHEDULES
 
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
 OPTIMIZED = ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")  # what a recipe decides where no flag does
+PLACES = ("data", "test_data", "out", "resume")  # on this machine, so not told with released weights
 FREE = ("out", "resume", "device", "threads", "workers", "no_test")  # what may change when a run is resumed
 
 
@@ -113,8 +115,8 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
     )
     if len(everything.classes) < 2:
         raise UserError(f"training needs at least two classes, but {everything.name} has only {', '.join(everything.classes) or 'none'}")
-    if wanted.test_data is not None and not wanted.no_test:
-        _test_images(wanted, everything.classes)  # now, rather than after hours of training
+    if not wanted.no_test and (wanted.test_data is not None or only_for_training(wanted.dataset, wanted.data)):
+        _same_shape(everything, _test_images(wanted, everything.classes))  # now, rather than after hours of training
     keep, held_out = hold_out(everything, min(wanted.val_size, max(len(everything) // 5, 1)), wanted.seed)
     common: dict[str, Any] = {"device": device, "rank": world.rank, "world_size": world.size, "workers": wanted.workers}
     training = Batches(
@@ -300,7 +302,7 @@ class _Job:
                 "best_epoch": best,
                 "epochs": self.planned.optimization.epochs,
                 "seconds": round(self.seconds + time.monotonic() - self.clock),
-                "settings": {name: value for name, value in dataclasses.asdict(wanted).items() if name not in ("data", "out", "resume")},
+                "settings": {name: value for name, value in dataclasses.asdict(wanted).items() if name not in PLACES},
                 "environment": {name: value for name, value in begun_with.items() if name != "command"},
             },
         )
@@ -309,21 +311,30 @@ class _Job:
 
 
 def _test_images(wanted: settings.Train, classes: Sequence[str]) -> Images:
-    """The test images of the classes that are trained on.
+    """The test images of the classes that are trained on, numbered as these are.
 
     Raises:
         UserError: they are of other classes.
     """
-    elsewhere = wanted.test_data is not None
-    place = (None, wanted.test_data) if elsewhere else (wanted.dataset, wanted.data)
-    images = open_data(*place, "test", image_size=wanted.image_size, classes=None if elsewhere else wanted.classes)
-    if images.classes != tuple(classes):
-        for name in classes:
-            if name not in images.classes:
-                raise UserError(f"the test images do not know all classes of the training images: {unknown('class', name, images.classes)}")
-        images = images.only_classes(classes)
-    limit = wanted.limit
+    limit, size = wanted.limit, wanted.image_size
+    if wanted.test_data is None:
+        images = open_data(wanted.dataset, wanted.data, "test", image_size=size, classes=wanted.classes, limit=limit)
+        if images.classes == tuple(classes)[: len(images.classes)]:  # a small test set may lack the last of unnamed classes
+            return images
+    else:
+        images = open_data(None, wanted.test_data, "test", image_size=size)
+    for name in classes:
+        if name not in images.classes:
+            raise UserError(f"the test images do not know all classes of the training images: {unknown('class', name, images.classes)}")
+    images = images.only_classes(classes)
     return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, 0)[1])
+
+
+def _same_shape(training: Images, test: Images) -> None:
+    """Refuse test images of another size or with other channels."""
+    if test.shape != training.shape:
+        here, there = ("x".join(map(str, (*images.shape[1:][::-1], images.shape[0]))) for images in (test, training))
+        raise UserError(f"the test images of {test.name} are {here} (width, height, channels), but those to train on are {there}")
 
 
 def _too_large(model: Classifier) -> bool:

@@ -1,4 +1,4 @@
-"""Random changes of training images, drawn per example and applied to a whole batch of uint8 pixels on their device."""
+"""Random changes of training images, drawn per example and applied to a whole batch of pixels, uint8 or floats, on their device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from robustlab.errors import UserError
 from robustlab.seeding import fold, integers
 
-Augment = Callable[[Tensor, Tensor], Tensor]  # uint8 (B, C, H, W) and keys (B,) -> uint8 (B, C, H, W)
+Augment = Callable[[Tensor, Tensor], Tensor]  # pixels (B, C, H, W) and keys (B,) -> pixels (B, C, H, W) of the same type
 
 
 def crop_flip(pad: int = 4, flip: bool = True) -> Augment:

@@ -36,7 +36,7 @@ class Batches:
         images: an ``ImageSet`` is moved to ``device`` once and stays there; others are read by DataLoader workers.
         batch_size: images in a batch over all processes together.
         seed: of the order and the keys.
-        augment: changes the uint8 pixels on the device, see ``crop_flip``.
+        augment: changes the pixels on the device, as they are stored, see ``crop_flip``.
         shuffle: a new order every epoch, instead of the images' own.
         device: where the batches are wanted.
         rank, world_size: this process gets slice ``rank`` of each batch, cut into ``world_size`` consecutive ones.

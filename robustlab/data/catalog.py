@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from robustlab.data.cifar import FOLDERS, open_cifar
 from robustlab.data.constructed import is_constructed, open_constructed
 from robustlab.data.folder import PARTS, TREE, Progress, open_folder, split_folder
-from robustlab.data.imageset import Images, hold_out
+from robustlab.data.imageset import Images, ImageSet, hold_out
 from robustlab.data.npz import open_npz
+from robustlab.data.released import is_released, open_released
 from robustlab.data.shapes import shapes
+from robustlab.data.tensors import open_safetensors
 from robustlab.errors import UserError, unknown
 
-DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz", "constructed")
+DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz", "safetensors", "constructed", "released")
+ONE_FILE: dict[str, Callable[[Path], ImageSet]] = {"npz": open_npz, "safetensors": open_safetensors}  # by ending
+ONLY_FOR_TRAINING = ("constructed", "released")
 SPLITS = tuple(PARTS)
 DOWNLOADS = Path("datasets")  # where CIFAR is looked for when no place is named
 SHAPES_SIZE = {"train": 20_000, "test": 2_000, "val": 2_000}
@@ -36,7 +40,7 @@ def open_dataset(
 ) -> Images:
     """One split of a dataset.
 
-    Images stored without splits (class folders directly in ``root``, a single ``.npz`` file) are cut: a fixed tenth of
+    Images stored without splits (class folders directly in ``root``, a single ``.npz`` or ``.safetensors`` file) are cut: a fixed tenth of
     each class is the test split, the rest is the training split.
 
     Args:
@@ -68,10 +72,10 @@ def open_dataset(
         raise unknown("dataset", name, DATASETS)
     elif path is None:
         raise UserError(f"the dataset {name!r} needs the place of its images: --data PATH")
-    elif name == "npz":
-        images = _open_npz(path, split)
-    elif name == "constructed":
-        images = _open_constructed(path, split, memory_limit, progress)
+    elif name in ONE_FILE:
+        images = _open_file(path, split, name)
+    elif name in ONLY_FOR_TRAINING:
+        images = _open_trained_on(name, path, split, memory_limit, progress)
     else:
         images = _open_folder(path, split, image_size=image_size, memory_limit=memory_limit, progress=progress)
     _, height, width = images.shape
@@ -82,20 +86,29 @@ def open_dataset(
     return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
 
 
+def only_for_training(name: str | None, root: str | Path | None) -> bool:
+    """Whether a dataset, named as for ``open_dataset``, has no test images of its own."""
+    return (name or _kind(None if root is None else Path(root).expanduser())) in ONLY_FOR_TRAINING
+
+
 def _kind(path: Path | None) -> str:
     """Which dataset lies at a path."""
     if path is None:
         return "shapes"
     if not path.exists():
-        raise UserError(f"there is nothing at {path}; expected {TREE}, an .npz file or a CIFAR folder")
+        raise UserError(f"there is nothing at {path}; expected {TREE}, an .npz or .safetensors file, or a CIFAR folder")
     for name, folder in FOLDERS.items():
         if path.name == folder or (path / folder).is_dir():
             return name
-    if path.is_file() and path.suffix != ".npz":
-        raise UserError(f"{path} is neither a folder nor an .npz file")
-    if path.is_dir() and is_constructed(path):
+    if path.is_file():
+        if path.suffix[1:] not in ONE_FILE:
+            raise UserError(f"{path} is neither a folder nor an .npz file nor a .safetensors file")
+        return path.suffix[1:]
+    if is_constructed(path):
         return "constructed"
-    return "npz" if path.is_file() or (path / "train.npz").is_file() else "folder"
+    if is_released(path):
+        return "released"
+    return next((kind for kind in ONE_FILE for part in PARTS if (path / f"{part}.{kind}").is_file()), "folder")
 
 
 def _open_folder(path: Path, split: str, **settings: Any) -> Images:
@@ -104,22 +117,22 @@ def _open_folder(path: Path, split: str, **settings: Any) -> Images:
     return _cut(images, split) if split_folder(path, split) == path else images
 
 
-def _open_npz(path: Path, split: str) -> Images:
+def _open_file(path: Path, split: str, kind: str) -> Images:
     """``path`` is a file without splits, or a folder with ``train.npz`` and ``test.npz`` (or ``val.npz``)."""
     if not path.is_dir():
-        return _cut(open_npz(path), split)
-    files = [path / f"{name}.npz" for name in PARTS[split]]
+        return _cut(ONE_FILE[kind](path), split)
+    files = [path / f"{name}.{kind}" for name in PARTS[split]]
     found = [file for file in files if file.is_file()]
     if not found:
         raise UserError(f"{path} has no {' or '.join(file.name for file in files)}")
-    return open_npz(found[0])
+    return ONE_FILE[kind](found[0])
 
 
-def _open_constructed(path: Path, split: str, memory_limit: int, progress: Progress | None) -> Images:
-    """A constructed set is for training; what it teaches is tested on the original test images."""
+def _open_trained_on(name: str, path: Path, split: str, memory_limit: int, progress: Progress | None) -> Images:
+    """A constructed or released set is for training; what it teaches is tested on the original test images."""
     if split != "train":
-        raise UserError(f"the constructed set in {path} has no {split} images: name the original data by --data or --test-data")
-    return open_constructed(path, memory_limit=memory_limit, progress=progress)
+        raise UserError(f"the {name} set in {path} has no {split} images: name the original data by --data or --test-data")
+    return open_released(path) if name == "released" else open_constructed(path, memory_limit=memory_limit, progress=progress)
 
 
 def _cut(images: Images, split: str) -> Images:

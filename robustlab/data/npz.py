@@ -18,9 +18,10 @@ CHANNELS = (1, 3)
 def open_npz(path: Path) -> ImageSet:
     """All the images of a file.
 
-    ``x`` holds uint8, or floats in [0, 1], which are rounded to uint8; as ``(N, C, H, W)``, ``(N, H, W, C)`` with 1 or 3
-    channels, or ``(N, H, W)``. ``y`` holds whole numbers, ``(N,)`` or ``(N, 1)``. ``classes`` holds names, else the
-    classes are called 0, 1, ... up to the largest label. Pickled objects are never loaded.
+    ``x`` holds uint8, or floats in [0, 1]; as ``(N, C, H, W)``, ``(N, H, W, C)`` with 1 or 3 channels, or ``(N, H, W)``.
+    Floats that are 8-bit values divided by 255 become uint8 again; others stay float16 or float32, and float64 becomes
+    float32. ``y`` holds whole numbers, ``(N,)`` or ``(N, 1)``. ``classes`` holds names, else the classes are called 0, 1,
+    ... up to the largest label. Pickled objects are never loaded.
 
     Raises:
         UserError: no such file or array, other shapes or types, values or labels out of range.
@@ -59,11 +60,11 @@ def _pixels(path: Path, x: np.ndarray) -> Tensor:
     first, last = (x.ndim == 4 and x.shape[axis] in CHANNELS for axis in (1, 3))
     if first == last:
         raise UserError(f"{path}: images must be (N, C, H, W) or (N, H, W, C) with 1 or 3 channels, got shape {x.shape}")
-    return torch.from_numpy(np.ascontiguousarray(_bytes(path, x if first else x.transpose(0, 3, 1, 2))))
+    return torch.from_numpy(np.ascontiguousarray(_stored(path, x if first else x.transpose(0, 3, 1, 2))))
 
 
-def _bytes(path: Path, x: np.ndarray) -> np.ndarray:
-    """Pixels as uint8, from uint8 or floats in [0, 1]."""
+def _stored(path: Path, x: np.ndarray) -> np.ndarray:
+    """Pixels as they are kept, from uint8 or floats in [0, 1]."""
     if x.dtype == np.uint8:
         return x
     if not np.issubdtype(x.dtype, np.floating):
@@ -71,7 +72,11 @@ def _bytes(path: Path, x: np.ndarray) -> np.ndarray:
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
     if not (low >= 0 and high <= 1):  # also where one is NaN
         raise UserError(f"{path}: images must be uint8 or floats in [0, 1], got floats from {low:g} to {high:g}")
-    return np.round(x.astype(np.float32) * 255).astype(np.uint8)
+    if x.dtype == np.float16:  # too coarse to tell whether it came from 8-bit values
+        return x
+    exact = x.astype(np.float32)
+    levels = np.round(exact * 255).astype(np.uint8)
+    return levels if np.array_equal(levels.astype(np.float32) / 255, exact) else exact
 
 
 def _labels(path: Path, y: np.ndarray) -> Tensor:

@@ -81,7 +81,8 @@ class Classifier(nn.Module):
     def outputs_for(self, classes: Sequence[str], name: str) -> Tensor:
         """Which output stands for each of the named classes, int64, shape ``(len(classes),)``.
 
-        By name where the outputs have names; else the classes must be as many as the outputs.
+        By name where the outputs have names, or the classes are called by the outputs' numbers; else the classes must be
+        as many as the outputs.
 
         Args:
             classes: class names of some images.
@@ -90,7 +91,8 @@ class Classifier(nn.Module):
         Raises:
             UserError: a class that this model does not know.
         """
-        if self.classes == tuple(str(k) for k in range(self.num_classes)):
+        unnamed = self.classes == tuple(str(k) for k in range(self.num_classes))
+        if unnamed and not set(classes) <= set(self.classes):
             if len(classes) != self.num_classes:
                 raise UserError(f"the model has {self.num_classes} unnamed classes, but {name} has {len(classes)}")
             return torch.arange(len(classes))

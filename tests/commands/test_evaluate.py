@@ -160,6 +160,44 @@ def test_some_of_the_classes_are_compared_by_name(call, run, data, tmp_path) -> 
     assert len(kept) < len(records(everything))
 
 
+def test_the_order_of_the_classes_changes_nothing(call, run, data, expected) -> None:
+    for order in ("red,green,blue", "blue,red,green"):
+        told = call("evaluate", "--model", run / "model.json", "--data", data, "--classes", order, *FEW)
+        assert told.code == 0 and str(expected.clean) in told.out and str(expected.under(str(ATTACK))) in told.out
+
+
+def test_a_limit_counts_among_the_chosen_classes(call, run, data, tmp_path) -> None:
+    words = ["--model", run / "model.json", "--data", data, "--classes", "blue,red", "--limit", "6", "--out", tmp_path / "out"]
+    assert call("evaluate", *words, *FEW).code == 0
+    assert sorted(record["label"] for record in records(tmp_path / "out")) == [0, 0, 0, 2, 2, 2]
+
+
+@pytest.fixture(scope="module")
+def unnamed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model without its classes' names."""
+    folder = tmp_path_factory.mktemp("unnamed")
+    described = json.loads((run / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**described, "classes": ["0", "1", "2"]}))
+    (folder / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    return folder / "model.json"
+
+
+def test_unnamed_classes_are_compared_by_number(call, refused, unnamed, data, expected, tmp_path) -> None:
+    """As many named ones are taken in their own order, which a choice of classes would change; numbers name the outputs."""
+    assert str(expected.clean) in call("evaluate", "--model", unnamed, "--data", data, *FEW).out
+    words = ["--model", unnamed, "--data", data, "--classes", "blue,red,green"]
+    assert "does not name its classes, so that --classes cannot say" in refused("evaluate", *words, *LIGHT)
+    with np.load(data / "test.npz") as stored:
+        np.savez(tmp_path / "test.npz", x=stored["x"], y=stored["y"])
+        np.savez(tmp_path / "val.npz", x=stored["x"][stored["y"] < 2], y=stored["y"][stored["y"] < 2])
+    words = ["--model", unnamed, "--dataset", "npz", "--data", tmp_path, *FEW]
+    assert str(expected.clean) in call("evaluate", *words, "--classes", "2,0,1").out
+    right = sum(record.prediction == record.label for record in expected.records if record.label < 2)
+    told = call("evaluate", *words, "--split", "val", "--out", tmp_path / "out").out
+    assert f"(n = {sum(record.label < 2 for record in expected.records)})" in told
+    assert sum(record["prediction"] == record["label"] for record in records(tmp_path / "out")) == right
+
+
 # What is wrong
 
 
@@ -173,7 +211,9 @@ def test_some_of_the_classes_are_compared_by_name(call, run, data, tmp_path) -> 
         (["--model", "{run}/best.pt", "--arch", "small"], "holds a mlp, not the small asked for"),
         (["--model", "{run}/best.pt", "--dataset", "cifar11"], "unknown dataset 'cifar11'. Did you mean 'cifar10'?"),
         (["--model", "{run}/best.pt", "--data", "nowhere"], "there is nothing at nowhere"),
-        (["--model", "{run}/best.pt", "--dataset", "shapes", "--limit", "20"], "the model does not know all classes of shapes: unknown class"),
+        (["--model", "{run}/best.pt", "--dataset", "shapes", "--limit", "20"], "does not know all classes of shapes: unknown class"),
+        (["--model", "{run}/best.pt", "--classes", "red,gren"], "unknown class 'gren'. Did you mean 'green'?"),
+        (["--model", "{run}/best.pt", "--classes", ","], "argument --classes: ',' names nothing"),
         (["--model", "{run}/best.pt", "--device", "cpuu"], "unknown device 'cpuu'"),
         (["--model", "{run}/best.pt", "--eps=-0.1"], "argument --eps: -0.1 is negative"),
         (["--model", "{run}/best.pt", "--curve", "0,-1"], "argument --curve: -1 is negative"),

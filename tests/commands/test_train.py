@@ -348,6 +348,124 @@ def test_without_a_test_set_nothing_is_measured_on_it(call, data: Path, tmp_path
     assert record["accuracies"] == {} and record["n"] == 0
 
 
+# Some classes, and test images from elsewhere
+
+
+def named(path: Path, n: int, classes: list[str] | None, dtype: Any = np.uint8, size: int = 8) -> Path:
+    """A file of images whose colour tells the class by its name: red, green, blue, or grey."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random, colours = np.random.default_rng(n), {"red": 0, "green": 1, "blue": 2}
+    names = classes or ["0", "1", "2"]
+    y = np.arange(n) % len(names)
+    x = random.integers(0, 160, (n, 3, size, size))
+    for image, label in zip(x, y, strict=True):
+        if names[label] in colours:
+            image[colours[names[label]]] += 60
+    pixels = x.astype(np.uint8) if dtype == np.uint8 else ((x + random.random(x.shape) / 2) / 255).astype(dtype)
+    np.savez(path, x=pixels, y=y, **({"classes": np.array(classes)} if classes else {}))
+    return path
+
+
+def seen_in_testing(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Filled with the images of each ``Batches`` that training makes: to train on, to choose by, to test."""
+    seen: list[Any] = []
+    make = command.Batches
+    monkeypatch.setattr(command, "Batches", lambda images, *args, **options: seen.append(images) or make(images, *args, **options))
+    return seen
+
+
+def test_only_some_classes_are_trained_on_and_tested(call, monkeypatch, data: Path, tmp_path: Path) -> None:
+    seen, out = seen_in_testing(monkeypatch), tmp_path / "run"
+    assert call("train", *MLP, "--data", data, "--classes", "blue,red", "--out", out).code == 0
+    assert load(out / "model.json").classes == ("blue", "red")
+    assert [images.classes for images in seen] == [("blue", "red")] * 3
+    assert sum(len(images) for images in seen[:2]) == 40
+    whole = open_dataset(None, data, "test")
+    for images, number in ((seen[2], 0), (whole, 2)):
+        blue = images.fetch((images.labels == number).nonzero()[:, 0])
+        assert torch.equal(blue, whole.fetch((whole.labels == 2).nonzero()[:, 0]))
+
+
+def test_a_limit_counts_among_the_chosen_classes(call, monkeypatch, data: Path, tmp_path: Path) -> None:
+    seen = seen_in_testing(monkeypatch)
+    words = ["--batch-size", "8", "--data", data, "--classes", "blue,red", "--limit", "12", "--out", tmp_path / "run"]
+    assert call("train", *MLP, *words).code == 0
+    assert len(seen[0]) + len(seen[1]) == 12 and seen[2].labels.bincount().tolist() == [6, 6]
+
+
+def test_a_limit_means_the_test_images_that_evaluating_takes(call, monkeypatch, tmp_path: Path) -> None:
+    seen = seen_in_testing(monkeypatch)
+    assert call("train", *MLP, "--dataset", "shapes", "--limit", "30", "--out", tmp_path / "run").code == 0
+    expected = open_dataset("shapes", None, "test", limit=30)
+    assert torch.equal(seen[2].fetch(torch.arange(30)), expected.fetch(torch.arange(30)))
+
+
+def test_test_images_come_from_elsewhere_numbered_as_those_trained_on(call, monkeypatch, tmp_path: Path) -> None:
+    """Float images to train on, and more classes in another order to test on; the resumed run tests on the same."""
+    seen, out = seen_in_testing(monkeypatch), tmp_path / "run"
+    training = named(tmp_path / "made" / "train.npz", 60, ["red", "green", "blue"], np.float32).parent
+    original = named(tmp_path / "original" / "test.npz", 40, ["blue", "grey", "red", "green"])
+    named(original.with_name("train.npz"), 8, ["blue", "grey", "red", "green"])
+    words = [*MLP, "--epochs", "3", "--lr", "0.02", "--data", training, "--test-data", original.parent, "--out", out]
+    assert call("train", *words).code == 0
+    assert all(images.classes == ("red", "green", "blue") for images in seen)
+    assert seen[0].pixels.dtype == torch.float32 and seen[2].pixels.dtype == torch.uint8
+    whole = open_dataset(None, original.parent, "test")
+    for number, name in enumerate(("red", "green", "blue")):
+        there = whole.fetch((whole.labels == whole.classes.index(name)).nonzero()[:, 0])
+        assert torch.equal(seen[2].fetch((seen[2].labels == number).nonzero()[:, 0]), there)
+    first = json.loads((out / "model.json").read_text())
+    assert first["n"] == 30 and first["accuracies"]["clean"] > 50  # a third by chance
+    assert str(tmp_path) not in json.dumps(first)
+
+    (out / "model.json").unlink()
+    assert call("train", "--resume", out).code == 0
+    assert json.loads((out / "model.json").read_text())["accuracies"] == first["accuracies"]
+    told = call("train", "--resume", out, "--test-data", training)
+    assert told.code == 2 and "was started with --test-data" in told.err
+
+
+def test_a_small_test_set_may_lack_the_last_unnamed_class(call, tmp_path: Path) -> None:
+    named(tmp_path / "train.npz", 60, None)
+    named(tmp_path / "test.npz", 2, None)
+    assert call("train", *MLP, "--data", tmp_path, "--out", tmp_path / "run").code == 0
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["n"] == 2
+
+
+@pytest.mark.parametrize(
+    "classes, size, sentence",
+    [
+        (["red", "green"], 8, "unknown class 'blue'"),
+        (["red", "green", "bleu"], 8, "unknown class 'blue'. Did you mean 'bleu'?"),
+        (["red", "green", "blue"], 10, "are 10x10x3 (width, height, channels), but those to train on are 8x8x3"),
+    ],
+    ids=["too few", "another name", "another size"],
+)
+def test_foreign_test_images_are_refused_before_training(refused, data, tmp_path, classes: list[str], size: int, sentence: str) -> None:
+    foreign = named(tmp_path / "foreign" / "test.npz", 12, classes, size=size).parent
+    words = ["--dataset", "npz", "--data", data, "--test-data", foreign, "--out", tmp_path / "run"]
+    named(foreign / "train.npz", 12, classes, size=size)
+    assert sentence in refused("train", *MLP, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_set_without_test_images_of_its_own_is_refused_before_training(call, refused, data: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    assert call("export", "--data", data, "--format", "released", "--out", made).code == 0
+    assert "name the original data by --data or --test-data" in refused("train", *MLP, "--data", made, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert call("train", *MLP, "--data", made, "--no-test", "--out", tmp_path / "run").code == 0
+
+
+@pytest.mark.parametrize(
+    "classes, sentence",
+    [("red,gren", "unknown class 'gren'. Did you mean 'green'?"), ("red", "needs at least two classes"), ("red,red", "named twice")],
+)
+def test_a_choice_of_classes_that_cannot_be_trained_on_is_refused(refused, data, tmp_path, classes: str, sentence: str) -> None:
+    assert sentence in refused("train", *MLP, "--data", data, "--classes", classes, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # What is written
 
 
@@ -385,7 +503,7 @@ def as_words(wanted: dict[str, Any]) -> list[str]:
         if FLAGS[name].type is None:
             words += [f"--{flag}"] if value else [f"--no-{flag}"] if name == "amp" else []
         elif value is not None:
-            words.append(f"--{flag}={value}")
+            words.append(f"--{flag}={','.join(value) if isinstance(value, list) else value}")
     return words
 
 
@@ -399,7 +517,8 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, wo
     again = parse(settings.Train, as_words(saved), "train")
     assert again == wanted == command.complete(again, CPU)
     left_open = {name for name, value in saved.items() if value is None}
-    assert left_open <= {"dataset", "data", "image_size", "limit", "step_size", "patience", "threads", "resume", "steps"}
+    data = {"dataset", "data", "image_size", "classes", "limit", "test_data"}
+    assert left_open <= data | {"step_size", "patience", "threads", "resume", "steps"}
     assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
     planned = command.plan(wanted)
     if not words:
@@ -408,6 +527,12 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, wo
     else:
         assert (planned.optimization.lr, planned.optimization.ema, planned.optimization.amp) == (0.01, 0.0, True)
         assert planned.judged_by.threat.eps == 1 / 255
+
+
+def test_classes_and_test_data_that_were_saved_mean_the_same_when_given_again() -> None:
+    wanted = command.complete(parse(settings.Train, ["--classes", "dog, cat", "--test-data", "some where"], "train"), CPU)
+    assert (wanted.classes, wanted.test_data) == (["dog", "cat"], "some where")
+    assert parse(settings.Train, as_words(json.loads(json.dumps(dataclasses.asdict(wanted)))), "train") == wanted
 
 
 def test_bfloat16_is_left_out_where_it_would_be_emulated_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

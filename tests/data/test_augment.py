@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustlab.data.augment import crop_flip
+from robustlab.data.imageset import to_float
 from robustlab.errors import UserError
 from robustlab.seeding import example_keys, generator
 
@@ -48,6 +49,13 @@ def test_an_example_is_changed_alike_in_any_company():
     pixels, keys = noise(7, 3, 8, 6), example_keys(3, torch.arange(7))
     together, order = crop_flip(2)(pixels, keys), torch.tensor([5, 1, 6])
     assert torch.equal(crop_flip(2)(pixels[order], keys[order]), together[order])
+
+
+@settings(deadline=None, max_examples=30)
+@given(batch=st.integers(0, 5), height=st.integers(4, 9), width=st.integers(4, 9), pad=st.integers(0, 3), flip=st.booleans())
+def test_floats_are_changed_as_the_bytes_are(batch, height, width, pad, flip):
+    pixels, keys, augment = noise(batch, 3, height, width), example_keys(5, torch.arange(batch)), crop_flip(pad, flip)
+    assert torch.equal(augment(to_float(pixels), keys), to_float(augment(pixels, keys)))
 
 
 def test_without_flips_a_row_is_never_reversed():

@@ -81,6 +81,16 @@ def test_without_shuffling_and_augmenting_the_images_come_as_they_are():
     assert batch.index.tolist() == list(range(7))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_float_images_make_the_batches_of_their_bytes(dtype):
+    images = noise(20)
+    floats = replace(images, pixels=to_float(images.pixels).to(dtype))
+    batches = Batches(images, 6, seed=1, augment=crop_flip(2), shuffle=True)
+    for made, expected in zip(replace(batches, images=floats).epoch(3), batches.epoch(3), strict=True):
+        assert made.x.dtype == torch.float32
+        assert same(made, replace(expected, x=expected.x.to(dtype).float()))
+
+
 def test_a_last_batch_that_is_not_full_is_left_out_on_request():
     batches = training(20, 6, drop_last=True)
     assert [len(batch.y) for batch in batches.epoch(0)] == [6, 6, 6] and len(batches) == 3

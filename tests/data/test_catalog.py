@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from robustlab.data import open_dataset
+from robustlab.data.catalog import only_for_training
 from robustlab.errors import UserError
 
 
@@ -66,6 +67,28 @@ def test_a_limit_keeps_the_classes_balanced(tmp_path):
     assert len(open_dataset(root=tmp_path, limit=100)) == 20
 
 
+def test_only_some_classes_in_the_order_named(tmp_path):
+    save_images(tmp_path / "train", 10)
+    images = open_dataset(root=tmp_path, classes=["dog", "cat"])
+    assert images.classes == ("dog", "cat") and images.labels.tolist() == [1] * 10 + [0] * 10
+
+
+@pytest.mark.parametrize("name", ["shapes", "folder"])
+def test_a_limit_counts_among_the_chosen_classes(tmp_path, name):
+    save_images(tmp_path / "train", 10)
+    chosen = ["dog", "cat"] if name == "folder" else ["star", "ring"]
+    images = open_dataset(name, tmp_path, classes=chosen, limit=8)
+    assert images.labels.bincount().tolist() == [4, 4]
+
+
+def test_what_is_only_for_training_is_seen_from_the_place(tmp_path):
+    save_images(tmp_path / "folder" / "train", 2)
+    (tmp_path / "made" / "shards").mkdir(parents=True)
+    (tmp_path / "made" / "settings.json").write_text("{}")
+    assert only_for_training(None, tmp_path / "made") and only_for_training("released", tmp_path)
+    assert not only_for_training(None, str(tmp_path / "folder")) and not only_for_training(None, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -79,6 +102,7 @@ def test_a_limit_keeps_the_classes_balanced(tmp_path):
         ({"root": "notes.txt"}, "notes.txt is neither a folder nor an .npz file"),
         ({"name": "cifar10"}, "expected the folder datasets/cifar-10-batches-py; add --download"),
         ({"limit": 10, "image_size": 64}, "shapes has images of 32x32 pixels, and --image-size changes only image folders"),
+        ({"classes": ["strr", "ring"]}, "unknown class 'strr'. Did you mean 'star'?"),
         ({"limit": -1}, "must not be negative, got -1"),
     ],
 )

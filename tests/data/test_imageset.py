@@ -62,6 +62,31 @@ def test_zero_images_are_a_set():
     assert [len(part) for part in hold_out(images, 0.5, 0)] == [0, 0]
 
 
+def test_statistics_of_floats_are_summed_in_float64():
+    """In float32 the squares of values this close to each other lose their deviation's fifth digit."""
+    pixels = torch.full((1500, 1, 8, 8), 0.9)
+    pixels[::2] = 0.911
+    mean, std = ImageSet(pixels, torch.zeros(1500, dtype=torch.int64), ("a",), "two levels").mean_std()
+    exact = pixels.double()
+    torch.testing.assert_close(mean.double(), exact.mean()[None], atol=0, rtol=1e-7)
+    torch.testing.assert_close(std.double(), exact.std(correction=0)[None], atol=0, rtol=1e-6)
+
+
+def test_the_deviation_of_constant_floats_is_one_grey_level():
+    images = ImageSet(torch.full((5, 3, 4, 4), 0.7), torch.zeros(5, dtype=torch.int64), ("a",), "constant")
+    assert torch.equal(images.mean_std()[1], torch.full((3,), 1 / 255))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.01, 1.01])
+def test_one_value_outside_the_pixel_box_is_refused(dtype, value):
+    pixels = torch.full((3, 3, 4, 4), 0.5, dtype=dtype)
+    pixels[2, 1, 3, 0] = value
+    with pytest.raises(UserError, match=r"set: floating-point images must lie in \[0, 1\], found") as caught:
+        ImageSet(pixels, torch.zeros(3, dtype=torch.int64), ("a",), "set")
+    assert "\n" not in str(caught.value)
+
+
 @settings(deadline=None, max_examples=50)
 @given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=60), share=st.floats(0, 1), seed=st.integers(0, 5))
 def test_a_cut_is_stratified_and_loses_nothing(labels, share, seed):

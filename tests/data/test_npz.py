@@ -38,6 +38,21 @@ def test_images_without_a_channel_axis_are_grey(tmp_path):
     assert images.shape == (1, 5, 6) and images.classes == ("a", "b", "c", "d")
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_that_are_no_8_bit_values_stay_floats(tmp_path, dtype):
+    x = np.random.default_rng(0).random((4, 5, 6, 3)).astype(dtype)
+    np.savez(tmp_path / "set.npz", x=x, y=Y)
+    images = open_npz(tmp_path / "set.npz")
+    assert images.pixels.dtype == (torch.float16 if dtype == np.float16 else torch.float32)
+    assert torch.equal(images.pixels, torch.from_numpy(x).permute(0, 3, 1, 2).to(images.pixels.dtype))
+
+
+def test_float16_stays_even_where_it_holds_8_bit_values(tmp_path):
+    x = (NHWC / 255).astype(np.float16)
+    np.savez(tmp_path / "set.npz", x=x, y=Y)
+    assert torch.equal(open_npz(tmp_path / "set.npz").pixels, torch.from_numpy(x).permute(0, 3, 1, 2))
+
+
 def test_zero_images_are_read(tmp_path):
     np.savez(tmp_path / "set.npz", x=NHWC[:0], y=Y[:0])
     assert len(open_npz(tmp_path / "set.npz")) == 0

@@ -18,6 +18,8 @@ from robustlab.models.zoo import architectures, build
 PARAMETERS = {
     "mlp": 855_050,
     "small": 308_826,
+    "preact_small": 308_378,
+    "vgg_small": 295_290,
     "resnet18": 11_173_962,
     "resnet34": 21_282_122,
     "resnet50": 23_520_842,
@@ -25,7 +27,16 @@ PARAMETERS = {
     "wrn-28-10": 36_479_194,
     "wrn-34-10": 46_160_474,
 }
-LIGHT = ["mlp", "small", "resnet18", "preact_resnet18", "torchvision:resnet18", "torchvision:mobilenet_v3_small"]
+LIGHT = [
+    "mlp",
+    "small",
+    "preact_small",
+    "vgg_small",
+    "resnet18",
+    "preact_resnet18",
+    "torchvision:resnet18",
+    "torchvision:mobilenet_v3_small",
+]
 
 
 def images(*shape: int) -> torch.Tensor:
