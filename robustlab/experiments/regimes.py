@@ -28,11 +28,14 @@ class Config:
     sources: tuple[str, ...] = ("standard:2:10000", "standard:10:10000", "cifar10-small-standard")
     eps: tuple[float, ...] = (0.5, 1.0, 2.0)
     augments: tuple[bool, ...] = (True, False)
-    n: int = 5000
+    n: int = 4000
     steps: int = 10
     arch: str = "small"
     epochs: int = 10
     lr: float = 0.05
+
+    def training(self, augment: bool) -> Training:
+        return Training(self.arch, epochs=self.epochs, lr=self.lr, augment=augment)
 
 
 FULL = Config(
@@ -45,7 +48,7 @@ def run(workshop: Workshop, config: Config) -> Finding:
     cells = [
         Cell(
             f"source {source} eps {eps:g} {'augmented' if augment else 'plain'}",
-            {**vars(config), "source": source, "eps": eps, "augments": augment},
+            {"source": source, "eps": eps, "n": config.n, "steps": config.steps, "test": len(test), **vars(config.training(augment))},
             partial(_measured, workshop, config, source, eps, augment, test),
         )
         for source in config.sources
@@ -107,5 +110,5 @@ def _measured(workshop: Workshop, config: Config, source: str, eps: float, augme
     images = workshop.images("train", limit=config.n)
     name = f"D_det {source} eps {eps:g} n {len(images)} steps {config.steps}"
     made, facts = workshop.constructed(construction, images, model, name)
-    found = learned(workshop, made, name, Training(config.arch, epochs=config.epochs, lr=config.lr, augment=augment), test)
+    found = learned(workshop, made, name, config.training(augment), test)
     return {**found, "fooled": facts["taken_for_label"], "source": workshop.tested(model, test).clean.value}

@@ -30,14 +30,15 @@ class Config:
     standard: str = "cifar10-small-standard"
     n: int = 5000
     steps: int = 80
+    step_size: float = 0.5
     arch: str = "small"
-    epochs: int = 15
+    epochs: int = 30
     lr: float = 0.1
     seeds: int = 2
     test: int = 1000
 
 
-FULL = Config("madry-l2:30", "standard:30", n=50_000, steps=1000, arch="resnet18", epochs=60, test=10_000)
+FULL = Config("madry-l2:30", "standard:30", n=50_000, steps=1000, step_size=0.1, arch="resnet18", epochs=60, test=10_000)
 
 
 def run(workshop: Workshop, config: Config) -> Finding:
@@ -45,13 +46,14 @@ def run(workshop: Workshop, config: Config) -> Finding:
     sets: dict[str, Images] = {"original": images}
     facts = {}
     for kind, source in (("D_R", config.robust), ("D_NR", config.standard)):
-        construction = Inverted(config.steps)
+        construction = Inverted(config.steps, config.step_size)
         model = workshop.source(source, config.arch)
         sets[kind], facts[kind] = workshop.constructed(construction, images, model, f"{kind} {source} n {len(images)}")
     cells = []
     for kind, made in sets.items():
         source = {"D_R": config.robust, "D_NR": config.standard}.get(kind, "")
-        name = f"{kind} {source} steps {config.steps} n {len(images)}" if source else f"original n {len(images)}"
+        made_by = f"{source} steps {config.steps} of {config.step_size:g}"
+        name = f"{kind} {made_by} n {len(images)}" if source else f"original n {len(images)}"
         for seed in range(config.seeds):
             training = Training(config.arch, epochs=config.epochs, lr=config.lr, seed=seed)
             settings = {"set": name, "test": len(test), "attack": str(ATTACK), **vars(training)}
@@ -64,8 +66,9 @@ def run(workshop: Workshop, config: Config) -> Finding:
         rows.append((kind, distance, *(over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "attacked")), PUBLISHED[kind]))
     table = Table(
         "Robustness from the data alone",
-        f"{len(images):,} training images; D_R from {config.robust}, D_NR from {config.standard}, {config.steps} steps of 0.1. Standard "
-        f"training of {config.arch}, {config.epochs} epochs, augmented. Percent of {len(test):,} ordinary test images.",
+        f"{len(images):,} training images; D_R from {config.robust}, D_NR from {config.standard}, {config.steps} steps of "
+        f"{config.step_size:g}. Standard training of {config.arch}, {config.epochs} epochs, augmented. Percent of {len(test):,} "
+        "ordinary test images.",
         ("training set", "relative feature distance", "clean", f"under {ATTACK}", "published (clean / L2 .25)"),
         tuple(rows),
     )
