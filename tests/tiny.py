@@ -1,0 +1,88 @@
+"""Data, a network and settings so small that an experiment takes a second, and a way to end it in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robustlab.construction import Inverted, Relabelled
+from robustlab.experiments import data_size, mislabelled, regimes, robustified, transfer, two_classes
+from robustlab.experiments import workshop as workshops
+from robustlab.models.architectures import BODIES
+from robustlab.models.mlp import MLP
+
+CLASSES = ("dog", "cat", "bird")
+TRAIN, TEST = 300, 30  # more than two batches of 128, and more than one shard of 250
+STEPS = TRAIN // 128
+
+# Of every experiment on images a configuration, by its name.
+CONFIGS: dict[str, Any] = {
+    "mislabelled": mislabelled.Config(
+        "standard:1", n=150, steps=1, arch="tiny", epochs=1, lrs=(0.05,), augments=(True, False), longer_n=TRAIN, longer_epochs=2
+    ),
+    "two-classes": two_classes.Config(("standard:1", "fast-l2:1"), n=140, eps=(1.0, 2.0), steps=1, arch="tiny", epochs=1),
+    "robustified": robustified.Config("fast-l2:1", "standard:1", n=140, steps=2, arch="tiny", epochs=1, test=20),
+    "transfer": transfer.Config("standard:1", ("tiny", "tiny2", "tiny3"), n=140, steps=1, attacked=20, epochs=1),
+    "data-size": data_size.Config((130, 260), shipped=(), arch="tiny", updates=2, epochs=(1, 2), seeds=2, test=20),
+    "regimes": regimes.Config(("standard:1:150", "standard:2"), (0.5, 1.0), (True, False), n=140, steps=1, arch="tiny", epochs=1),
+}
+
+
+def write_data(folder: Path) -> Path:
+    """``train.npz`` and ``test.npz`` with 8x8 images of three classes, told apart by their colour, in noise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, name in ((TRAIN, "train"), (TEST, "test")):
+        random = np.random.default_rng(n)
+        y = np.arange(n) % 3
+        x = random.integers(0, 160, (n, 3, 8, 8))
+        x[np.arange(n), y] += 60
+        np.savez(folder / f"{name}.npz", x=x.astype(np.uint8), y=y, classes=np.array(CLASSES))
+    return folder
+
+
+def add_architectures(patch: pytest.MonkeyPatch) -> None:
+    """``tiny``, and two of other widths."""
+    for name, width in (("tiny", 16), ("tiny2", 12), ("tiny3", 24)):
+        patch.setitem(BODIES, name, lambda channels, width=width: MLP(channels, size=4, width=width))
+
+
+@dataclass
+class Work:
+    """What was done: calls of the training loop, its steps, images that were constructed."""
+
+    trainings: int = 0
+    steps: int = 0
+    images: int = 0
+
+
+def count_work(patch: pytest.MonkeyPatch, on_step: Callable[[Work], object] = lambda work: None) -> Work:
+    """Counts what workshops do from now on; ``on_step`` is called after each step of a training."""
+    work = Work()
+    fit = workshops.fit
+
+    def counted(*args: Any, **options: Any) -> Any:
+        work.trainings += 1
+
+        def step(state: Any) -> None:
+            work.steps += 1
+            on_step(work)
+
+        return fit(*args, on_step=step, **options)
+
+    patch.setattr(workshops, "fit", counted)
+    for kind in (Relabelled, Inverted):
+        patch.setattr(kind, "__call__", _counting(kind.__call__, work))
+    return work
+
+
+def _counting(make: Callable[..., Any], work: Work) -> Callable[..., Any]:
+    def counted(self: Any, source: Any, index: Any, *args: Any, **options: Any) -> Any:
+        work.images += len(index)
+        return make(self, source, index, *args, **options)
+
+    return counted
