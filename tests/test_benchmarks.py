@@ -5,20 +5,41 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import attacks, contenders, interleaved, training_step
+from benchmarks import attacks, construction, contenders, interleaved, training_step
 from benchmarks.interleaved import Spread
 from robustlab.constraints import ThreatModel
 from robustlab.data.shapes import shapes
+from robustlab.models.checkpoints import released
 from robustlab.norms import L2, Linf, Norm
 
 # The `small` network on two images of the default data: enough to run every line.
 ATTACKS = ["--arch", "small", "--batch-size", "2", "--steps", "2", "--repeats", "2", "--device", "cpu"]
 TRAINING = ["--arch", "small", "--batch-size", "4", "--steps", "2", "--repeats", "2", "--updates", "2", "--limit", "8", "--device", "cpu"]
+BUILDING = [
+    "--images",
+    "4",
+    "--batch-size",
+    "2",
+    "--shard-size",
+    "2",
+    "--steps",
+    "2",
+    "--repeats",
+    "2",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 def finite(spread: dict[str, float]) -> bool:
@@ -66,6 +87,61 @@ def test_training_step_measures_six_trainings(tmp_path, capsys):
         assert all(finite(row[part]) for part in ("seconds", "ratio", "data", "draws", "projection"))
         assert 0 < row["data"]["median"] < 1 and row["images_per_second"] > 0
     assert sum(line.startswith("|") for line in capsys.readouterr().out.splitlines()) == 2 + len(rows)
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> Path:
+    """Noise with the class names of the shipped models."""
+    random, names = np.random.default_rng(0), released()["cifar10-small-standard"]["classes"]
+    path = tmp_path / "data" / "train.npz"
+    path.parent.mkdir()
+    np.savez(path, x=random.integers(0, 256, (20, 32, 32, 3)).astype(np.uint8), y=np.arange(20) % 10, classes=np.array(names))
+    return path.parent
+
+
+def test_construction_compares_both_kinds_of_sets_with_the_bare_loop(cifar, tmp_path, capsys):
+    out = tmp_path / "construction.json"
+    assert construction.main([*BUILDING, "--amp", "--data", str(cifar), "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    rows = found["rows"]
+    kinds = [[construction.BARE, f"{kind}, float32", f"{kind}, bfloat16"] for kind in ("relabelled", "inverted")]
+    assert [row["name"] for row in rows] == sum(kinds, [])
+    for row in rows:
+        assert finite(row["seconds"]) and finite(row["ratio"]) and row["speed"] == pytest.approx(4 * 2 / row["seconds"]["median"])
+        if row["name"] == construction.BARE:
+            assert row["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0} and row["taken_for_label"] is None
+        else:
+            assert row["taken_for_label"] in (0, 0.25, 0.5, 0.75, 1)
+    assert found["largest_memory_mb"] > 0 and "processes" not in found
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
+
+
+def test_construction_times_processes_that_build_one_set_together(cifar, tmp_path, capsys, monkeypatch):
+    """Threads instead of processes: they come up faster, and share the work by the same locks."""
+    context = SimpleNamespace(Barrier=threading.Barrier, Process=threading.Thread)
+    monkeypatch.setattr(construction.multiprocessing, "get_context", lambda kind: context)
+    out = tmp_path / "construction.json"
+    assert construction.main([*BUILDING, "--no-amp", "--processes", "2", "--data", str(cifar), "--out", str(out)]) == 0
+    seconds = json.loads(out.read_text())["processes"]
+    assert all(len(seconds[name]) == 2 and min(seconds[name]) > 0 for name in ("alone", "together"))
+    assert "2 processes against one, one thread each: " in capsys.readouterr().out
+
+
+def test_the_bare_loop_of_construction_is_passes_and_nothing_else(tiny_model):
+    seen: list[int] = []
+    tiny_model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    x, _ = images_and_labels()
+    before = x.clone()
+    construction.bare(tiny_model, x, steps=3, batch_size=5)
+    assert seen == [5, 5, 5, 3, 3, 3]
+    assert torch.equal(x, before) and all(parameter.grad is None for parameter in tiny_model.parameters())
+
+
+@pytest.mark.parametrize("argv", [["--data", "nowhere"], ["--model", "nowhere.pt"], ["--device", "abacus"]])
+def test_mistakes_in_construction_are_one_sentence(argv, cifar, capsys):
+    assert construction.main([*BUILDING, "--data", str(cifar), *argv]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("norm", [Linf(), L2()], ids=repr)

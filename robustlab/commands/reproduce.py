@@ -70,8 +70,9 @@ def configured(config: Any, wanted: settings.Reproduce) -> Any:
         value = getattr(wanted, flag)
         if value is None:
             continue
+        name = name if name in has else f"{name}s"
         if name not in has or (isinstance(has[name], tuple) and flag == "epochs"):
-            known = ", ".join(f"--{flag}" for flag, name in SETTINGS.items() if name in has)
+            known = ", ".join(f"--{flag}" for flag, name in SETTINGS.items() if name in has or f"{name}s" in has)
             raise UserError(f"the experiment {wanted.experiment!r} has no --{flag}; it has {known}")
         changes[name] = (value,) if isinstance(has[name], tuple) else value
     return dataclasses.replace(config, **changes)

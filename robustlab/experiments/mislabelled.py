@@ -14,7 +14,7 @@ import torch
 
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Relabelled, drawn, following
-from robustlab.data.imageset import Images
+from robustlab.data.imageset import Images, hold_out
 from robustlab.evaluation import Rate
 from robustlab.experiments.table import Finding, Table, over_seeds, percent
 from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
@@ -28,12 +28,13 @@ PUBLISHED = {"D_rand": "63.3", "D_det": "43.7"}
 class Config:
     """Attributes:
     source: the model through which images are perturbed, see ``Workshop.source``.
-    n: images constructed.
+    n: images that the grid of lr and augmentation trains on.
+    longer: sets of which ``longer_n`` images are constructed, and trained on for ``longer_epochs``, at the first lr, augmented.
     """
 
     source: str = "cifar10-small-standard"
     sets: tuple[str, ...] = ("D_rand", "D_det")
-    n: int = 10_000
+    n: int = 8000
     eps: float = 1.0
     steps: int = 20
     arch: str = "small"
@@ -41,9 +42,12 @@ class Config:
     lrs: tuple[float, ...] = (0.05, 0.2)
     augments: tuple[bool, ...] = (True, False)
     seeds: int = 2
+    longer: tuple[str, ...] = ("D_rand",)
+    longer_n: int = 20_000
+    longer_epochs: int = 15
 
 
-FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1))
+FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1), longer=())
 
 
 def relabelled(workshop: Workshop, kind: str, source: str, arch: str, images: Images, eps: float, steps: int) -> tuple[Images, dict]:
@@ -62,40 +66,40 @@ def learned(workshop: Workshop, made: Images, name: str, training: Training, tes
 
 
 def run(workshop: Workshop, config: Config) -> Finding:
-    images, test = workshop.images("train", limit=config.n), workshop.images("test")
-    cells, facts = [], {}
+    test = workshop.images("test")
+    cells, facts, keys = [], {}, []
     for kind in config.sets:
-        made, facts[kind] = relabelled(workshop, kind, config.source, config.arch, images, config.eps, config.steps)
-        name = f"{kind} {config.source} eps {config.eps:g} n {config.n}"
-        for lr in config.lrs:
-            for augment in config.augments:
-                for seed in range(config.seeds):
-                    training = Training(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
-                    settings = {"set": name, "steps": config.steps, "test": len(test), **vars(training)}
-                    title = f"{kind} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
-                    cells.append(Cell(title, settings, partial(learned, workshop, made, name, training, test)))
+        n = max(config.n, config.longer_n) if kind in config.longer else config.n
+        made, facts[kind] = relabelled(
+            workshop, kind, config.source, config.arch, workshop.images("train", limit=n), config.eps, config.steps
+        )
+        trainings = [(min(config.n, n), config.epochs, lr, augment) for lr in config.lrs for augment in config.augments]
+        if kind in config.longer:
+            trainings.insert(0, (n, config.longer_epochs, config.lrs[0], True))
+        for some, epochs, lr, augment in trainings:
+            keys.append((kind, some, epochs, lr, augment))
+            chosen = made if some == n else made.subset(hold_out(made, some, seed=0)[1])
+            name = f"{kind} {config.source} eps {config.eps:g} n {len(chosen)} of {n}"
+            for seed in range(config.seeds):
+                training = Training(config.arch, epochs=epochs, lr=lr, augment=augment, seed=seed)
+                settings = {"set": name, "steps": config.steps, "test": len(test), **vars(training)}
+                title = f"{kind} n {some} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
+                cells.append(Cell(title, settings, partial(learned, workshop, chosen, name, training, test)))
     found = iter(workshop.measured("mislabelled", cells))
     rows, numbers = [], []
-    for kind in config.sets:
-        for lr in config.lrs:
-            for augment in config.augments:
-                here = [next(found) for _ in range(config.seeds)]
-                numbers.append({"set": kind, "lr": lr, "augment": augment, "seeds": here})
-                shown = [over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "following", "own")]
-                rows.append((kind, f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
-    chance = 1 / len(test.classes)
+    for kind, n, epochs, lr, augment in keys:
+        here = [next(found) for _ in range(config.seeds)]
+        numbers.append({"set": kind, "n": n, "epochs": epochs, "lr": lr, "augment": augment, "seeds": here})
+        shown = [over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "following", "own")]
+        rows.append((kind, f"{n:,}", epochs, f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
     fooled = ", ".join(f"{kind} {percent(known['taken_for_label'])}" for kind, known in facts.items())
     equal = facts.get("D_rand", {}).get("label_is_original")
-    return Finding(
-        (
-            Table(
-                "Training on mislabelled adversarial examples",
-                f"{config.n:,} images, L2 eps {config.eps:g}, {config.steps} steps through {config.source}; fooling rate {fooled}"
-                + (f"; D_rand's target is the original class for {percent(equal)}" if equal is not None else "")
-                + f". {config.arch}, {config.epochs} epochs. Percent of {len(test):,} ordinary test images; chance is {100 * chance:.0f}.",
-                ("set", "lr", "augmented", "taken for their class", "for the class after it", "own training images", "published"),
-                tuple(rows),
-            ),
-        ),
-        {"facts": facts, "cells": numbers},
+    table = Table(
+        "Training on mislabelled adversarial examples",
+        f"L2 eps {config.eps:g}, {config.steps} steps through {config.source}; fooling rate {fooled}"
+        + (f"; D_rand's target is the original class for {percent(equal)}" if equal is not None else "")
+        + f". {config.arch}. Percent of {len(test):,} ordinary test images; chance is {100 / len(test.classes):.0f}.",
+        ("set", "images", "epochs", "lr", "augmented", "taken for their class", "for the class after it", "own training images", "published"),
+        tuple(rows),
     )
+    return Finding((table,), {"facts": facts, "cells": numbers})
