@@ -5,7 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from laws import small_files
@@ -110,3 +115,198 @@ def test_sha256(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "f").write_bytes(content)
     assert files.sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+
+
+# Folders
+
+
+def test_a_folder_appears_with_all_its_files(tmp_path):
+    with files.replacing_folder(tmp_path / "a" / "set") as temporary:
+        (temporary / "x").write_text("1")
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "y").write_text("2")
+        assert not (tmp_path / "a" / "set").exists() and temporary.parent == tmp_path / "a"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["set"]
+    assert (tmp_path / "a" / "set" / "x").read_text() == "1" and (tmp_path / "a" / "set" / "inner" / "y").read_text() == "2"
+
+
+def test_an_empty_folder_is_replaced_also_through_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with files.replacing_folder(tmp_path / "link") as temporary:
+        (temporary / "x").write_text("1")
+    assert (tmp_path / "link").is_symlink() and left_in(tmp_path / "real") == {"x": "1"}
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new folder", "empty folder"])
+@pytest.mark.parametrize(
+    "error, told", [(OSError(errno.ENOSPC, "No space left on device"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_a_folder_that_failed_leaves_nothing(tmp_path, there, error, told):
+    if there:
+        (tmp_path / "set").mkdir()
+    with pytest.raises(told), files.replacing_folder(tmp_path / "set") as temporary:
+        (temporary / "x").write_text("half of i")
+        raise error
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "set"] if there else [])
+
+
+def test_a_folder_that_filled_up_in_the_meantime_is_not_overwritten(tmp_path):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(UserError, match="cannot write .*set: Directory not empty"), files.replacing_folder(tmp_path / "set") as temporary:
+        (temporary / "x").write_text("mine")
+        (tmp_path / "set" / "y").write_text("somebody else's")
+    assert left_in(tmp_path / "set") == {"y": "somebody else's"} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_place_that_is_taken_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".hidden").write_text("also something")
+    for name in ("file", "full"):
+        with pytest.raises(UserError, match=f"{name} is not an empty folder: name another one with --out"):
+            files.check_vacant(tmp_path / name)
+        with pytest.raises(UserError, match="is not an empty folder"), files.replacing_folder(tmp_path / name):
+            pytest.fail("the folder was begun")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "full"}
+
+
+def test_an_empty_folder_and_a_missing_one_are_vacant(tmp_path):
+    files.check_vacant(tmp_path)
+    files.check_vacant(tmp_path / "missing" / "set")
+    assert not list(tmp_path.iterdir())
+
+
+# Shared work
+
+with_locks = pytest.mark.skipif(files.fcntl is None, reason="this system has no locks on files")
+
+
+@with_locks
+def test_a_name_is_held_by_one_at_a_time(tmp_path):
+    name = tmp_path / "new" / ".lock"
+    with files.claimed(name) as first:
+        with files.claimed(name) as second, files.claimed(tmp_path / "new" / ".other") as other:
+            assert first and not second and other
+        with files.claimed(name) as third:
+            assert not third, "who did not get it does not free it either"
+    with files.claimed(name) as again:
+        assert again
+
+
+def test_a_name_is_free_again_after_an_exception(tmp_path):
+    with pytest.raises(KeyError), files.claimed(tmp_path / ".lock"):
+        raise KeyError
+    with files.claimed(tmp_path / ".lock") as again:
+        assert again
+
+
+HOLDER = "import sys; from robustlab import files\nwith files.claimed(sys.argv[1]) as mine: print(mine, flush=True); sys.stdin.read()"
+
+
+@with_locks
+def test_a_name_is_free_again_when_its_process_is_killed(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "True\n"
+        with files.claimed(tmp_path / ".lock") as mine:
+            assert not mine
+        holder.kill()
+    with files.claimed(tmp_path / ".lock", wait=True) as mine:
+        assert mine
+
+
+@with_locks
+def test_who_waits_gets_the_name_when_it_is_free(tmp_path):
+    order = []
+
+    def late() -> None:
+        with files.claimed(tmp_path / ".lock", wait=True) as mine:
+            order.append(("late", mine))
+
+    with files.claimed(tmp_path / ".lock"):
+        thread = threading.Thread(target=late)
+        thread.start()
+        thread.join(0.1)
+        order.append(("early", True))
+    thread.join(10)
+    assert order == [("early", True), ("late", True)]
+
+
+def test_where_there_are_no_locks_everybody_holds_everything(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)
+    with files.claimed(tmp_path / ".lock") as first, files.claimed(tmp_path / ".lock") as second:
+        assert first and second
+
+
+# Reading, and room
+
+
+def test_an_object_is_read_back(tmp_path):
+    value = {"eps": 0.5, "classes": ["größer"], "inner": {"none": None}}
+    files.write_json(tmp_path / "j", value)
+    assert files.read_json(tmp_path / "j", "settings") == value
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (None, r"j does not exist; a set's settings should be there$"),
+        (b"", "j cannot be read as a set's settings: "),
+        (b'{"eps": 0.', "j cannot be read as a set's settings: "),
+        (b"\xff\xfe", "j cannot be read as a set's settings: "),
+        (b"[1]", r"j should hold a JSON object with a set's settings, not a list$"),
+        (b"null", r"j should hold a JSON object with a set's settings, not a NoneType$"),
+    ],
+    ids=str,
+)
+def test_what_is_no_object_is_told_in_one_sentence(tmp_path, content, sentence):
+    if content is not None:
+        (tmp_path / "j").write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        files.read_json(tmp_path / "j", "a set's settings")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_not_read_as_an_object(tmp_path):
+    with pytest.raises(UserError, match="cannot be read as settings: "):
+        files.read_json(tmp_path, "settings")
+
+
+def test_sweeping_takes_half_written_files_and_nothing_else(tmp_path):
+    kept = ["f", ".hidden", "t.tmp", ".f.json"]
+    for name in [*kept, ".f.123.tmp", ".set.9.tmp"]:
+        (tmp_path / name).write_text(name)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / ".f.123.tmp").write_text("of another folder")
+    files.sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "inner"} and list((tmp_path / "inner").iterdir())
+    files.sweep(tmp_path / "missing")
+
+
+def test_what_a_killed_process_leaves_is_swept(tmp_path):
+    with files.replacing(tmp_path / "f") as temporary:
+        temporary.write_text("half of i")
+        temporary.with_name(temporary.name.replace(str(os.getpid()), "1")).write_text("of a process that was killed")
+    files.sweep(tmp_path)
+    assert left_in(tmp_path) == {"f": "half of i"}
+
+
+def test_room_is_measured_where_the_folder_will_be(tmp_path, monkeypatch):
+    asked = []
+
+    def usage(place):
+        asked.append(Path(place))
+        return SimpleNamespace(free=1_500_000_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    files.check_space(tmp_path / "not" / "yet", 1_500_000_000)
+    with pytest.raises(UserError, match=r"yet needs 2.25 GB more, but its disk has only 1.50 GB left$"):
+        files.check_space(tmp_path / "not" / "yet", 2_250_000_000)
+    assert asked == [tmp_path, tmp_path] and not list(tmp_path.iterdir())
+
+
+def test_no_disk_has_room_for_everything(tmp_path):
+    files.check_space(tmp_path, 0)
+    with pytest.raises(UserError, match="GB more, but its disk has only"):
+        files.check_space(tmp_path, 1 << 70)
