@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from robustlab import records
 from robustlab.errors import UserError
-from robustlab.records import Run
+from robustlab.records import Run, differences
 
 SETTINGS = {"eps": 0.5, "norm": "l2", "epochs": 3, "threads": None, "radii": (0.1, 0.2)}
 CPU = torch.device("cpu")
@@ -157,3 +157,24 @@ def test_a_loss_that_is_no_number_does_not_spoil_the_folder(run):
 def test_the_commit_is_told_or_none():
     commit = records.commit()
     assert commit is None or len(commit.rstrip("+")) >= 7
+
+
+@pytest.mark.parametrize(
+    "before, now, told",
+    [
+        ({"eps": 0.5, "norm": "l2"}, {"norm": "l2", "eps": 0.5}, ""),
+        ({"eps": 0.5, "norm": "l2"}, {"eps": 1.0, "norm": "l1"}, "eps: 0.5 there, 1.0 here; norm: 'l2' there, 'l1' here"),
+        ({"old": 1}, {"new": 2}, "new: None there, 2 here; old: 1 there, None here"),
+        ({"a": {"b": {"c": 1, "d": 2}}}, {"a": {"b": {"c": 1, "d": 3}}}, "a.b.d: 2 there, 3 here"),
+        ({"a": {"b": 1}}, {"a": "none"}, "a: None there, 'none' here; a.b: 1 there, None here"),
+        ({"radii": [0.1, 0.2]}, {"radii": (0.1, 0.2)}, ""),
+        ({"radii": [0.1, 0.2]}, {"radii": (0.1, 0.3)}, "radii: [0.1, 0.2] there, [0.1, 0.3] here"),
+        ({}, {}, ""),
+    ],
+)
+def test_differences_are_named_one_by_one_as_json_would_hold_them(before, now, told):
+    assert differences(before, now) == told
+
+
+def test_settings_do_not_differ_from_what_was_written_of_them():
+    assert differences(json.loads(json.dumps(SETTINGS)), SETTINGS) == ""
