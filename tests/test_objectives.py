@@ -9,7 +9,7 @@ from torch import nn
 
 from robustlab.errors import UserError
 from robustlab.goals import Away, Targeted, Untargeted, margin
-from robustlab.objectives import evaluate, reaching, value_and_gradient
+from robustlab.objectives import evaluate, feature_distance, reaching, value_and_gradient
 
 
 def cubes(x):
@@ -77,3 +77,50 @@ def test_an_objective_must_give_one_value_per_example(objective):
 def test_an_objective_without_gradient_is_named_as_such(objective):
     with pytest.raises(UserError, match="no gradient with respect to its input"):
         value_and_gradient(objective, drawn(2, 3))
+
+
+def test_feature_distance_is_relative_to_the_size_of_the_target():
+    features, target = drawn(3, 5), drawn(3, 5, seed=1)
+    value, achieved = evaluate(feature_distance(lambda x: features, target), torch.zeros(3, 1))
+    torch.testing.assert_close(value, (features - target).norm(dim=1) / target.norm(dim=1))
+    assert achieved is None
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_feature_distance_does_not_depend_on_the_scale_of_the_features(scale):
+    x, target = drawn(3, 5), drawn(3, 5, seed=1)
+    scaled = value_and_gradient(feature_distance(lambda x: scale * x, scale * target), x)
+    plain = value_and_gradient(feature_distance(lambda x: x, target), x)
+    torch.testing.assert_close((scaled[0], scaled[2]), (plain[0], plain[2]))
+
+
+def test_feature_distance_falls_straight_towards_the_target():
+    x, target = drawn(3, 5), drawn(3, 5, seed=1)
+    grad = value_and_gradient(feature_distance(lambda x: x, target), x)[2]
+    torch.testing.assert_close(grad, (x - target) / (x - target).norm(dim=1, keepdim=True) / target.norm(dim=1, keepdim=True))
+
+
+def test_feature_distance_at_the_target_is_zero_with_a_gradient_of_zero():
+    value, _, grad = value_and_gradient(feature_distance(lambda x: 2 * x, 2 * drawn(2, 3)), drawn(2, 3))
+    assert (value == 0).all() and (grad == 0).all()
+
+
+def test_feature_distance_to_nothing_is_not_divided():
+    x, target = drawn(2, 3), torch.zeros(2, 3, dtype=torch.float64)
+    value, _, grad = value_and_gradient(feature_distance(lambda x: x, target), x)
+    torch.testing.assert_close(value, x.norm(dim=1))
+    assert grad.isfinite().all()
+
+
+def test_feature_distance_takes_its_target_as_constant():
+    weight = drawn(3, 4).requires_grad_()
+    objective = feature_distance(lambda x: x @ weight.detach(), drawn(2, 3, seed=1) @ weight)
+    assert not value_and_gradient(objective, drawn(2, 3))[0].requires_grad and weight.grad is None
+
+
+def test_feature_distance_is_worked_out_in_the_dtype_of_the_target():
+    """Features of a coarse stand-in are measured against exact ones."""
+    features, target = drawn(2, 300).bfloat16(), drawn(2, 300, seed=1, dtype=torch.float32)
+    value = evaluate(feature_distance(lambda x: features, target), torch.zeros(2, 1))[0]
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, (features.float() - target).norm(dim=1) / target.norm(dim=1))
