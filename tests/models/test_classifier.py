@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from robustlab.errors import UserError
-from robustlab.models.classifier import Classifier
+from robustlab.models.classifier import Classifier, Features
 from robustlab.models.zoo import build
 
 
@@ -89,3 +91,50 @@ def test_hooks_see_every_activation_unchanged(small: Classifier) -> None:
         hook.remove()
     assert sum(isinstance(module, nn.ReLU) for module in small.modules()) == 9
     assert all(torch.equal(output, copy) for output, copy in seen.values())
+
+
+def linear(classes: list[str] | None, outputs: int = 3) -> Classifier:
+    return Classifier(nn.Flatten(), nn.Linear(4, outputs), mean=[0.5], std=[0.5], classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes", "expected"),
+    [
+        (["cat", "dog", "eel"], ["cat", "dog", "eel"], [0, 1, 2]),
+        (["cat", "dog", "eel"], ["eel", "cat", "dog"], [2, 0, 1]),
+        (["cat", "dog", "eel"], ["dog"], [1]),
+        (None, ["2", "0"], [2, 0]),
+        (None, ["0", "1", "2"], [0, 1, 2]),
+        (None, ["red", "green", "blue"], [0, 1, 2]),
+        (["2", "1", "0"], ["0", "1", "2"], [2, 1, 0]),
+    ],
+)
+def test_outputs_are_found_by_name_or_else_by_their_order(outputs: list[str] | None, classes: list[str], expected: list[int]) -> None:
+    found = linear(outputs).outputs_for(classes, "pets")
+    assert found.dtype == torch.int64 and found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes", "message"),
+    [
+        (["cat", "dog", "eel"], ["dog", "cow"], "does not know all classes of pets: unknown class 'cow'"),
+        (["cat", "dog", "eel"], ["catt"], "Did you mean 'cat'?"),
+        (["cat", "dog", "eel"], ["0", "1", "2"], "unknown class '0'"),
+        (None, ["red", "green"], "the model has 3 unnamed classes, but pets has 2"),
+        (None, ["0", "1", "2", "3"], "the model has 3 unnamed classes, but pets has 4"),
+    ],
+)
+def test_classes_that_no_output_stands_for_are_named(outputs: list[str] | None, classes: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        linear(outputs).outputs_for(classes, "pets")
+    assert "\n" not in str(caught.value)
+
+
+def test_features_alone_are_the_classifiers_with_its_weights_modes_and_refusals(small: Classifier) -> None:
+    features, x = Features(small), images(2, 3, 16, 16)
+    assert torch.equal(features(x), small.features(x)) and features(x).shape == (2, small.head.in_features)
+    assert [id(p) for p in features.parameters()] == [id(p) for p in small.parameters()]
+    features.train()
+    assert small.training and small.body.training
+    with pytest.raises(UserError, match=r"wants images of shape \(B, 3, H, W\)"):
+        features(images(2, 1, 16, 16))
