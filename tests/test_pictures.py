@@ -64,3 +64,38 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path):
     with small_files(500), pytest.raises(UserError, match="cannot write .*p.png: File too large"):
         pictures.save(tmp_path / "p.png", images(3, 64, 64))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("feet", [(), ("0", "1", "2")])
+def test_a_titled_sheet_is_the_sheet_with_words_around_it(scale, feet):
+    rows = [images(3, 3, 12, 16, seed=s) for s in range(2)]
+    shown = pictures.titled([("above", rows[0]), ("below", rows[1])], ["a", "b", "c"], feet, scale)
+    grid = pictures.to_image(pictures.sheet(rows, scale, 4))
+    top, left = 18, shown.shape[2] - grid.width
+    inside = shown[:, top : top + grid.height, left:]
+    assert shown.shape[1] == grid.height + 36 and left > 100
+    assert pictures.to_image(inside).tobytes() == grid.tobytes()
+    assert (shown[:, :top, left:] < 1).any() and (shown[:, :, :left] < 1).any()
+    assert bool((shown[:, top + grid.height :] < 1).any()) == bool(feet)
+    assert ((shown >= 0) & (shown <= 1)).all()
+
+
+def test_the_words_of_a_row_or_a_column_stand_beside_it():
+    """Blank words leave white; each word darkens its own row's or column's margin only."""
+    rows = [images(3, 1, 20, 20, seed=s) for s in range(3)]
+    shown = pictures.titled([("", rows[0]), ("row", rows[1]), ("", rows[2])], ["", "col", ""], ["", "", "foot"])
+    left = shown.shape[2] - (3 * 24 + 4)
+    dark = (shown < 1).any(0)
+    assert set((dark[:, : left - 4].any(1).nonzero()[:, 0] - 18 - 4).tolist()) <= set(range(24, 24 + 20))
+    assert set((dark[:18].any(0).nonzero()[:, 0] - left - 4).tolist()) <= set(range(24 - 4, 24 + 24))
+    assert set((dark[-18:].any(0).nonzero()[:, 0] - left - 4).tolist()) <= set(range(48 - 4, 48 + 24))
+    assert dark[:, : left - 4].any() and dark[:18].any() and dark[-18:].any()
+
+
+def test_words_that_are_too_long_are_cut_to_their_column():
+    row = [("", images(2, 3, 30, 30))]
+    shown, short = (pictures.titled(row, [word, ""], scale=1) for word in ("a word that is far too long", "a w"))
+    right = shown.shape[2] - 34
+    assert (shown[:, :18, : right - 34] == 1).all() and (shown[:, :18, right:] == 1).all()
+    assert (shown[:, :18] < 1).any() and not torch.equal(shown, short)
