@@ -99,7 +99,17 @@ def run(workshop: Workshop, config: Config) -> Finding:
         f"L2 eps {config.eps:g}, {config.steps} steps through {config.source}; fooling rate {fooled}"
         + (f"; D_rand's target is the original class for {percent(equal)}" if equal is not None else "")
         + f". {config.arch}. Percent of {len(test):,} ordinary test images; chance is {100 / len(test.classes):.0f}.",
-        ("set", "images", "epochs", "lr", "augmented", "taken for their class", "for the class after it", "own training images", "published"),
+        (
+            "set",
+            "images",
+            "epochs",
+            "lr",
+            "augmented",
+            "taken for their class",
+            "for the class after it",
+            "own training images",
+            "published",
+        ),
         tuple(rows),
     )
     return Finding((table,), {"facts": facts, "cells": numbers})
