@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 from laws import restless, small_files, untouched
+from torch import nn
 
 from robustlab import files
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Building, Inverted, Plan, Relabelled, build, drawn, following
+from robustlab.construction import Building, Inverted, Made, Plan, Relabelled, build, drawn, following
 from robustlab.construction.shards import fingerprint, store
 from robustlab.data import ImageSet
 from robustlab.data.constructed import facts, open_constructed
 from robustlab.data.imageset import to_float
 from robustlab.errors import UserError
 from robustlab.evaluation import predictions
+from robustlab.models.classifier import Classifier
 from robustlab.norms import L2
 from robustlab.seeding import example_keys, fold
 
@@ -350,6 +352,34 @@ def test_what_is_stored_is_what_was_made_but_for_rounding(construction, dtype, r
         share = float((predictions(plan.model, predicted) == outputs).double().mean())
         assert manifest["facts"][fact] == share
     assert manifest["facts"]["added_by_storing"]["largest"] == float(known["added_by_storing"].max())
+
+
+class AsTheyAre:
+    """The simplest construction: the source images with their labels."""
+
+    def search(self, model, dtype):
+        return nn.Identity()
+
+    def __call__(self, source, index, keys, model, search=None):
+        return Made(source.fetch(index), source.labels[index])
+
+    def described(self):
+        return {"kind": "as they are"}
+
+
+def test_what_storing_changes_is_told(tmp_path):
+    """One pixel each, and a boundary between two grey levels: rounding takes the second image across it."""
+    levels = torch.tensor([127.1, 127.3, 126.9, 127.6], dtype=torch.float64)
+    source = ImageSet((levels / 255).float().view(4, 1, 1, 1), torch.ones(4, dtype=torch.int64), ("dark", "bright"), "grey")
+    model = Classifier(nn.Flatten(), nn.Linear(1, 2, bias=False), mean=[127.2 / 255], std=[1.0], classes=source.classes)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+    manifest, known = build(tmp_path / "set", Plan(AsTheyAre(), source, model, dtype="uint8")), facts(tmp_path / "set")
+    assert known["predicted_before_storing"].tolist() == [0, 1, 0, 1] and known["predicted"].tolist() == [0, 0, 0, 1]
+    torch.testing.assert_close(known["added_by_storing"].double() * 255, (levels - levels.round()).abs(), rtol=0, atol=1e-4)
+    shares = {"taken_for_label_before_storing": 0.5, "taken_for_label": 0.25, "taken_for_original_label": 0.25, "label_is_original": 1.0}
+    assert {name: manifest["facts"][name] for name in shares} == shares
+    assert manifest["facts"]["added_by_storing"] == pytest.approx({"mean": 0.225 / 255, "largest": 0.4 / 255}, rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
