@@ -65,15 +65,13 @@ def run(workshop: Workshop, config: Config) -> Finding:
         rows.append(("all", name, *(over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "attacked"))))
     table = Table(
         "Robustness and the number of training images",
-        f"{config.arch}, about {config.updates:,} updates of 128 images each ({config.epochs[0]} to {config.epochs[1]} epochs), lr "
-        f"{config.lr:g}; "
-        f"fast-l2 is N-FGSM at L2 0.5. Percent of {len(test):,} test images.",
+        f"{config.arch}, about {config.updates:,} updates of 128 images each ({config.epochs[0]} to {config.epochs[1]} epochs), "
+        f"lr {config.lr:g}; fast-l2 is N-FGSM at L2 0.5. Percent of {len(test):,} test images.",
         ("images", "training", "clean", f"under {ATTACK}"),
         tuple(rows),
         (
             "Published (Tsipras et al. 2019, figures): on MNIST adversarial training raises ordinary accuracy where images are few; on "
-            "CIFAR-10 "
-            "and with all images it lowers it. All of CIFAR-10, ResNet-50: 95.3 standard, 90.8 trained at L2 .5 (a price of 4.4 points).",
+            "CIFAR-10 and with all images it lowers it. All of CIFAR-10, ResNet-50: 95.3 standard, 90.8 trained at L2 .5 (a price of 4.4 points).",
         ),
     )
     return Finding((table,), {"cells": numbers})

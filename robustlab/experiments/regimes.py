@@ -95,9 +95,8 @@ def run(workshop: Workshop, config: Config) -> Finding:
     table = Table(
         "Where visible features win, and where faint ones do",
         f"D_det from {config.n:,} images, {config.steps} L2 steps; {config.arch}, {config.epochs} epochs, lr {config.lr:g}, one seed. "
-        "Percent "
-        f"of {len(test):,} ordinary test images: taken for their class where the faint features won, for the class after it where the "
-        "visible ones did.",
+        f"Percent of {len(test):,} ordinary test images: taken for their class where the faint features won, for the class after it "
+        "where the visible ones did.",
         ("source's accuracy", "eps", "taken for the target", "augmented", "taken for their class", "for the class after it", "won"),
         tuple(rows),
     )

@@ -62,15 +62,13 @@ def run(workshop: Workshop, config: Config) -> Finding:
     table = Table(
         "Transfer",
         f"Targeted adversarial examples (class + 1, L2 eps {config.eps:g}, {config.steps} steps) for {config.attacked:,} test images "
-        "through "
-        f"{config.source}, shown to networks trained on {config.n:,} original images; beside it what the same architecture learns from "
+        f"through {config.source}, shown to networks trained on {config.n:,} original images; beside it what the same architecture learns from "
         f"D_det. {config.epochs} epochs, lr {config.lr:g}, one seed.",
         ("architecture", "trained on D_det: test accuracy", "trained on originals: test accuracy", "transfer: taken for the target"),
         tuple(rows),
         (
             f"Rank correlation between the second and the last column: {rank:.2f} over {len(rows)} architectures. Published (ResNet-50 "
-            "source, "
-            "five architectures): positive, transfer about 60 to 100 %, accuracy on D_det about 25 to 50 %.",
+            "source, five architectures): positive, transfer about 60 to 100 %, accuracy on D_det about 25 to 50 %.",
         ),
     )
     return Finding((table,), {"facts": facts, "accuracy": accuracy, "transfer": success, "rank_correlation": float(rank)})
