@@ -71,7 +71,8 @@ def run(workshop: Workshop, config: Config) -> Finding:
         tuple(rows),
         (
             "Published (Tsipras et al. 2019, figures): on MNIST adversarial training raises ordinary accuracy where images are few; on "
-            "CIFAR-10 and with all images it lowers it. All of CIFAR-10, ResNet-50: 95.3 standard, 90.8 trained at L2 .5 (a price of 4.4 points).",
+            "CIFAR-10 and with all images it lowers it. All of CIFAR-10, ResNet-50: "
+            "95.3 standard, 90.8 trained at L2 .5 (a price of 4.4 points).",
         ),
     )
     return Finding((table,), {"cells": numbers})

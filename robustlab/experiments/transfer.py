@@ -62,8 +62,8 @@ def run(workshop: Workshop, config: Config) -> Finding:
     table = Table(
         "Transfer",
         f"Targeted adversarial examples (class + 1, L2 eps {config.eps:g}, {config.steps} steps) for {config.attacked:,} test images "
-        f"through {config.source}, shown to networks trained on {config.n:,} original images; beside it what the same architecture learns from "
-        f"D_det. {config.epochs} epochs, lr {config.lr:g}, one seed.",
+        f"through {config.source}, shown to networks trained on {config.n:,} original images; beside it what the same architecture "
+        f"learns from D_det. {config.epochs} epochs, lr {config.lr:g}, one seed.",
         ("architecture", "trained on D_det: test accuracy", "trained on originals: test accuracy", "transfer: taken for the target"),
         tuple(rows),
         (
