@@ -108,13 +108,20 @@ def claimed(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[boo
 
     Args:
         wait: until it is free, instead of yielding False.
+
+    Raises:
+        UserError: the place cannot be written.
     """
     if fcntl is None:
         yield True
         return
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "ab")  # noqa: SIM115, closed below
+    except OSError as error:
+        raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

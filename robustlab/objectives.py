@@ -32,9 +32,10 @@ def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Ob
         features: ``g``, from images to ``(B, D)``.
         target: shape ``(B, D)``; taken as constant. Where it is zero, the distance is not divided.
     """
-    target = recordable(target.detach())
-    size = torch.linalg.vector_norm(target, dim=1)
-    size = torch.where(size > 0, size, 1)
+    with torch.inference_mode(False):
+        target = recordable(target.detach())
+        size = torch.linalg.vector_norm(target, dim=1)
+        size = torch.where(size > 0, size, 1)
 
     def objective(x: Tensor) -> Tensor:
         return torch.linalg.vector_norm(features(x).to(target.dtype) - target, dim=1) / size

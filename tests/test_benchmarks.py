@@ -95,7 +95,7 @@ def cifar(tmp_path: Path) -> Path:
     random, names = np.random.default_rng(0), released()["cifar10-small-standard"]["classes"]
     path = tmp_path / "data" / "train.npz"
     path.parent.mkdir()
-    np.savez(path, x=random.integers(0, 256, (20, 32, 32, 3)).astype(np.uint8), y=np.arange(20) % 10, classes=np.array(names))
+    np.savez(path, x=random.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8), y=np.arange(20) % 10, classes=np.array(names))
     return path.parent
 
 

@@ -124,3 +124,9 @@ def test_feature_distance_is_worked_out_in_the_dtype_of_the_target():
     value = evaluate(feature_distance(lambda x: features, target), torch.zeros(2, 1))[0]
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, (features.float() - target).norm(dim=1) / target.norm(dim=1))
+
+
+def test_feature_distance_has_a_gradient_in_inference_mode():
+    with torch.inference_mode():
+        value, _, grad = value_and_gradient(feature_distance(lambda x: x, drawn(2, 3)), drawn(2, 3, seed=1))
+    assert value.isfinite().all() and (grad != 0).any()

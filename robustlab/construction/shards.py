@@ -92,7 +92,13 @@ class Plan:
                 "classes": list(source.classes),
                 "fingerprint": fingerprint(source),
             },
-            "model": {"arch": model.arch, "classes": list(model.classes), "sha256": hashlib.sha256(_weights(model)).hexdigest()},
+            "model": {
+                "arch": model.arch,
+                "classes": list(model.classes),
+                "mean": model.mean.flatten().tolist(),
+                "std": model.std.flatten().tolist(),
+                "sha256": hashlib.sha256(_weights(model)).hexdigest(),
+            },
             "seed": self.seed,
             "dtype": self.dtype,
             "shard_size": self.shard_size,
@@ -172,7 +178,7 @@ class Building:
         Args:
             first: the shard to begin with, so that several processes do not all begin with the same.
             on_images: told how many images were done since it was last told, by this process or another, in fractions.
-            stop: asked after every batch.
+            stop: asked before every batch.
 
         Returns:
             Whether all shards are there now; False where others are still at work, or after a stop.
@@ -219,7 +225,15 @@ class Building:
         return self._missing
 
     def _shards(self) -> list[dict[str, Any]]:
-        return [{"file": self.shard(k).name, **files.read_json(self._note(k), "a shard's hash")} for k in range(len(self.plan.parts))]
+        """The shards as a manifest lists them; of one whose note cannot be read, the hash is one that no file has."""
+        listed = []
+        for k, part in enumerate(self.plan.parts):
+            try:
+                sha256 = str(files.read_json(self._note(k), "a shard's hash").get("sha256"))
+            except UserError:
+                sha256 = ""
+            listed.append({"file": self.shard(k).name, "sha256": sha256, "n": len(part)})
+        return listed
 
     def finish(self) -> dict[str, Any]:
         """Write the manifest of a set whose shards are all there; returns it."""
@@ -238,6 +252,7 @@ class Building:
         files.write_json(self.folder / MANIFEST, manifest)
         for left in [self.folder / ".opening", *(self.folder / "shards").glob(".*.lock")]:
             left.unlink(missing_ok=True)
+        files.sweep(self.folder / "shards")
         return manifest
 
 

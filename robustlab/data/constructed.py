@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     manifest = files.read_json(path / MANIFEST, "the manifest of a constructed set")
     if manifest.get("format") != FORMAT:
         raise UserError(f"{path / MANIFEST} is not the manifest of a constructed set (it has no format {FORMAT!r})")
+    lacking = [name for name in ("n", "shape", "classes", "dtype", "shards") if name not in manifest]
+    if lacking:
+        raise UserError(f"{path / MANIFEST} lacks {', '.join(lacking)}: run the set's `robustlab construct` again to mend it")
     return manifest
 
 
@@ -163,8 +166,3 @@ def _opened(path: Path) -> Any:
 def _map(path: Path) -> Tensor:
     with _opened(path) as shard:
         return shard.get_tensor("x")
-
-
-def in_parts(n: int, size: int) -> Iterator[range]:
-    """``range(n)`` in runs of ``size``."""
-    return (range(start, min(start + size, n)) for start in range(0, n, size))

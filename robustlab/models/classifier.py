@@ -99,7 +99,7 @@ class Classifier(nn.Module):
         for wanted in classes:
             if wanted not in self.classes:
                 raise UserError(f"the model does not know all classes of {name}: {unknown('class', wanted, self.classes)}")
-        return torch.tensor([self.classes.index(wanted) for wanted in classes])
+        return torch.tensor([self.classes.index(wanted) for wanted in classes], dtype=torch.int64)
 
 
 class Features(nn.Module):

@@ -204,6 +204,29 @@ def test_a_shard_of_another_set_is_found_too_and_build_mends_by_itself(plan, who
     assert written(tmp_path / "whole") == whole
 
 
+NOTES = {"empty": "", "no hash": "{}", "no object": "[]", "another hash": '{"sha256": "0", "n": 6}'}
+
+
+@pytest.mark.parametrize("note", NOTES.values(), ids=NOTES.keys())
+def test_a_damaged_note_is_a_damaged_shard(note, plan, whole, tmp_path):
+    (tmp_path / "whole" / "shards" / "00001.json").write_text(note)
+    assert Building(tmp_path / "whole", plan).check() == [1]
+    assert build(tmp_path / "whole", plan)
+    assert written(tmp_path / "whole") == whole
+
+
+def test_what_a_killed_process_left_half_written_is_taken_away(plan, whole, tmp_path):
+    (tmp_path / "whole" / "shards" / ".00000.safetensors.99999.tmp").write_bytes(b"half")
+    build(tmp_path / "whole", plan)
+    assert written(tmp_path / "whole") == whole
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_in_a_sentence(plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write in .*file"):
+        Building(tmp_path / "file", plan)
+
+
 # Settings
 
 
@@ -235,6 +258,9 @@ def test_other_images_labels_or_weights_are_other_settings(plan, source, whole, 
     for images, name in zip(others, ("fingerprint", "fingerprint", "name"), strict=True):
         with pytest.raises(UserError, match=rf"\(source.{name}: [^;]*\)"):
             Building(tmp_path / "whole", replace(plan, source=images))
+    shifted = Classifier(plan.model.body, plan.model.head, mean=[0.4, 0.5, 0.7], std=[0.2, 0.25, 0.3], classes="abcdefghij").eval()
+    with pytest.raises(UserError, match=r"\(model.mean: [^;]*\)"):
+        Building(tmp_path / "whole", replace(plan, model=shifted))
     with torch.no_grad():
         plan.model.head.bias[9] += 1
     with pytest.raises(UserError, match=r"\(model.sha256: [^;]*\)"):
