@@ -35,16 +35,16 @@ class Config:
     source: str = "cifar10-small-standard"
     sets: tuple[str, ...] = ("D_rand", "D_det")
     n: int = 8000
-    eps: float = 1.0
-    steps: int = 20
+    eps: float = 2.0
+    steps: int = 10
     arch: str = "small"
     epochs: int = 10
-    lrs: tuple[float, ...] = (0.05, 0.2)
+    lrs: tuple[float, ...] = (0.1, 0.02)
     augments: tuple[bool, ...] = (True, False)
     seeds: int = 2
     longer: tuple[str, ...] = ("D_rand",)
-    longer_n: int = 20_000
-    longer_epochs: int = 15
+    longer_n: int = 30_000
+    longer_epochs: int = 10
 
 
 FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1), longer=())
@@ -79,10 +79,10 @@ def run(workshop: Workshop, config: Config) -> Finding:
         for some, epochs, lr, augment in trainings:
             keys.append((kind, some, epochs, lr, augment))
             chosen = made if some == n else made.subset(hold_out(made, some, seed=0)[1])
-            name = f"{kind} {config.source} eps {config.eps:g} n {len(chosen)} of {n}"
+            name = f"{kind} {config.source} eps {config.eps:g} n {len(chosen)} of {n} steps {config.steps}"
             for seed in range(config.seeds):
                 training = Training(config.arch, epochs=epochs, lr=lr, augment=augment, seed=seed)
-                settings = {"set": name, "steps": config.steps, "test": len(test), **vars(training)}
+                settings = {"set": name, "test": len(test), **vars(training)}
                 title = f"{kind} n {some} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
                 cells.append(Cell(title, settings, partial(learned, workshop, chosen, name, training, test)))
     found = iter(workshop.measured("mislabelled", cells))

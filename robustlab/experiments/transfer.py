@@ -45,7 +45,7 @@ FULL = Config("standard:30", ("resnet18", "resnet50", "preact_resnet18", "vgg_sm
 def run(workshop: Workshop, config: Config) -> Finding:
     images, test = workshop.images("train", limit=config.n), workshop.images("test")
     made, facts = relabelled(workshop, "D_det", config.source, config.archs[0], images, config.eps, config.steps)
-    name = f"D_det {config.source} eps {config.eps:g} n {config.n}"
+    name = f"D_det {config.source} eps {config.eps:g} n {config.n} steps {config.steps}"
     cells = []
     for arch in config.archs:
         training = Training(arch, epochs=config.epochs, lr=config.lr, augment=config.augment)

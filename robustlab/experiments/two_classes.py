@@ -45,13 +45,13 @@ def run(workshop: Workshop, config: Config) -> Finding:
     for source in config.sources:
         for eps in config.eps:
             made, facts = relabelled(workshop, "D_det", source, config.arch, images, eps, config.steps)
-            name = f"D_det {pair} {source} eps {eps:g} n {len(images)}"
+            name = f"D_det {pair} {source} eps {eps:g} n {len(images)} steps {config.steps}"
             for lr in config.lrs:
                 for augment in config.augments:
                     keys.append({"source": source, "eps": eps, "lr": lr, "augment": augment, "fooled": facts["taken_for_label"]})
                     for seed in range(config.seeds):
                         training = Training(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
-                        settings = {"set": name, "steps": config.steps, "test": len(test), **vars(training)}
+                        settings = {"set": name, "test": len(test), **vars(training)}
                         title = f"{source} eps {eps:g} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
                         cells.append(Cell(title, settings, partial(learned, workshop, made, name, training, test)))
     found = iter(workshop.measured("two-classes", cells))
