@@ -26,7 +26,7 @@ class Config:
     """
 
     sources: tuple[str, ...] = ("standard:2:10000", "standard:10:10000", "cifar10-small-standard")
-    eps: tuple[float, ...] = (0.5, 1.0, 2.0)
+    eps: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     augments: tuple[bool, ...] = (True, False)
     n: int = 4000
     steps: int = 10

@@ -30,12 +30,12 @@ class Config:
 
     source: str = "cifar10-small-standard"
     archs: tuple[str, ...] = ("small", "preact_small", "vgg_small", "mlp")
-    n: int = 10_000
-    eps: float = 1.0
-    steps: int = 20
+    n: int = 8000
+    eps: float = 2.0
+    steps: int = 10
     attacked: int = 1000
     epochs: int = 10
-    lr: float = 0.05
+    lr: float = 0.1
     augment: bool = True
 
 
