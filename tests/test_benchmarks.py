@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,15 +118,38 @@ def test_construction_compares_both_kinds_of_sets_with_the_bare_loop(cifar, tmp_
     assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
 
 
-def test_construction_times_processes_that_build_one_set_together(cifar, tmp_path, capsys, monkeypatch):
-    """Threads instead of processes: they come up faster, and share the work by the same locks."""
-    context = SimpleNamespace(Barrier=threading.Barrier, Process=threading.Thread)
+@pytest.fixture
+def threads_for_processes(monkeypatch):
+    """They come up faster. No more than one of them may build at a time: torch.fx traces for a whole process."""
+
+    class Barrier(threading.Barrier):
+        def wait(self, timeout: float | None = None) -> int:
+            return super().wait(20)
+
+    context = SimpleNamespace(Barrier=Barrier, Process=partial(threading.Thread, daemon=True))
     monkeypatch.setattr(construction.multiprocessing, "get_context", lambda kind: context)
+
+
+def test_construction_times_processes_that_build_a_set(cifar, tmp_path, capsys, threads_for_processes):
     out = tmp_path / "construction.json"
-    assert construction.main([*BUILDING, "--no-amp", "--processes", "2", "--data", str(cifar), "--out", str(out)]) == 0
+    assert construction.main([*BUILDING, "--no-amp", "--processes", "1", "--data", str(cifar), "--out", str(out)]) == 0
     seconds = json.loads(out.read_text())["processes"]
     assert all(len(seconds[name]) == 2 and min(seconds[name]) > 0 for name in ("alone", "together"))
-    assert "2 processes against one, one thread each: " in capsys.readouterr().out
+    assert "1 processes against one, one thread each: " in capsys.readouterr().out
+
+
+def test_processes_begin_and_end_each_round_together(monkeypatch, threads_for_processes):
+    begun = []
+
+    def work(folder, argv, rounds, barrier, rank, processes):
+        for number in range(rounds + 1):
+            barrier.wait()
+            begun.append((number, rank))
+            barrier.wait()
+
+    monkeypatch.setattr(construction, "_work", work)
+    assert len(construction.together(3, [], 2)) == 2
+    assert [number for number, _ in begun] == [0, 0, 0, 1, 1, 1, 2, 2, 2] and len(set(begun)) == 9
 
 
 def test_the_bare_loop_of_construction_is_passes_and_nothing_else(tiny_model):
