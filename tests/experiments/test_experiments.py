@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -107,8 +108,9 @@ def test_numbers_are_json_and_tables_have_a_cell_for_each_column(ran: Any, name:
 
 
 @every_experiment
-def test_run_again_it_finds_the_same_and_makes_nothing(ran: Any, work: Work, data: Path, name: str) -> None:
+def test_run_again_it_finds_the_same_and_makes_nothing(ran: Any, data: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     first = ran(name)
+    work = tiny.count_work(monkeypatch)
     models = {path: path.stat().st_mtime_ns for path in first.out.rglob("*.safetensors")}
     assert run(name, data, first.out) == first.finding
     assert work == Work() and models == {path: path.stat().st_mtime_ns for path in first.out.rglob("*.safetensors")}
@@ -134,6 +136,20 @@ def test_every_network_and_every_set_is_one_that_a_row_needs(ran: Any, name: str
     assert (done.work.trainings, done.work.images) == (trained, constructed)
     assert len(list(done.out.glob("models/*/model.json"))) == trained
     assert not list(done.out.rglob("last.pt")) and not list(done.out.glob("cells/*.lock"))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if hasattr(CONFIGS[name], "steps")])
+def test_sets_made_in_more_steps_teach_networks_of_their_own(
+    ran: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Only sources and networks trained on original images, which know of no steps, are found again."""
+    done = ran(name)
+    shutil.copytree(done.out, tmp_path / "out")
+    work = tiny.count_work(monkeypatch)
+    monkeypatch.setitem(CONFIGS, name, replace(CONFIGS[name], steps=CONFIGS[name].steps + 1))
+    run(name, data, tmp_path / "out")
+    original = len(list(done.out.glob("models/*original*/model.json")))
+    assert (work.trainings, work.images) == (done.work.trainings - original, done.work.images)
 
 
 # Mislabelled
