@@ -21,7 +21,7 @@ FLOORS = (
     {"objectives"},
     {"optimize"},
     {"steps", "models", "data", "records", "pictures"},
-    {"attacks"},
+    {"attacks", "synthesis"},
     {"training", "evaluation"},
     {"construction"},
     {"experiments"},

@@ -1,0 +1,148 @@
+"""Images made and edited by raising a class score within a ball around where they start (Santurkar et al. 2019).
+
+Every task is an objective and a constraint set. It gives back float images in [0, 1] within ``search.eps`` of its start, whose
+objective is no higher than there, and leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustlab.checks import check_images, check_labels, giving_logits
+from robustlab.errors import UserError
+from robustlab.goals import Targeted
+from robustlab.models.frozen import frozen
+from robustlab.objectives import Objective, reaching
+from robustlab.optimize import OnStep
+from robustlab.synthesis.budget import Search
+from robustlab.synthesis.features import activation
+from robustlab.synthesis.representations import representation
+
+
+def generate(model: nn.Module, y: Tensor, seeds: Tensor, search: Search, *, on_step: OnStep | None = None) -> Tensor:
+    """Images of the classes ``y``, int64 ``(B,)``, grown from seeds: class-conditional generation.
+
+    Args:
+        seeds: where to start, shape ``(B, C, H, W)``, such as draws of ``seeds.ClassGaussians``.
+    """
+    return translate(model, seeds, y, search, on_step=on_step)
+
+
+def translate(model: nn.Module, x: Tensor, y: Tensor, search: Search, *, on_step: OnStep | None = None) -> Tensor:
+    """Images ``(B, C, H, W)`` turned into the classes ``y``, int64 ``(B,)``: image-to-image, and sketch-to-image."""
+    x = _images(x)
+    with frozen(model):
+        return search(class_loss(model, x, y), x, on_step=on_step).x
+
+
+def super_resolve(
+    model: nn.Module, small: Tensor, y: Tensor, size: int | tuple[int, int], search: Search, *, on_step: OnStep | None = None
+) -> Tensor:
+    """Enlarged images of the classes ``y``, int64 ``(B,)``, with the detail that the classifier expects.
+
+    Args:
+        small: shape ``(B, C, h, w)``.
+        size: height and width of the result, one number for a square; any factor of at least 1.
+    """
+    return translate(model, enlarged(small, size), y, search, on_step=on_step)
+
+
+def enlarged(small: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Images ``(B, C, h, w)`` at height and width ``size``, each pixel that of the nearest one of ``small``."""
+    small = _images(small)
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < small.shape[2] or width < small.shape[3]:
+        raise UserError(f"the size must be at least that of the images, {small.shape[2]}x{small.shape[3]}, got {height}x{width}")
+    return F.interpolate(small, size=(height, width), mode="nearest-exact")
+
+
+def inpaint(
+    model: nn.Module, x: Tensor, mask: Tensor, y: Tensor, search: Search, weight: float = 10.0, *, on_step: OnStep | None = None
+) -> Tensor:
+    """Images whose missing part is made up as the classes ``y``, int64 ``(B,)``, would have it.
+
+    Minimizes the cross-entropy plus ``weight`` times the mean squared change outside the mask, starting from, and within
+    ``search.eps`` of, the images with the missing part filled in by ``fill``. So that mean is at most the cross-entropy at
+    the start divided by ``weight``; with ``math.inf`` nothing outside changes at all.
+
+    Args:
+        x: shape ``(B, C, H, W)``; what lies inside the mask is not looked at.
+        mask: bool, shape ``(B, 1, H, W)``, true where a pixel is missing.
+    """
+    start = fill(x, mask)
+    with frozen(model):
+        return search(holding(class_loss(model, start, y), start, mask, weight), start, on_step=on_step).x
+
+
+def fill(x: Tensor, mask: Tensor) -> Tensor:
+    """Images with each missing pixel replaced by the mean of its channel over the pixels that are there."""
+    x = _images(x)
+    _check_mask(mask, x)
+    there = (~mask).sum((2, 3), keepdim=True)  # (B, 1, 1, 1)
+    if (there == 0).any():
+        empty = (there.flatten() == 0).nonzero().flatten().tolist()
+        raise UserError(f"the mask must leave some pixels to continue from, but all are missing in the image at position {empty[0]}")
+    mean = x.masked_fill(mask, 0).sum((2, 3), keepdim=True) / there
+    return torch.where(mask, mean.clamp(0, 1), x)
+
+
+def paint(
+    model: nn.Module,
+    x: Tensor,
+    mask: Tensor,
+    unit: int | Tensor,
+    search: Search,
+    layer: str | None = None,
+    weight: float = 900.0,
+    *,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Images with a feature painted into the mask: the unit's activation is raised, less ``weight`` times the mean squared change outside.
+
+    The default weight is the ratio of the published terms, 0.1 times the activation and 90 times the change. With ``math.inf``
+    nothing outside changes at all.
+
+    Args:
+        x: shape ``(B, C, H, W)``.
+        mask: bool, shape ``(B, 1, H, W)``, true where to paint.
+        unit: a feature of ``layer``, one for all images, or int64 ``(B,)``.
+        layer: see ``representations.representation``.
+    """
+    x = _images(x)
+    _check_mask(mask, x)
+    active = activation(model, unit, x, layer)
+    with frozen(model):
+        return search(holding(lambda z: -active(z), x, mask, weight), x, on_step=on_step).x
+
+
+def class_loss(model: nn.Module, x: Tensor, y: Tensor) -> Objective:
+    """The cross-entropy to the classes ``y``, one for each image of ``x``; lower looks more like the class."""
+    loss = reaching(giving_logits(model, check_labels(y, x)), Targeted(y))
+    return lambda z: loss(z)[0]
+
+
+def holding(objective: Objective, start: Tensor, mask: Tensor, weight: float) -> Objective:
+    """An objective that also asks images to stay at ``start`` outside ``mask``; with an infinite weight, that sees nothing else there."""
+    if not weight >= 0:
+        raise UserError(f"the weight of changes outside the mask must be >= 0, got {weight}")
+    if math.isinf(weight):  # No gradient outside: no step and no projection moves a value there.
+        return lambda x: objective(torch.where(mask, x, start))
+    return lambda x: objective(x) + weight * ((x - start) * ~mask).square().flatten(1).mean(1)
+
+
+def _images(x: Tensor) -> Tensor:
+    """The images, checked and without a graph."""
+    check_images(x)
+    if x.ndim != 4:
+        raise UserError(f"images must have shape (B, C, H, W), got {tuple(x.shape)}")
+    return x.detach()
+
+
+def _check_mask(mask: Tensor, x: Tensor) -> None:
+    wanted = (len(x), 1, *x.shape[2:])
+    if mask.dtype != torch.bool or mask.shape != wanted:
+        raise UserError(f"the mask must be bool of shape {wanted}, got {mask.dtype} of shape {tuple(mask.shape)}")

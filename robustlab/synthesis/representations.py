@@ -1,0 +1,113 @@
+"""Looking into a network: any layer's output as a vector per image, and ReLUs that let every gradient through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from robustlab.errors import UserError, unknown
+
+
+def layers(model: nn.Module) -> tuple[str, ...]:
+    """The names of the submodules that ``representation`` can look into, in the order of the network."""
+    return tuple(_rooms(model))
+
+
+def representation(model: nn.Module, layer: str | None = None) -> Callable[[Tensor], Tensor]:
+    """What the network makes of an image, as a function from ``(B, C, H, W)`` to ``(B, D)``, float32 or wider.
+
+    The model is left as it is: the hook that listens to a layer is there only during a call. Modes are the caller's, so
+    use it within ``models.frozen``. A module that runs more than once per image, as a shared ReLU does, counts the last time.
+
+    Args:
+        model: any network; without ``layer`` one that has ``features``, as a ``Classifier`` does.
+        layer: a name of ``layers(model)``; None is the input of the classifier's last layer. Maps ``(B, D, H, W)`` are
+            averaged over positions, other shapes flattened.
+
+    Raises:
+        UserError: there is no such layer, or no ``features``; in a call, the layer did not run or gave no ``(B, ...)`` tensor.
+    """
+    if layer is None:
+        features = getattr(model, "features", None)
+        if not callable(features):
+            raise UserError(f"{type(model).__name__} has no features of its own: name a layer, one of {', '.join(layers(model))}")
+        return lambda x: _vectors(features(x), len(x), "features")
+    rooms = _rooms(model)
+    if layer not in rooms:
+        raise unknown("layer", layer, rooms)
+
+    def heard(x: Tensor) -> Tensor:
+        said: list[Tensor] = []
+
+        def listen(module: nn.Module, inputs: Any, output: Any) -> None:
+            # Made into a copy at once: a ReLU that follows may work in place.
+            said[:] = [_vectors(output, len(x), layer)]
+
+        handle = rooms[layer].register_forward_hook(listen)
+        try:
+            model(x)
+        finally:
+            handle.remove()
+        if not said:
+            raise UserError(f"the layer {layer!r} did not run in the forward pass of {type(model).__name__}")
+        return said[0]
+
+    return heard
+
+
+def _rooms(model: nn.Module) -> dict[str, nn.Module]:
+    """The submodules with a forward pass of their own; a ``ModuleList`` has none."""
+    return {name: m for name, m in model.named_modules() if name and type(m).forward is not nn.Module.forward}
+
+
+def _vectors(output: Any, count: int, layer: str) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != count:
+        what = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise UserError(f"the layer {layer!r} must give one value or more per image, got {what} for {count} images")
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
+    return output.mean((2, 3)) if output.ndim == 4 else output.flatten(1).clone()
+
+
+@contextmanager
+def straight_through_relu() -> Iterator[None]:
+    """Inside, ReLUs hand every gradient back unchanged, also to the units that are off; their values stay the same.
+
+    For searches that must wake a unit which is off at the start, where the gradient is zero (the ``fake_relu`` of Engstrom
+    et al. 2019, who apply it to the last ReLU alone). Reaches modules, functions and methods, in place or not, in any
+    network that runs inside, on this thread; not a graph that ``torch.compile`` made before.
+    """
+    with _StraightThrough():
+        yield
+
+
+class _StraightThrough(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func not in _RELUS:
+            return func(*args, **(kwargs or {}))
+        given = dict(zip(("input", "inplace"), args, strict=False)) | dict(kwargs or {})
+        return _Through.apply(given["input"], func in _IN_PLACE or given.get("inplace", False))
+
+
+_IN_PLACE = {torch.relu_, Tensor.relu_, F.relu_}
+_RELUS = _IN_PLACE | {torch.relu, Tensor.relu, F.relu}
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, inplace: bool) -> Tensor:
+        if not inplace:
+            return x.relu()
+        ctx.mark_dirty(x)
+        return x.relu_()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0], None
