@@ -1,7 +1,30 @@
 """Pictures made with one robust classifier: seeds, searches, representations, and what to measure of the results."""
 
 from robustlab.synthesis.budget import PRESETS, Search, preset
+from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradient, smooth_grad
+from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
 from robustlab.synthesis.representations import layers, representation, straight_through_relu
+from robustlab.synthesis.seeds import ClassGaussians
 
-__all__ = ["PRESETS", "Fourier", "Parameters", "Pixels", "Search", "layers", "preset", "representation", "straight_through_relu"]
+__all__ = [
+    "PRESETS",
+    "ClassGaussians",
+    "Fourier",
+    "Parameters",
+    "Pixels",
+    "Search",
+    "alignment",
+    "diversity",
+    "energy_inside",
+    "frechet_distance",
+    "inception_score",
+    "layers",
+    "loss_gradient",
+    "preset",
+    "psnr",
+    "representation",
+    "smooth_grad",
+    "ssim",
+    "straight_through_relu",
+]
