@@ -65,14 +65,14 @@ def configured(config: Any, wanted: settings.Reproduce) -> Any:
         UserError: a setting that this experiment does not have.
     """
     has = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    flags = {flag: name if name in has else f"{name}s" for flag, name in SETTINGS.items()}
+    known = [f"--{flag}" for flag, name in flags.items() if name in has and not (flag == "epochs" and isinstance(has[name], tuple))]
     changes = {}
-    for flag, name in SETTINGS.items():
+    for flag, name in flags.items():
         value = getattr(wanted, flag)
         if value is None:
             continue
-        name = name if name in has else f"{name}s"
-        if name not in has or (isinstance(has[name], tuple) and flag == "epochs"):
-            known = ", ".join(f"--{flag}" for flag, name in SETTINGS.items() if name in has or f"{name}s" in has)
-            raise UserError(f"the experiment {wanted.experiment!r} has no --{flag}; it has {known}")
+        if f"--{flag}" not in known:
+            raise UserError(f"the experiment {wanted.experiment!r} has no --{flag}; it has {', '.join(known)}")
         changes[name] = (value,) if isinstance(has[name], tuple) else value
     return dataclasses.replace(config, **changes)

@@ -3,6 +3,6 @@
 from robustlab.construction.inverted import Inverted
 from robustlab.construction.made import Construction, Made
 from robustlab.construction.relabelled import Relabelled, drawn, following
-from robustlab.construction.shards import Building, Plan, build
+from robustlab.construction.shards import Building, Plan, build, fingerprint
 
-__all__ = ["Building", "Construction", "Inverted", "Made", "Plan", "Relabelled", "build", "drawn", "following"]
+__all__ = ["Building", "Construction", "Inverted", "Made", "Plan", "Relabelled", "build", "drawn", "fingerprint", "following"]

@@ -17,7 +17,7 @@ from robustlab.construction import Relabelled, drawn, following
 from robustlab.data.imageset import Images, hold_out
 from robustlab.evaluation import Rate
 from robustlab.experiments.table import Finding, Table, over_seeds, percent
-from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
+from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate, trained_here
 from robustlab.norms import L2
 
 TARGETS = {"D_rand": drawn, "D_det": following}
@@ -29,7 +29,7 @@ class Config:
     """Attributes:
     source: the model through which images are perturbed, see ``Workshop.source``.
     n: images that the grid of lr and augmentation trains on.
-    longer: sets of which ``longer_n`` images are constructed, and trained on for ``longer_epochs``, at the first lr, augmented.
+    more: sets of which ``times`` as many images are also trained on, at the first lr, augmented.
     """
 
     source: str = "cifar10-small-standard"
@@ -42,18 +42,24 @@ class Config:
     lrs: tuple[float, ...] = (0.1, 0.02)
     augments: tuple[bool, ...] = (True, False)
     seeds: int = 2
-    longer: tuple[str, ...] = ("D_rand",)
-    longer_n: int = 30_000
-    longer_epochs: int = 10
+    more: tuple[str, ...] = ("D_rand",)
+    times: float = 3.75
 
 
-FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1), longer=())
+FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1), more=())
 
 
 def relabelled(workshop: Workshop, kind: str, source: str, arch: str, images: Images, eps: float, steps: int) -> tuple[Images, dict]:
     """D_rand or D_det of some images; the name of the set tells how it was made."""
     construction = Relabelled(TARGETS[kind], ThreatModel(L2(), eps), steps, step_size=min(eps / 5, 2.5 * eps / steps))
-    return workshop.constructed(construction, images, workshop.source(source, arch), f"{kind} {source} eps {eps:g} n {len(images)}")
+    return workshop.constructed(
+        construction, images, workshop.source(source, arch), f"{kind} {named(source, arch)} eps {eps:g} n {len(images)}"
+    )
+
+
+def named(source: str, arch: str) -> str:
+    """A source's name, with its architecture where that does not go without saying."""
+    return f"{source}:{arch}" if trained_here(source) and arch != "small" else source
 
 
 def learned(workshop: Workshop, made: Images, name: str, training: Training, test: Images) -> Measurement:
@@ -69,40 +75,39 @@ def run(workshop: Workshop, config: Config) -> Finding:
     test = workshop.images("test")
     cells, facts, keys = [], {}, []
     for kind in config.sets:
-        n = max(config.n, config.longer_n) if kind in config.longer else config.n
-        made, facts[kind] = relabelled(
-            workshop, kind, config.source, config.arch, workshop.images("train", limit=n), config.eps, config.steps
-        )
-        trainings = [(min(config.n, n), config.epochs, lr, augment) for lr in config.lrs for augment in config.augments]
-        if kind in config.longer:
-            trainings.insert(0, (n, config.longer_epochs, config.lrs[0], True))
-        for some, epochs, lr, augment in trainings:
-            keys.append((kind, some, epochs, lr, augment))
-            chosen = made if some == n else made.subset(hold_out(made, some, seed=0)[1])
-            name = f"{kind} {config.source} eps {config.eps:g} n {len(chosen)} of {n} steps {config.steps}"
+        n = round(config.n * config.times) if kind in config.more else config.n
+        images = workshop.images("train", limit=n)
+        made, facts[kind] = relabelled(workshop, kind, config.source, config.arch, images, config.eps, config.steps)
+        some = made if len(made) <= config.n else made.subset(hold_out(made, config.n, seed=0)[1])
+        trainings = [(some, lr, augment) for lr in config.lrs for augment in config.augments]
+        if len(made) > len(some):
+            trainings.insert(0, (made, config.lrs[0], True))
+        for chosen, lr, augment in trainings:
+            keys.append((kind, len(chosen), lr, augment))
+            name = f"{kind} {named(config.source, config.arch)} eps {config.eps:g} n {len(chosen)} of {len(made)} steps {config.steps}"
             for seed in range(config.seeds):
-                training = Training(config.arch, epochs=epochs, lr=lr, augment=augment, seed=seed)
+                training = Training(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
                 settings = {"set": name, "test": len(test), **vars(training)}
-                title = f"{kind} n {some} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
+                title = f"{kind} n {len(chosen)} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
                 cells.append(Cell(title, settings, partial(learned, workshop, chosen, name, training, test)))
     found = iter(workshop.measured("mislabelled", cells))
     rows, numbers = [], []
-    for kind, n, epochs, lr, augment in keys:
+    for kind, n, lr, augment in keys:
         here = [next(found) for _ in range(config.seeds)]
-        numbers.append({"set": kind, "n": n, "epochs": epochs, "lr": lr, "augment": augment, "seeds": here})
+        numbers.append({"set": kind, "n": n, "lr": lr, "augment": augment, "seeds": here})
         shown = [over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "following", "own")]
-        rows.append((kind, f"{n:,}", epochs, f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
+        rows.append((kind, f"{n:,}", f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
     fooled = ", ".join(f"{kind} {percent(known['taken_for_label'])}" for kind, known in facts.items())
     equal = facts.get("D_rand", {}).get("label_is_original")
     table = Table(
         "Training on mislabelled adversarial examples",
         f"L2 eps {config.eps:g}, {config.steps} steps through {config.source}; fooling rate {fooled}"
         + (f"; D_rand's target is the original class for {percent(equal)}" if equal is not None else "")
-        + f". {config.arch}. Percent of {len(test):,} ordinary test images; chance is {100 / len(test.classes):.0f}.",
+        + f". {config.arch}, {config.epochs} epochs. Percent of {len(test):,} ordinary test "
+        f"images; chance is {100 / len(test.classes):.0f}.",
         (
             "set",
             "images",
-            "epochs",
             "lr",
             "augmented",
             "taken for their class",

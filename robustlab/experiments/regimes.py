@@ -13,7 +13,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.construction import Relabelled, following
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
-from robustlab.experiments.mislabelled import learned
+from robustlab.experiments.mislabelled import learned, named
 from robustlab.experiments.table import Finding, Heatmap, Table, percent
 from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop
 from robustlab.norms import L2
@@ -79,7 +79,7 @@ def run(workshop: Workshop, config: Config) -> Finding:
                         "faint" if clean.value > after.value else "visible",
                     )
                 )
-                numbers.append({"source": source, "eps": eps, "augment": augment, **here})
+                numbers.append({**here, "source": source, "source_accuracy": here["source"], "eps": eps, "augment": augment})
         names.append(percent(here["source"]))
     for augment, grid in accuracy.items():
         kind = "augmented" if augment else "plain"
@@ -107,7 +107,7 @@ def _measured(workshop: Workshop, config: Config, source: str, eps: float, augme
     model = workshop.source(source, config.arch)
     construction = Relabelled(following, ThreatModel(L2(), eps), config.steps, min(eps / 5, 2.5 * eps / config.steps))
     images = workshop.images("train", limit=config.n)
-    name = f"D_det {source} eps {eps:g} n {len(images)} steps {config.steps}"
+    name = f"D_det {named(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
     made, facts = workshop.constructed(construction, images, model, name)
     found = learned(workshop, made, name, config.training(augment), test)
     return {**found, "fooled": facts["taken_for_label"], "source": workshop.tested(model, test).clean.value}

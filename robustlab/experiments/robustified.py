@@ -11,6 +11,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.construction import Inverted
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
+from robustlab.experiments.mislabelled import named
 from robustlab.experiments.table import Finding, Table, over_seeds
 from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
 from robustlab.norms import L2
@@ -48,11 +49,11 @@ def run(workshop: Workshop, config: Config) -> Finding:
     for kind, source in (("D_R", config.robust), ("D_NR", config.standard)):
         construction = Inverted(config.steps, config.step_size)
         model = workshop.source(source, config.arch)
-        sets[kind], facts[kind] = workshop.constructed(construction, images, model, f"{kind} {source} n {len(images)}")
+        sets[kind], facts[kind] = workshop.constructed(construction, images, model, f"{kind} {named(source, config.arch)} n {len(images)}")
     cells = []
     for kind, made in sets.items():
         source = {"D_R": config.robust, "D_NR": config.standard}.get(kind, "")
-        made_by = f"{source} steps {config.steps} of {config.step_size:g}"
+        made_by = f"{named(source, config.arch)} steps {config.steps} of {config.step_size:g}"
         name = f"{kind} {made_by} n {len(images)}" if source else f"original n {len(images)}"
         for seed in range(config.seeds):
             training = Training(config.arch, epochs=config.epochs, lr=config.lr, seed=seed)

@@ -3,6 +3,7 @@ by the same perturbations. Architectures that learn more from one model's D_det 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +14,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.data.batches import Batches
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate, predictions
-from robustlab.experiments.mislabelled import learned, relabelled
+from robustlab.experiments.mislabelled import learned, named, relabelled
 from robustlab.experiments.table import Finding, Table, over_seeds
 from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
 from robustlab.goals import Targeted
@@ -45,11 +46,11 @@ FULL = Config("standard:30", ("resnet18", "resnet50", "preact_resnet18", "vgg_sm
 def run(workshop: Workshop, config: Config) -> Finding:
     images, test = workshop.images("train", limit=config.n), workshop.images("test")
     made, facts = relabelled(workshop, "D_det", config.source, config.archs[0], images, config.eps, config.steps)
-    name = f"D_det {config.source} eps {config.eps:g} n {config.n} steps {config.steps}"
+    name = f"D_det {named(config.source, config.archs[0])} eps {config.eps:g} n {config.n} steps {config.steps}"
     cells = []
     for arch in config.archs:
         training = Training(arch, epochs=config.epochs, lr=config.lr, augment=config.augment)
-        settings = {**vars(config), "archs": arch, "test": len(test)}
+        settings = {**vars(config), "archs": arch, "source": named(config.source, config.archs[0]), "test": len(test)}
         cells.append(Cell(f"{arch} on D_det", settings, partial(learned, workshop, made, name, training, test)))
         cells.append(Cell(f"{arch} fooled", settings, partial(_fooled, workshop, config, images, training, test)))
     found = workshop.measured("transfer", cells)
@@ -58,7 +59,8 @@ def run(workshop: Workshop, config: Config) -> Finding:
         rows.append((arch, *(over_seeds([Rate(**value)]) for value in (taught["clean"], fooled["clean"], fooled["fooled"]))))
     success = [Rate(**f["fooled"]).value for f in found[1::2]]
     accuracy = [Rate(**f["clean"]).value for f in found[::2]]
-    rank = torch.corrcoef(torch.tensor([accuracy, success]).argsort(1).argsort(1).double())[0, 1]
+    rank = rank_correlation(accuracy, success)
+    correlation = "none" if rank is None else f"{rank:.2f}"
     table = Table(
         "Transfer",
         f"Targeted adversarial examples (class + 1, L2 eps {config.eps:g}, {config.steps} steps) for {config.attacked:,} test images "
@@ -67,11 +69,20 @@ def run(workshop: Workshop, config: Config) -> Finding:
         ("architecture", "trained on D_det: test accuracy", "trained on originals: test accuracy", "transfer: taken for the target"),
         tuple(rows),
         (
-            f"Rank correlation between the second and the last column: {rank:.2f} over {len(rows)} architectures. Published (ResNet-50 "
-            "source, five architectures): positive, transfer about 60 to 100 %, accuracy on D_det about 25 to 50 %.",
+            f"Rank correlation between the second and the last column: {correlation} over {len(rows)} architectures. Published "
+            "(ResNet-50 source, five architectures): positive, transfer about 60 to 100 %, accuracy on D_det about 25 to 50 %.",
         ),
     )
-    return Finding((table,), {"facts": facts, "accuracy": accuracy, "transfer": success, "rank_correlation": float(rank)})
+    return Finding((table,), {"facts": facts, "accuracy": accuracy, "transfer": success, "rank_correlation": rank})
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's, ties sharing the mean of their ranks; None where one of the two is constant."""
+    values = torch.tensor([a, b], dtype=torch.float64)
+    ranks = (values[:, :, None] > values[:, None]).sum(2) + (values[:, :, None] == values[:, None]).sum(2) / 2
+    ranks = ranks - ranks.mean(1, keepdim=True)
+    length = ranks.norm(dim=1).prod()
+    return float((ranks[0] @ ranks[1]) / length) if length > 0 else None
 
 
 def _fooled(workshop: Workshop, config: Config, images: Images, training: Training, test: Images) -> Measurement:

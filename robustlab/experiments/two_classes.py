@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from robustlab.evaluation import Rate
-from robustlab.experiments.mislabelled import learned, relabelled
+from robustlab.experiments.mislabelled import learned, named, relabelled
 from robustlab.experiments.table import Finding, Table, over_seeds, percent
 from robustlab.experiments.workshop import Cell, Training, Workshop
 
@@ -45,7 +45,7 @@ def run(workshop: Workshop, config: Config) -> Finding:
     for source in config.sources:
         for eps in config.eps:
             made, facts = relabelled(workshop, "D_det", source, config.arch, images, eps, config.steps)
-            name = f"D_det {pair} {source} eps {eps:g} n {len(images)} steps {config.steps}"
+            name = f"D_det {pair} {named(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
             for lr in config.lrs:
                 for augment in config.augments:
                     keys.append({"source": source, "eps": eps, "lr": lr, "augment": augment, "fooled": facts["taken_for_label"]})

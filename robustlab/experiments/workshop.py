@@ -23,7 +23,7 @@ import torch
 
 from robustlab import files
 from robustlab.attacks import PGD
-from robustlab.construction import Building, Construction, Plan
+from robustlab.construction import Building, Construction, Plan, fingerprint
 from robustlab.data.augment import crop_flip
 from robustlab.data.batches import Batches
 from robustlab.data.catalog import open_dataset
@@ -107,7 +107,7 @@ class Workshop:
 
     def source(self, name: str, arch: str = "small") -> Classifier:
         """A model by its released name or path, or ``RECIPE:EPOCHS`` or ``RECIPE:EPOCHS:IMAGES``: trained here, on the data."""
-        if not _TRAINED_HERE.fullmatch(name):
+        if not trained_here(name):
             return load(name).to(self.device)
         recipe, epochs, *n = name.split(":")
         images = self.images("train", limit=int(n[0]) if n else None)
@@ -120,7 +120,13 @@ class Workshop:
             name: tells these images from all others of the workshop.
         """
         training = replace(training, bfloat16=self.bfloat16)
-        settings = {"images": name, "n": len(images), "classes": list(images.classes), **vars(training)}
+        settings = {
+            "images": name,
+            "n": len(images),
+            "classes": list(images.classes),
+            "fingerprint": fingerprint(images),
+            **vars(training),
+        }
         folder = self.out / "models" / _slug(f"{training.arch} {training.recipe} {name}", settings)
         with self._alone(folder):
             if not (folder / "model.json").exists():
@@ -236,11 +242,16 @@ class Workshop:
             began = time.monotonic()
             found = cell.measure()
             seconds = round(time.monotonic() - began)
-            files.write_json(path, {"settings": dict(cell.settings), "found": found, "seconds": seconds, "environment": environment()})
+            files.write_json(path, {"settings": self._settings(cell), "found": found, "seconds": seconds, "environment": environment()})
         path.with_suffix(".lock").unlink(missing_ok=True)
 
     def _file(self, experiment: str, cell: Cell) -> Path:
-        return self.out / "cells" / f"{_slug(f'{experiment} {cell.name}', cell.settings)}.json"
+        return self.out / "cells" / f"{_slug(f'{experiment} {cell.name}', self._settings(cell))}.json"
+
+    def _settings(self, cell: Cell) -> dict[str, Any]:
+        """A cell's own, with what all cells depend on: the data and the precision."""
+        data = fingerprint(self.images("train")) if self.data is not None else "none"
+        return {**cell.settings, "data": data, "bfloat16": self.bfloat16}
 
     @contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:
@@ -248,6 +259,11 @@ class Workshop:
         done = (folder / "model.json").exists()
         with nullcontext() if done else files.claimed(folder.with_name(f".{folder.name}.lock"), wait=True):
             yield
+
+
+def trained_here(source: str) -> bool:
+    """Whether a source's name asks for a training, see ``Workshop.source``."""
+    return _TRAINED_HERE.fullmatch(source) is not None
 
 
 def rate(value: Rate) -> Measurement:

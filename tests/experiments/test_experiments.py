@@ -19,6 +19,7 @@ from robustlab.evaluation import Rate
 from robustlab.experiments import EXPERIMENTS
 from robustlab.experiments import mislabelled as mislabelled_experiment
 from robustlab.experiments.table import Finding, over_seeds, percent
+from robustlab.experiments.transfer import rank_correlation
 from robustlab.experiments.workshop import Training, Workshop, rate
 
 every_experiment = pytest.mark.parametrize("name", CONFIGS)
@@ -157,17 +158,23 @@ def test_sets_made_in_more_steps_teach_networks_of_their_own(
 
 def test_mislabelled_has_a_row_for_each_training_of_each_set(ran: Any) -> None:
     done, config = ran("mislabelled"), CONFIGS["mislabelled"]
-    grid = [(config.n, 1, 0.05, augment) for augment in config.augments]
-    expected = [("D_rand", TRAIN, 2, 0.05, True), *(("D_rand", *g) for g in grid), *(("D_det", *g) for g in grid)]
+    grid = [(config.n, 0.05, augment) for augment in config.augments]
+    expected = [("D_rand", TRAIN, 0.05, True), *(("D_rand", *g) for g in grid), *(("D_det", *g) for g in grid)]
     cells = done.numbers["cells"]
-    assert [tuple(cell[key] for key in ("set", "n", "epochs", "lr", "augment")) for cell in cells] == expected
+    assert [tuple(cell[key] for key in ("set", "n", "lr", "augment")) for cell in cells] == expected
     assert len(done.rows) == len(expected)
     for cell, row in zip(cells, done.rows, strict=True):
         assert len(cell["seeds"]) == config.seeds
-        assert row[0] == cell["set"] and row[5] == over_seeds([Rate(**seed["clean"]) for seed in cell["seeds"]])
+        assert row[0] == cell["set"] and row[4] == over_seeds([Rate(**seed["clean"]) for seed in cell["seeds"]])
         for seed in cell["seeds"]:
             assert seed["clean"]["count"] + seed["following"]["count"] <= TEST
             assert seed["own"]["n"] == cell["n"]
+
+
+def test_mislabelled_takes_the_images_that_there_are(data: Path, tmp_path: Path) -> None:
+    config = replace(CONFIGS["mislabelled"], n=400, augments=(True,), seeds=1)
+    cells = mislabelled_experiment.run(Workshop(tmp_path, str(data)), config).numbers["cells"]
+    assert [cell["n"] for cell in cells] == [TRAIN, TRAIN]
 
 
 def test_mislabelled_says_how_its_labels_relate_to_the_old_ones(ran: Any) -> None:
@@ -185,6 +192,24 @@ def test_without_a_perturbation_d_det_teaches_the_class_after(data: Path, tmp_pa
     found = mislabelled_experiment.learned(workshop, made, "shifted", training, workshop.images("test"))
     assert share(found["following"]) > 0.8 > 0.2 > share(found["clean"])
     assert share(found["own"]) > 0.8
+
+
+# Transfer
+
+
+@pytest.mark.parametrize(
+    "a, b, expected",
+    [
+        ([1, 2, 3], [10, 20, 90], 1.0),
+        ([1, 2, 3], [3, 2, 1], -1.0),
+        ([1, 1, 2, 3], [1, 2, 2, 3], 5 / 6),
+        ([1, 1, 1], [1, 2, 3], None),
+        ([0.5], [0.5], None),
+    ],
+)
+def test_rank_correlation_shares_ranks_among_equals(a: list[float], b: list[float], expected: float | None) -> None:
+    found = rank_correlation(a, b)
+    assert found is None if expected is None else found == pytest.approx(expected)
 
 
 # Two classes

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tiny
 import torch
 from tiny import STEPS, TEST, TRAIN, Work
 
@@ -270,3 +272,16 @@ def test_two_workshops_on_one_folder_share_the_cells(open_workshop: Open) -> Non
 def test_two_workshops_that_want_one_network_train_it_once(open_workshop: Open, work: Work) -> None:
     one, other = both(lambda: train(open_workshop()))
     assert work.trainings == 1 and same_weights(one, other)
+
+
+def test_other_data_or_precision_is_measured_anew(tmp_path: Path) -> None:
+    """In the same folder, under the same name."""
+    measured = []
+    for n, bfloat16 in ((0, False), (0, True), (1, False), (0, False)):
+        data = tiny.write_data(tmp_path / f"data{n}")
+        if n:
+            with np.load(data / "train.npz") as old:
+                np.savez(data / "train.npz", x=255 - old["x"], y=old["y"], classes=old["classes"])
+        workshop = Workshop(tmp_path / "out", str(data), bfloat16=bfloat16)
+        workshop.measured("law", [Cell("one", {}, lambda: measured.append(0) or {})])
+    assert len(measured) == 3
