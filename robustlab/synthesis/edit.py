@@ -7,6 +7,7 @@ objective is no higher than there, and leaves the model as it was.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,10 @@ from robustlab.checks import check_images, check_labels, giving_logits
 from robustlab.errors import UserError
 from robustlab.goals import Targeted
 from robustlab.models.frozen import frozen
-from robustlab.objectives import Objective, reaching
+from robustlab.objectives import reaching
 from robustlab.optimize import OnStep
 from robustlab.synthesis.budget import Search
 from robustlab.synthesis.features import activation
-from robustlab.synthesis.representations import representation
 
 
 def generate(model: nn.Module, y: Tensor, seeds: Tensor, search: Search, *, on_step: OnStep | None = None) -> Tensor:
@@ -119,13 +119,13 @@ def paint(
         return search(holding(lambda z: -active(z), x, mask, weight), x, on_step=on_step).x
 
 
-def class_loss(model: nn.Module, x: Tensor, y: Tensor) -> Objective:
+def class_loss(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
     """The cross-entropy to the classes ``y``, one for each image of ``x``; lower looks more like the class."""
     loss = reaching(giving_logits(model, check_labels(y, x)), Targeted(y))
-    return lambda z: loss(z)[0]
+    return lambda z: loss(z)[0]  # Without the verdict: a lower loss is better, also where the class is reached.
 
 
-def holding(objective: Objective, start: Tensor, mask: Tensor, weight: float) -> Objective:
+def holding(objective: Callable[[Tensor], Tensor], start: Tensor, mask: Tensor, weight: float) -> Callable[[Tensor], Tensor]:
     """An objective that also asks images to stay at ``start`` outside ``mask``; with an infinite weight, that sees nothing else there."""
     if not weight >= 0:
         raise UserError(f"the weight of changes outside the mask must be >= 0, got {weight}")
