@@ -133,10 +133,14 @@ def _work(folder: str, argv: list[str], rounds: int, barrier: Barrier, rank: int
     device = choose_device(wanted.device, 1)
     images, model = open_images(wanted), load(wanted.model).to(device)
     construction = constructions(wanted)["relabelled"]
+    plan = Plan(construction, images, model, batch_size=wanted.batch_size, shard_size=wanted.shard_size, dtype="float16", device=device)
     for number in range(rounds + 1):
-        plan = Plan(construction, images, model, batch_size=wanted.batch_size, shard_size=wanted.shard_size, dtype="float16", device=device)
         barrier.wait(timeout=600)
-        build(Path(folder) / str(number), plan)
+        try:
+            build(Path(folder) / str(number), plan)
+        except BaseException:
+            barrier.abort()  # the others would wait for us
+            raise
         barrier.wait(timeout=3600)
 
 
