@@ -51,20 +51,20 @@ class Fourier:
 
     A step of the search changes coarse structure more than fine, which keeps noise out of the picture. Coefficients may be
     anything: a sigmoid brings what they add up to into [0, 1]. It is stretched by ``margin`` beyond both ends, and clamped,
-    so that black and white have finite parameters with a gradient.
+    so that black and white have finite parameters. The gradient passes through the clamp: no pixel is ever stuck there.
 
     Attributes:
         decay: a coefficient of frequency ``f``, in cycles per pixel, counts ``1 / f**decay``: 1 as in Olah et al., 0 for the
             plain transform of the robustness library (Engstrom et al. 2019). The average counts as one cycle per image.
-        margin: stretch of the sigmoid, in pixel units.
+        margin: stretch of the sigmoid, in pixel units, at most 0.5.
     """
 
     decay: float = 1.0
     margin: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.decay) and self.decay >= 0 and 0 < self.margin < math.inf):
-            raise UserError(f"Fourier needs a finite decay >= 0 and a finite margin > 0, got {self.decay} and {self.margin}")
+        if not (math.isfinite(self.decay) and self.decay >= 0 and 0 < self.margin <= 0.5):
+            raise UserError(f"Fourier needs a finite decay >= 0 and a margin in (0, 0.5], got {self.decay} and {self.margin}")
 
     @property
     def constraint(self) -> ConstraintSet:
@@ -80,7 +80,8 @@ class Fourier:
         spectrum = torch.view_as_complex(z.contiguous())
         # The part of the coefficients that is no transform of a real image drops out here.
         waves = torch.fft.ifft2(spectrum * self._scale(z[..., 0]), norm="ortho").real
-        return ((1 + 2 * self.margin) * torch.sigmoid(waves) - self.margin).clamp(0, 1)
+        wide = (1 + 2 * self.margin) * torch.sigmoid(waves) - self.margin
+        return wide + (wide.clamp(0, 1) - wide).detach()  # exact, as both differences of nearby numbers are
 
     def _scale(self, like: Tensor) -> Tensor:
         """What each coefficient counts, shape ``(H, W)``."""

@@ -1,0 +1,230 @@
+"""Laws of looking into a network: what is heard is what the layer said, nothing stays behind, and ReLUs open only inside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from laws import drawn, images, restless, untouched
+from torch import nn
+
+from robustlab.errors import UserError
+from robustlab.models.accelerate import accelerate
+from robustlab.models.architectures import build
+from robustlab.models.classifier import Classifier, Features
+from robustlab.synthesis.representations import layers, representation, straight_through_relu
+
+X = images(4, 3, 8, 8)
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks) for module in model.modules())
+
+
+def test_without_a_name_it_is_the_input_of_the_last_layer():
+    model = build("small", num_classes=5, mean=[0.4] * 3, std=[0.2] * 3).eval()
+    heard = representation(model)(X)
+    assert heard.shape == (4, 128) and torch.equal(heard, model.features(X)) and torch.equal(model.head(heard), model(X))
+
+
+def test_a_map_is_averaged_over_positions_and_a_vector_kept(tiny_model):
+    torch.testing.assert_close(representation(tiny_model, "3")(X), tiny_model[:4](X).mean((2, 3)))
+    assert torch.equal(representation(tiny_model, "7")(X), tiny_model[:8](X))
+    assert torch.equal(representation(tiny_model, "8")(X), tiny_model(X))
+
+
+def test_tokens_are_flattened_and_low_precision_is_widened():
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.to_tokens = nn.Flatten(2)
+            self.round = nn.Identity()
+
+        def forward(self, x):
+            return self.round(self.to_tokens(x).bfloat16()).float().mean(2)
+
+    assert torch.equal(representation(Tokens(), "to_tokens")(X), X.flatten(1))
+    coarse = representation(Tokens(), "round")(X)
+    assert coarse.dtype == torch.float32 and torch.equal(coarse, X.bfloat16().float().flatten(1))
+    assert representation(nn.Sequential(nn.Flatten()), "0")(X.double()).dtype == torch.float64
+
+
+def test_every_layer_that_is_listed_can_be_heard():
+    model = build("small", num_classes=5).eval()
+    assert {"body", "body.conv1", "body.layer3.0.relu2", "body.layer2.0.shortcut", "head"} <= set(layers(model)) and "" not in layers(model)
+    for layer in layers(model):
+        heard = representation(model, layer)(X)
+        assert heard.ndim == 2 and len(heard) == 4 and heard.isfinite().all(), layer
+    assert torch.equal(representation(model, "body")(X), model.features(X))
+
+
+def test_a_list_of_modules_is_no_layer():
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Flatten()])
+
+        def forward(self, x):
+            return self.parts[0](x)
+
+    assert layers(Listed()) == ("parts.0",)
+
+
+def test_the_gradient_is_that_of_the_layer(tiny_model):
+    x, same = X.clone().requires_grad_(), X.clone().requires_grad_()
+    representation(tiny_model, "4")(x).square().sum().backward()
+    tiny_model[:5](same).mean((2, 3)).square().sum().backward()
+    torch.testing.assert_close(x.grad, same.grad)
+
+
+def test_a_relu_in_place_behind_the_layer_changes_nothing():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(inplace=True), nn.Linear(6, 2))
+    heard = representation(model, "1")(X)
+    assert torch.equal(heard, model[:2](X)) and (heard < 0).any()
+
+
+def test_a_module_that_runs_twice_is_heard_the_last_time():
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), relu, nn.Linear(6, 5), relu, nn.Linear(5, 2))
+    assert torch.equal(representation(model, "2")(X), model[:5](X))
+
+
+def test_nothing_stays_behind(tiny_model):
+    model = restless(tiny_model)
+    with untouched(model.eval(), X):
+        representation(model, "3")(X)
+    assert hooks(model) == 0
+
+
+def test_nothing_stays_behind_after_an_exception(tiny_model):
+    for broken in (X[:, :, :4], X[0, 0, 0]):  # fails behind the layer, and in front of it
+        with pytest.raises((RuntimeError, ValueError)):
+            representation(tiny_model, "3")(broken)
+        assert hooks(tiny_model) == 0
+
+
+def test_an_unknown_layer_is_met_with_the_nearest_one():
+    model = build("small", num_classes=5)
+    with pytest.raises(UserError, match=r"unknown layer 'body.layer3.0.rellu2'. Did you mean 'body.layer3.0.relu2'\?"):
+        representation(model, "body.layer3.0.rellu2")
+
+
+def test_a_network_without_features_asks_for_a_layer(tiny_model):
+    with pytest.raises(UserError, match="Sequential has no features of its own: name a layer, one of 0, 1, 2"):
+        representation(tiny_model)
+
+
+def test_a_layer_that_does_not_run_or_gives_no_tensor_is_refused():
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused, self.pair, self.whole = nn.Identity(), _Pair(), _Whole()
+
+        def forward(self, x):
+            return self.pair(x)[0] + self.whole(x)
+
+    with pytest.raises(UserError, match="'unused' did not run"):
+        representation(Odd(), "unused")(X)
+    with pytest.raises(UserError, match="'pair' must give one value or more per image, got a tuple"):
+        representation(Odd(), "pair")(X)
+    with pytest.raises(UserError, match=r"'whole' .* got a tensor of shape \(1,\) for 4 images"):
+        representation(Odd(), "whole")(X)
+
+
+class _Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+class _Whole(nn.Module):
+    def forward(self, x):
+        return x.sum().reshape(1)
+
+
+RELUS = {
+    "module": nn.ReLU(),
+    "module in place": nn.ReLU(inplace=True),
+    "functional": F.relu,
+    "functional in place": lambda x: F.relu(x, inplace=True),
+    "functional in place by position": lambda x: F.relu(x, True),
+    "functional by name": lambda x: F.relu(input=x),
+    "functional, underscore": F.relu_,
+    "torch": torch.relu,
+    "torch, underscore": torch.relu_,
+    "method": lambda x: x.relu(),
+    "method, underscore": lambda x: x.relu_(),
+}
+every_relu = pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS.keys())
+
+
+def gradient_through(relu, x):
+    """Value and gradient of ``relu`` on a copy, weighted so that every place has its own gradient; and the copy afterwards."""
+    x = x.clone().requires_grad_()
+    copy = x.clone()
+    y = relu(copy)
+    (grad,) = torch.autograd.grad((y * torch.arange(1.0, 1 + y.numel()).view_as(y)).sum(), x)
+    return y.detach(), grad, copy.detach()
+
+
+@every_relu
+def test_inside_every_relu_has_its_values_and_the_gradient_of_the_identity(relu):
+    x = torch.tensor([[-2.0, -0.0, 0.0, 3.0, torch.inf, -torch.inf, 1e-45]])
+    before, _, changed = gradient_through(relu, x)
+    with straight_through_relu():
+        value, grad, copy = gradient_through(relu, x)
+    assert torch.equal(value, before) and torch.equal(copy, changed)
+    assert torch.equal(grad, torch.arange(1.0, 8)[None])
+
+
+@every_relu
+def test_afterwards_relus_stop_gradients_again_also_after_an_exception(relu):
+    class Wanted(Exception):
+        pass
+
+    with pytest.raises(Wanted), straight_through_relu():
+        raise Wanted
+    _, grad, _ = gradient_through(relu, torch.tensor([[-1.0, 2.0]]))
+    assert torch.equal(grad, torch.tensor([[0.0, 2.0]]))
+
+
+def test_other_functions_keep_their_gradients():
+    x = drawn(3, 5)
+    for function in (F.leaky_relu, F.elu, torch.tanh, lambda x: x.clamp_min(0), lambda x: F.dropout(x, 0.0)):
+        outside = gradient_through(function, x)
+        with straight_through_relu():
+            assert all(map(torch.equal, gradient_through(function, x), outside))
+
+
+def test_two_layers_become_a_product_of_matrices():
+    first, second = nn.Linear(6, 9, dtype=torch.float64), nn.Linear(9, 4, dtype=torch.float64)
+    x = drawn(5, 6).requires_grad_()
+    with straight_through_relu():
+        (grad,) = torch.autograd.grad(nn.Sequential(first, nn.ReLU(inplace=True), second)(x)[:, 2].sum(), x)
+    torch.testing.assert_close(grad, (second.weight[2] @ first.weight).expand(5, 6))
+
+
+@pytest.mark.parametrize("arch", ["small", "preact_small", "vgg_small", "mlp"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_in_our_networks_values_stay_and_units_that_are_off_wake(arch, fast):
+    classifier = build(arch, num_classes=5).eval()
+    last = [m for m in classifier.body.modules() if isinstance(m, nn.BatchNorm2d | nn.Linear)][-1]
+    nn.init.constant_(last.bias, -100.0)  # every unit of the last block but what its shortcut carries
+    model = accelerate(Features(classifier)) if fast else Features(classifier)
+    x = images(2, 3, 32, 32).requires_grad_()
+    outside = model(x)
+    off = outside.detach().amax(0) == 0
+    assert off.any()
+    (shut,) = torch.autograd.grad(outside[:, off].sum(), x)
+    with straight_through_relu():
+        inside = model(x)
+        (awake,) = torch.autograd.grad(inside[:, off].sum(), x)
+    assert torch.equal(inside, outside)
+    assert (shut == 0).all() and (awake.abs().flatten(1).amax(1) > 0).all()
+
+
+def test_it_reaches_a_representation_and_leaves_the_model_alone(tiny_model):
+    model = Classifier(tiny_model[:-1], tiny_model[-1], mean=[0.5] * 3, std=[0.2] * 3).eval()
+    with untouched(model, X), straight_through_relu():
+        representation(model, "body.5")(X)
+        representation(model)(X)
+    assert hooks(model) == 0
