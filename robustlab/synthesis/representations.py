@@ -75,22 +75,43 @@ def _vectors(output: Any, count: int, layer: str) -> Tensor:
 
 
 @contextmanager
-def straight_through_relu() -> Iterator[None]:
+def straight_through_relu(within: nn.Module | None = None) -> Iterator[None]:
     """Inside, ReLUs hand every gradient back unchanged, also to the units that are off; their values stay the same.
 
-    For searches that must wake a unit which is off at the start, where the gradient is zero (the ``fake_relu`` of Engstrom
-    et al. 2019, who apply it to the last ReLU alone). Reaches modules, functions and methods, in place or not, in any
-    network that runs inside, on this thread; not a graph that ``torch.compile`` made before.
+    For searches that must wake a unit which is off at the start, where the gradient is zero. Name the ReLU behind that unit:
+    with all of them open the gradient is that of another, linear network, and a search follows it nowhere. Reaches modules,
+    functions and methods, in place or not, on this thread; not a graph that ``torch.compile`` made before.
+
+    Args:
+        within: only the ReLUs that run in this module, such as the last one of the body (the ``fake_relu`` of Engstrom et al.
+            2019); None opens every ReLU of every network that runs inside.
     """
-    with _StraightThrough():
-        yield
+    mode = _StraightThrough(within is None)
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        mode.open = True
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        mode.open = False
+
+    handles = [within.register_forward_pre_hook(enter), within.register_forward_hook(leave, always_call=True)] if within is not None else []
+    try:
+        with mode:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _StraightThrough(TorchFunctionMode):
+    def __init__(self, open: bool) -> None:
+        super().__init__()
+        self.open = open
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func not in _RELUS:
+        if not self.open or func not in _RELUS:
             return func(*args, **(kwargs or {}))
         given = dict(zip(("input", "inplace"), args, strict=False)) | dict(kwargs or {})
         return _Through.apply(given["input"], func in _IN_PLACE or given.get("inplace", False))

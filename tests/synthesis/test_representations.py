@@ -204,6 +204,36 @@ def test_two_layers_become_a_product_of_matrices():
     torch.testing.assert_close(grad, (second.weight[2] @ first.weight).expand(5, 6))
 
 
+def test_only_the_relus_of_one_module_open_when_it_is_named():
+    """The gradient of ``v relu(B relu(A x))`` with the outer ReLU open alone: ``v B D A``, where ``D`` is the inner one's mask."""
+    first, second = nn.Linear(6, 9, dtype=torch.float64), nn.Linear(9, 4, dtype=torch.float64)
+    model = nn.Sequential(first, nn.ReLU(), nn.Sequential(second, nn.ReLU(inplace=True)), nn.Linear(4, 1, dtype=torch.float64))
+    x = drawn(5, 6).requires_grad_()
+    with straight_through_relu(model[2]):
+        for _ in range(2):
+            (grad,) = torch.autograd.grad(model(x).sum(), x)
+            expected = (((first(x) > 0) * (model[3].weight @ second.weight)) @ first.weight).detach()
+            torch.testing.assert_close(grad, expected)
+    assert hooks(model) == 0
+    for after in (None, model[1]):  # and it was shut again in between, as it is now
+        shut = torch.autograd.grad(model(x).sum(), x)[0]
+        assert not torch.allclose(shut, expected)
+        with straight_through_relu(after):
+            pass
+        assert hooks(model) == 0
+
+
+def test_a_failure_in_the_named_module_shuts_it_again():
+    inner = nn.Linear(3, 3)
+    model = nn.Sequential(nn.ReLU(), inner)
+    x = torch.full((2, 3), -1.0, requires_grad=True)
+    with straight_through_relu(inner):
+        with pytest.raises(RuntimeError):
+            inner(torch.ones(2, 5))
+        assert torch.equal(torch.autograd.grad(model(x).sum(), x)[0], torch.zeros(2, 3))
+    assert hooks(model) == 0
+
+
 @pytest.mark.parametrize("arch", ["small", "preact_small", "vgg_small", "mlp"])
 @pytest.mark.parametrize("fast", [False, True])
 def test_in_our_networks_values_stay_and_units_that_are_off_wake(arch, fast):
