@@ -19,12 +19,14 @@ from PIL import Image
 from robustlab.commands import construct as command
 from robustlab.commands import settings
 from robustlab.commands import train as training
+from robustlab.commands.common import check_fits
 from robustlab.commands.flags import parse
 from robustlab.data.catalog import open_dataset
 from robustlab.data.constructed import facts, read_manifest
-from robustlab.data.imageset import to_float
+from robustlab.data.imageset import ImageSet, to_float
+from robustlab.errors import UserError
 from robustlab.evaluation import predictions
-from robustlab.models.zoo import load
+from robustlab.models.zoo import build, load
 
 LIGHT = ["--device", "cpu", "--threads", "1"]
 FEW = ["--steps", "4", "--shard-size", "16", "--batch-size", "8", *LIGHT]
@@ -157,6 +159,28 @@ def test_a_mistake_is_told_in_one_sentence(refused, model, data, monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     assert sentence in refused("construct", *(word.format(model=model, data=data) for word in words), *LIGHT)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "classes, channels, chosen, sentence",
+    [
+        (["red", "blue"], 3, True, "m does not name its classes, so that --classes cannot say which of its outputs are meant"),
+        (["red"], 3, False, "the model has 2 unnamed classes, but noise has 1"),
+        (["red", "blue"], 1, False, "m wants 3 channels, but the images of noise have 1"),
+    ],
+)
+def test_images_that_do_not_fit_a_model_without_class_names(classes: list[str], channels: int, chosen: bool, sentence: str) -> None:
+    nameless = build("mlp", num_classes=2)
+    images = ImageSet(torch.zeros(4, channels, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), tuple(classes), "noise")
+    with pytest.raises(UserError) as caught:
+        check_fits(nameless, images, "m", chosen=chosen)
+    assert str(caught.value) == sentence
+    check_fits(
+        nameless,
+        ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), ("a", "b"), "noise"),
+        "m",
+        chosen=False,
+    )
 
 
 def test_a_full_disk_is_told_before_anything_is_written(refused, model, data, monkeypatch, tmp_path: Path) -> None:
