@@ -70,17 +70,28 @@ def _with_spots(picture: Tensor, x: Tensor, y: Tensor, keys: Tensor, has: dict[s
     return picture
 
 
+def silhouette(shape: Tensor, keys: Tensor) -> Tensor:
+    """Where the shape covers the middle of a pixel, in the picture that ``draw`` makes of the same: bool ``(B, 32, 32)``."""
+    return _placed(*_grid(), shape, keys, attributes(keys))[2] < 0
+
+
 def _with_shape(picture: Tensor, x: Tensor, y: Tensor, shape: Tensor, keys: Tensor, has: dict[str, Tensor]) -> Tensor:
-    """The shape with its shadow: anywhere within the picture, tilted by up to 25 degrees."""
+    """The shape with its shadow."""
+    x, y, distance, radius = _placed(x, y, shape, keys, has)
+    inside = _inside(distance)
+    shaded = picture * (1 - 0.45 * _shadow(inside))[:, None]
+    return _mix(shaded, _paint(x, y, distance, radius, keys, has), inside)
+
+
+def _placed(x: Tensor, y: Tensor, shape: Tensor, keys: Tensor, has: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The shape anywhere within the picture, tilted by up to 25 degrees: the pixels as seen from its middle, in radii, their
+    signed distance to it, in pixels, and its radius."""
     u = _Draws(keys, "shape")
     radius = torch.where(has["large"], u(10.0, 12.5), u(6.5, 9.0))
     reach = SIZE / 2 - 1 - radius
     x, y = ((along - _plane(u(-1, 1) * reach)) / _plane(radius) for along in (x, y))
     cos, sin = _direction(u(-0.07, 0.07))
-    distance = _distance(shape, x * cos + y * sin, y * cos - x * sin) * _plane(radius)  # in pixels
-    inside = _inside(distance)
-    shaded = picture * (1 - 0.45 * _shadow(inside))[:, None]
-    return _mix(shaded, _paint(x, y, distance, radius, keys, has), inside)
+    return x, y, _distance(shape, x * cos + y * sin, y * cos - x * sin) * _plane(radius), radius
 
 
 def _paint(x: Tensor, y: Tensor, distance: Tensor, radius: Tensor, keys: Tensor, has: dict[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustlab.data.drawing import SHAPES, SIZE, attributes, draw
+from robustlab.data.drawing import SHAPES, SIZE, attributes, draw, silhouette
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
 from robustlab.seeding import example_keys, fold, integers, uniform
@@ -90,6 +90,11 @@ def render(
         picture = draw(visible[part], keys[part]) + pattern[faint[part]]
         pixels[part] = (picture * 255).round_().clamp_(0, 255).to(torch.uint8)
     return pixels
+
+
+def silhouettes(index: Tensor, split: str = "train", seed: int = 0, config: ShapesConfig = DEFAULT) -> Tensor:
+    """Where the visible shape is in the pictures at ``index``: bool, shape ``(B, 32, 32)``."""
+    return silhouette(truth(index, split, seed, config)["visible_class"], _keys(index, split, seed))
 
 
 def templates() -> Tensor:

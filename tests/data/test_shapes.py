@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustlab.data.drawing import ATTRIBUTES
-from robustlab.data.shapes import CLASSES, ShapesConfig, render, shapes, templates, truth
+from robustlab.data.drawing import ATTRIBUTES, silhouette
+from robustlab.data.shapes import CLASSES, ShapesConfig, render, shapes, silhouettes, templates, truth
 from robustlab.errors import UserError
+from robustlab.seeding import example_keys, fold
 
 HONEST = ShapesConfig(visible_accuracy=1.0, faint_accuracy=1.0)
 
@@ -126,3 +127,20 @@ def test_dials_have_ends(setting):
     (name,) = setting
     with pytest.raises(UserError, match=f"{name} must lie in"):
         ShapesConfig(**setting)
+
+
+def test_pictures_that_differ_in_their_shape_alone_agree_but_for_the_silhouettes_soft_edges_and_shadows():
+    index = torch.arange(40)
+    pictures = [render(index * 0 + k, index * 0, index) for k in (0, 5)]
+    keys = fold(example_keys(0, index), "shapes", "train")
+    covered = torch.stack([silhouette(index * 0 + k, keys) for k in (0, 5)]).any(0)
+    near = torch.nn.functional.max_pool2d(covered.float()[:, None], 7, 1, 3)[:, 0] > 0
+    changed = (pictures[0] != pictures[1]).any(1)
+    assert not changed[~near].any() and changed[covered].double().mean() > 0.3
+
+
+def test_silhouettes_are_those_of_the_shapes_that_are_shown():
+    index = torch.arange(30)
+    keys = fold(example_keys(2, index), "shapes", "test")
+    assert torch.equal(silhouettes(index, "test", 2), silhouette(truth(index, "test", 2)["visible_class"], keys))
+    assert silhouettes(index).shape == (30, 32, 32) and silhouettes(index).flatten(1).any(1).all()
