@@ -24,7 +24,7 @@ FLOORS = (
     {"attacks", "synthesis"},
     {"training", "evaluation"},
     {"construction"},
-    {"experiments"},
+    {"experiments", "demo"},
     {"commands"},
     {"__init__", "__main__"},
 )

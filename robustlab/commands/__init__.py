@@ -19,6 +19,8 @@ COMMANDS = {
     "construct": settings.Construct,
     "export": settings.Export,
     "reproduce": settings.Reproduce,
+    "synthesize": settings.Synthesize,
+    "demo": settings.Demo,
     "models": settings.Models,
 }
 

@@ -61,6 +61,11 @@ def count(text: str) -> int:
     return value
 
 
+def counts(text: str) -> list[int]:
+    """Whole numbers that are not negative, separated by commas."""
+    return [count(part) for part in text.split(",")]
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     if (value := count(text)) == 0:
@@ -127,6 +132,28 @@ FLAGS: dict[str, Flag] = {
     "scale": Flag("small: for two CPU cores; full: for a GPU", choices=("small", "full")),
     "seeds": Flag("repetitions with different seeds", positive),
     "trust_checkpoint": Flag("also load a checkpoint that runs code while loading", None),
+    "task": Flag("what to make, as the first word: TASKS", metavar="TASK"),
+    "images": Flag("how many images to work on: the first of each class, then the second, and so on", positive),
+    "positions": Flag("work on the images at these positions of the split instead: 3,17", counts, metavar="N,N,..."),
+    "target": Flag("the class to aim at; where left out all in turn, or the one after the image's own", metavar="CLASS"),
+    "layer": Flag("look into this module of the network, such as body.layer3; the features before the last layer where left out", metavar="NAME"),
+    "units": Flag("numbers of features: 3,7; where left out the first ones, or those that speak most for the target", counts, metavar="N,N,..."),
+    "published": Flag("take the published number of steps also where it is more than the default", None),
+    "factor": Flag("how many times smaller the images are made before they are enlarged", positive),
+    "mask": Flag("where to work: square, centre, left, right, top, bottom, or a picture of the images' size, white there", metavar="NAME|PATH"),
+    "drawn": Flag("the images are sketches already; do not draw their outlines first", None),
+    "start": Flag("start from faint noise on grey, or from an image", choices=("noise", "image")),
+    "fourier": Flag("move Fourier coefficients instead of pixels; --step-size is then in their units", None),
+    "points": Flag("pictures on the way from one image to the other", positive),
+    "level": Flag("activation that a feature is to reach", number),
+    "top": Flag("how many images, or features, from the top", positive),
+    "judge": Flag("independent classifier that judges the pictures; where left out a released one that did not make them", metavar="NAME|PATH"),
+    "grid": Flag("PNG file for the sheet of pictures; its recipe is written beside it, as .json", metavar="FILE"),
+    "tensorboard": Flag("also write pictures, numbers and the course of the search for TensorBoard, into --out", None),
+    "replay": Flag("make again what a recipe describes, byte for byte", metavar="FILE"),
+    "host": Flag("address to listen on; any but this machine's own needs a token", metavar="ADDRESS"),
+    "port": Flag("port to listen on; 0 for any free one", count),
+    "token": Flag("word that the page's address must carry; made up where one is needed and none given", metavar="WORD"),
     "out": Flag("folder for the results", metavar="FOLDER"),
 }
 

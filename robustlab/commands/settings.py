@@ -166,3 +166,65 @@ class Reproduce:
     threads: int | None = None
     amp: bool | None = None
     out: str = "runs/reproduce"
+
+
+@dataclass(frozen=True)
+class Synthesize:
+    """Make and edit pictures with classifiers: gradients, generation, inpainting, inversion, features; see TASK."""
+
+    alone: ClassVar[str] = "task"
+
+    task: str | None = None
+    model: str | None = None
+    arch: str | None = None
+    dataset: str | None = None
+    data: str | None = None
+    split: str = "test"
+    image_size: int | None = None
+    download: bool = False
+    classes: list[str] | None = None
+    limit: int | None = None
+    images: int | None = None
+    positions: list[int] | None = None
+    target: str | None = None
+    layer: str | None = None
+    units: list[int] | None = None
+    eps: float | None = None
+    step_size: float | None = None
+    steps: int | None = None
+    published: bool = False
+    factor: int = 4
+    mask: str | None = None
+    drawn: bool = False
+    start: str = "noise"
+    fourier: bool = False
+    points: int = 8
+    level: float = 1.0
+    top: int = 5
+    judge: str | None = None
+    batch_size: int = 50
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    trust_checkpoint: bool = False
+    grid: str | None = None
+    tensorboard: bool = False
+    out: str | None = None
+    replay: str | None = None
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Serve the interactive page: draw, press a class, and watch a model change the picture."""
+
+    model: str | None = None
+    arch: str | None = None
+    data: str | None = None
+    dataset: str | None = None
+    image_size: int | None = None
+    host: str = "127.0.0.1"
+    port: int = 8765
+    token: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    trust_checkpoint: bool = False

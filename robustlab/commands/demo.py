@@ -1,0 +1,93 @@
+"""``robustlab demo``: the interactive page in a browser; see ``robustlab.demo``."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustlab.commands import settings
+from robustlab.commands.common import choose_device, open_data
+from robustlab.demo.attributes import attributes_of
+from robustlab.demo.session import Served
+from robustlab.demo.starters import examples, sketches
+from robustlab.errors import UserError
+from robustlab.models.zoo import load, released
+
+SHORTEST_TOKEN = 12
+
+
+def run(wanted: settings.Demo) -> None:
+    """Load the models and serve until Ctrl-C."""
+    if not (find_spec("starlette") and find_spec("uvicorn")):
+        raise UserError("the page needs the packages starlette and uvicorn; install them by: pip install robustlab[web]")
+    from robustlab.demo.server import Page, is_local, serve
+
+    token = wanted.token
+    if token is None and not is_local(wanted.host):
+        token = secrets.token_urlsafe(18)
+    _check_token(token)
+    if wanted.port > 65535:
+        raise UserError(f"a port is a number up to 65535, got {wanted.port}")
+    device = choose_device(wanted.device, wanted.threads)
+    known = released()
+    names = list(known) if wanted.model is None else wanted.model.split(",")
+    if not names:
+        raise UserError("which model? --model takes checkpoints' paths, or names of released models, and none is released yet")
+    generated = wanted.data is None and wanted.dataset in (None, "shapes")
+    images = open_data(wanted.dataset, wanted.data, "test", image_size=wanted.image_size, limit=10 if generated else None)
+    starters = [*sketches(images.shape[-1]), *examples(images)]
+    models: dict[str, Served] = {}
+    for name in names:
+        model = load(name, arch=wanted.arch, trust=wanted.trust_checkpoint).to(device)
+        short = Path(name).stem if name not in known else name
+        served = Served(_unused(short, models), _note(model.arch, known.get(name)), model, attributes_of(model))
+        _check_size(served, images.shape[-1], device)
+        models[served.name] = served
+    page = Page(models, images.shape[-1], starters, _device_name(device))
+
+    def ready(address: str) -> None:
+        if not is_local(wanted.host):
+            print("warning: other machines can reach this page; whoever has the address below, with its token, can use it")
+        print(f"{', '.join(models)} on {page.device}\nopen {address}   (Ctrl-C ends it)", flush=True)
+
+    serve(page, wanted.host, wanted.port, token=token, on_ready=ready)
+
+
+def _check_token(token: str | None) -> None:
+    """It goes into an address and a header."""
+    allowed = set(string.ascii_letters + string.digits + "-_.~")
+    if token is not None and (len(token) < SHORTEST_TOKEN or not set(token) <= allowed):
+        raise UserError(f"a token needs at least {SHORTEST_TOKEN} letters, digits or -_.~; without --token one is made up")
+
+
+def _unused(name: str, taken: dict[str, Served]) -> str:
+    return name if name not in taken else next(f"{name} ({k})" for k in range(2, 1000) if f"{name} ({k})" not in taken)
+
+
+def _note(arch: str, record: dict[str, Any] | None) -> str:
+    """What is known of a model, in one line."""
+    if record is None:
+        return arch or "a network of your own"
+    threat = "not trained against attacks" if record["threat"] == "none" else f"trained against {record['threat']}"
+    numbers = ", ".join(f"{what} {value:.1f} %" for what, value in record["accuracies"].items())
+    return f"{record['arch']} on {record['dataset']}, {threat}: {numbers}"
+
+
+def _check_size(served: Served, size: int, device: torch.device) -> None:
+    """Refuse pictures that a model cannot read before anybody draws one."""
+    try:
+        with torch.no_grad():
+            served.outputs(torch.zeros(1, 3, size, size, device=device))
+    except RuntimeError as error:
+        raise UserError(f"{served.name} cannot read pictures of {size}x{size} pixels; --data or --image-size gives others") from error
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "1 CPU thread" if torch.get_num_threads() == 1 else f"{torch.get_num_threads()} CPU threads"

@@ -1,0 +1,762 @@
+// The page. The picture is an array of bytes; canvases only show it and are never read.
+
+import * as raster from "./raster.js";
+
+const $ = (id) => document.getElementById(id);
+const SWATCHES = ["#1a1a1c", "#7a5434", "#c0392b", "#e8862e", "#f2cf4a", "#608c3e", "#2e7d6b", "#68a0dc", "#2e5c8a", "#8a4f9e", "#e8b8a0", "#f6f6f2"];
+const REMEMBERED = "robustlab-demo";
+const MOST_PAST = 50;
+const HOLD_DELAY = 140; // ms for which a finger may turn out to scroll
+
+let meta, model; // what the server offers; the network in use
+let picture, anchor = null; // bytes; anchor null: each run is centred on its start
+let actions = []; // how the picture came about; never changed, only replaced
+let past = [], now = -1; // { picture, actions } after each deed, and which of them is shown
+let stroke = null; // the drawing in progress
+let cross = null; // the keyboard's place on the picture
+let running = null; // the run in progress
+let held = null; // the button that is held
+let center = null; // bytes from which the last run measured
+let outputs = { logits: [], levels: [] };
+let looking = null, lookAgain = false;
+const token = { value: new URLSearchParams(location.hash.slice(1)).get("token") ?? "" };
+
+// Talking to the server.
+
+function ask(path, options = {}) {
+  const headers = { ...options.headers, ...(token.value && { authorization: `Bearer ${token.value}` }) };
+  return fetch(path, { cache: "no-store", ...options, headers });
+}
+
+async function refusal(response) {
+  try {
+    return (await response.json()).error || response.statusText;
+  } catch {
+    return response.statusText || `the server answered ${response.status}`;
+  }
+}
+
+const pause = (ms, signal) => new Promise((resolve, reject) => {
+  const timer = setTimeout(resolve, ms);
+  signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
+});
+
+// The lines of a run's answer. A busy server is asked again.
+async function* lines(order, signal, waiting = () => {}) {
+  let response;
+  for (let tries = 1; ; tries++) {
+    response = await ask("/api/run", { method: "POST", signal, headers: { "content-type": "application/json" }, body: JSON.stringify(order) });
+    if (response.status !== 503 || tries > 60) break;
+    waiting();
+    await pause(1000 * (Number(response.headers.get("retry-after")) || 1) * (0.5 + Math.random()), signal);
+  }
+  if (!response.ok) throw new Error(await refusal(response));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const found = (rest + value).split("\n");
+    rest = found.pop();
+    for (const line of found) yield JSON.parse(line);
+  }
+}
+
+// Runs.
+
+const goalOf = (button) => (button.dataset.target ? { target: Number(button.dataset.target) } : { attribute: Number(button.dataset.attribute) });
+
+function settings() {
+  return {
+    model: model.name, minimize: $("minimize").checked, eps: Number($("eps").value), step: Number($("step").value),
+    steps: Number($("steps").value), anchor: anchor && raster.toBase64(anchor),
+  };
+}
+
+// Press a button: a run, and while the button stays down, further ones.
+async function press(button) {
+  stopRun();
+  const mine = (held = { button, down: true });
+  button.classList.add("pressed");
+  for (let first = true; first || mine.down; first = false) {
+    if (!(await runOnce(button, first)) || held !== mine) break;
+  }
+  if (held === mine) held = null;
+  if (held?.button !== button) button.classList.remove("pressed");
+}
+
+function release(button) {
+  if (held && (!button || held.button === button)) held.down = false;
+}
+
+// True where the run came to its end.
+async function runOnce(button, first) {
+  looking?.abort();
+  const order = { ...goalOf(button), ...settings() };
+  const run = (running = { order, first, begun: picture.slice(), step: 0, frames: 0, controller: new AbortController() });
+  center = anchor ?? run.begun;
+  showRunning();
+  try {
+    for await (const line of lines({ ...order, image: raster.toBase64(picture) }, run.controller.signal, () => busy("others are drawing too; waiting for a place"))) {
+      if (running !== run) return false;
+      if (line.type === "queued") busy(line.ahead === 1 ? "one run ahead of yours" : `${line.ahead} runs ahead of yours`);
+      else if (line.type === "error") throw new Error(line.message);
+      else {
+        busy("");
+        picture = raster.fromBase64(line.rgb);
+        outputs = line;
+        run.step = line.step;
+        run.frames++;
+        show();
+        if (line.type === "done") {
+          endRun(true);
+          return true;
+        }
+      }
+    }
+    throw new Error("the connection broke off");
+  } catch (error) {
+    if (running !== run) return false;
+    endRun(false);
+    complain(error);
+    return false;
+  }
+}
+
+// Keep what a run has reached, as one entry of the past for all that was done while a button was held.
+function endRun(finished) {
+  const { order, first, frames } = running;
+  running = null;
+  busy("");
+  if (frames) commit({ do: "run", finished, order, rgb: raster.toBase64(picture) }, !first);
+  showRunning();
+  if (!frames) return;
+  say();
+  if (!finished) look();
+}
+
+function stopRun() {
+  if (held) {
+    held.button.classList.remove("pressed");
+    held = null;
+  }
+  if (!running) return;
+  running.controller.abort();
+  endRun(false);
+}
+
+// What the network sees in the picture as it is.
+async function look() {
+  if (running) return;
+  if (looking) {
+    lookAgain = true;
+    return;
+  }
+  const mine = (looking = new AbortController());
+  try {
+    const order = { ...settings(), steps: 0, image: raster.toBase64(picture) };
+    for await (const line of lines(order, mine.signal)) if (line.type === "done" && !running) outputs = line;
+    if (!running) show();
+  } catch (error) {
+    if (!mine.signal.aborted) complain(error);
+  } finally {
+    looking = null;
+    if (lookAgain) {
+      lookAgain = false;
+      look();
+    }
+  }
+}
+
+// The past.
+
+function commit(action, join = false) {
+  actions = [...actions, action];
+  const entry = { picture: picture.slice(), actions };
+  past = past.slice(0, now + 1);
+  if (join) past.pop();
+  past.push(entry);
+  past = past.slice(-MOST_PAST);
+  now = past.length - 1;
+  showPast();
+  remember();
+}
+
+function goTo(index) {
+  stopRun();
+  if (index < 0 || index >= past.length || index === now) return;
+  now = index;
+  picture = past[now].picture.slice();
+  actions = past[now].actions;
+  center = null;
+  show();
+  showPast();
+  look();
+  remember();
+}
+
+function drawn(action) {
+  center = null;
+  commit(action);
+  show();
+  look();
+}
+
+function put(bytes, name) {
+  stopRun();
+  picture = bytes;
+  actions = []; // a picture from elsewhere needs no past to be made again
+  drawn({ do: "picture", name, rgb: raster.toBase64(bytes) });
+}
+
+function remember() {
+  try {
+    const kept = { size: meta.size, model: model.name, picture: raster.toBase64(picture), anchor: anchor && raster.toBase64(anchor) };
+    for (const id of ["eps", "step", "steps", "color", "width"]) kept[id] = $(id).value;
+    sessionStorage.setItem(REMEMBERED, JSON.stringify(kept));
+  } catch { /* no room or no permission: a reload begins anew */ }
+}
+
+function recalled() {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(REMEMBERED));
+    return kept?.size === meta.size ? kept : null;
+  } catch {
+    return null;
+  }
+}
+
+// Showing.
+
+let asked = false;
+function show() {
+  if (asked) return;
+  asked = true;
+  requestAnimationFrame(() => {
+    asked = false;
+    paint($("picture"), picture);
+    showOverlay();
+    showOutputs();
+    showDistance();
+    if (running) $("progress").value = running.step / running.order.steps;
+  });
+}
+
+function paint(canvas, bytes) {
+  if (canvas.width !== meta.size) canvas.width = canvas.height = meta.size;
+  const data = new ImageData(meta.size, meta.size);
+  for (let from = 0, to = 0; from < bytes.length; from += 3, to += 4) data.data.set([bytes[from], bytes[from + 1], bytes[from + 2], 255], to);
+  canvas.getContext("2d").putImageData(data, 0, 0);
+}
+
+function softmax(logits) {
+  const most = Math.max(...logits), parts = logits.map((logit) => Math.exp(logit - most));
+  const sum = parts.reduce((a, b) => a + b, 0);
+  return parts.map((part) => part / sum);
+}
+
+const percent = (share) => (share > 0.995 && share < 1 ? ">99 %" : `${Math.round(100 * share)} %`);
+
+function showOutputs() {
+  const { logits, levels } = outputs;
+  if (logits.length !== model.classes.length) return;
+  const shares = softmax(logits.map((logit) => logit ?? -Infinity));
+  const top = shares.indexOf(Math.max(...shares));
+  for (const button of $("classes").children) {
+    const k = Number(button.dataset.target);
+    button.style.setProperty("--p", shares[k].toFixed(4));
+    button.querySelector(".share").textContent = percent(shares[k]);
+    button.querySelector(".logit").textContent = logits[k] === null ? "?" : logits[k].toFixed(2);
+    button.classList.toggle("top", k === top);
+  }
+  for (const button of $("attributes").children) button.querySelector(".level").textContent = levels[button.dataset.attribute]?.toFixed(1) ?? "";
+  const name = Object.assign(document.createElement("b"), { textContent: model.classes[top] });
+  $("told").replaceChildren("I see: ", name, ` ${percent(shares[top])}${running ? ` · step ${running.step}` : ""}`);
+}
+
+function showDistance() {
+  const eps = Number($("eps").value), from = anchor ?? center;
+  const distance = from ? raster.distance(picture, from) : 0;
+  const block = document.querySelector(".anchor");
+  block.classList.toggle("outside", distance > eps + 1e-9);
+  $("distance").value = distance.toFixed(2);
+  $("from").textContent = anchor
+    ? distance > eps + 1e-9 ? `from the anchor: outside the ball of radius ${eps}, a run begins by pulling the picture in` : `of at most ${eps} from the anchor`
+    : center ? `of at most ${eps}, from where the run began` : "moved; the next run may move " + eps;
+  const share = Math.min(distance / eps, 1.25), turn = now * 0.9 - 0.8;
+  $("dot").style.setProperty("--x", (2.15 * share * Math.cos(turn)).toFixed(3));
+  $("dot").style.setProperty("--y", (2.15 * share * Math.sin(turn)).toFixed(3));
+  paint($("anchor-picture"), from ?? picture);
+}
+
+function showRunning() {
+  document.documentElement.classList.toggle("running", !!running);
+  $("stop").disabled = !running;
+  $("progress").value = running ? running.step / running.order.steps : 0;
+}
+
+function showPast() {
+  $("undo").disabled = now < 1;
+  $("redo").disabled = now >= past.length - 1;
+  const film = $("film");
+  while (film.children.length > past.length) film.lastChild.remove();
+  while (film.children.length < past.length) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(document.createElement("canvas"));
+    button.addEventListener("click", () => goTo([...film.children].indexOf(button)));
+    film.append(button);
+  }
+  past.forEach((entry, k) => {
+    const button = film.children[k];
+    if (button.shown !== entry) paint(button.firstChild, entry.picture);
+    button.shown = entry;
+    button.setAttribute("aria-label", `${k + 1}: ${described(entry.actions.at(-1))}`);
+    button.toggleAttribute("aria-current", false);
+    if (k === now) button.setAttribute("aria-current", "true");
+  });
+  const current = film.children[now];
+  if (current) film.scrollLeft = current.offsetLeft - film.clientWidth / 2;
+}
+
+function described(action) {
+  if (!action) return "start";
+  if (action.do === "picture") return action.name;
+  if (action.do !== "run") return action.do;
+  const { order } = action, used = meta.models.find((one) => one.name === order.model) ?? model;
+  const goal = order.target !== undefined ? used.classes[order.target] : used.attributes[order.attribute]?.name;
+  return `${order.minimize ? "less" : "more"} ${goal}`;
+}
+
+function say(sentence) {
+  const shares = softmax(outputs.logits), top = shares.indexOf(Math.max(...shares));
+  $("status").textContent = sentence ?? `${described(actions.at(-1))}: the network sees ${model.classes[top]}, ${percent(shares[top])}; distance ${$("distance").value}`;
+}
+
+function busy(sentence) {
+  $("busy").textContent = sentence;
+  $("busy").hidden = !sentence;
+}
+
+let complaint;
+function complain(error) {
+  $("alert").textContent = error instanceof TypeError ? "the server does not answer; is it still running?" : error.message ?? String(error);
+  $("alert").hidden = false;
+  clearTimeout(complaint);
+  complaint = setTimeout(() => ($("alert").hidden = true), 6000);
+}
+
+// Drawing.
+
+const tool = () => document.querySelector("input[name=tool]:checked").value;
+const choose = (name) => (document.querySelector(`input[name=tool][value=${name}]`).checked = true);
+const colorOf = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+const hexOf = (color) => "#" + [...color].map((value) => value.toString(16).padStart(2, "0")).join("");
+const brushColor = () => (tool() === "eraser" ? meta.blank : colorOf($("color").value));
+
+function setColor(hex) {
+  $("color").value = hex;
+  for (const swatch of $("swatches").children) swatch.setAttribute("aria-pressed", swatch.dataset.color === hex);
+}
+
+function placeOf(event) {
+  const area = $("picture").getBoundingClientRect();
+  const at = (from, length, value) => Math.max(-meta.size, Math.min(2 * meta.size, Math.floor(((value - from) / length) * meta.size)));
+  return [at(area.left, area.width, event.clientX), at(area.top, area.height, event.clientY)];
+}
+
+function pick([x, y]) {
+  if (x < 0 || y < 0 || x >= meta.size || y >= meta.size) return;
+  const at = 3 * (y * meta.size + x);
+  setColor(hexOf(picture.subarray(at, at + 3)));
+  say(`colour ${$("color").value}`);
+}
+
+function beginStroke(point, pick_instead = false) {
+  stopRun();
+  center = null;
+  if (tool() === "pipette" || pick_instead) {
+    pick(point);
+    if (!pick_instead) choose("brush");
+    return;
+  }
+  const shape = tool() === "rectangle" || tool() === "circle";
+  stroke = shape
+    ? { action: { do: tool(), color: brushColor(), from: point, to: point } }
+    : { action: { do: "brush", color: brushColor(), width: Number($("width").value), points: [point] } };
+  if (!shape) raster.apply(picture, meta.size, stroke.action);
+  show();
+}
+
+function moveStroke(point) {
+  const { action } = stroke;
+  if (action.do !== "brush") action.to = point;
+  else {
+    const last = action.points.at(-1);
+    if (last[0] === point[0] && last[1] === point[1]) return;
+    action.points.push(point);
+    raster.brush(picture, meta.size, [last, point], action.color, action.width);
+    look();
+  }
+  show();
+}
+
+function endStroke() {
+  const { action } = stroke;
+  stroke = null;
+  if (action.do !== "brush") raster.apply(picture, meta.size, action);
+  drawn(action);
+}
+
+function dropStroke() {
+  if (!stroke) return;
+  stroke = null;
+  picture = past[now].picture.slice();
+  show();
+}
+
+// A shape that is being drawn, half transparent; the brush's print; the keyboard's cross.
+function showOverlay() {
+  const canvas = $("overlay"), size = meta.size;
+  if (canvas.width !== size) canvas.width = canvas.height = size;
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, size, size);
+  const shaded = (action, alpha) => {
+    const on = raster.blank(size, [0, 0, 0]), data = context.getImageData(0, 0, size, size);
+    raster.apply(on, size, { ...action, color: [255, 255, 255] });
+    for (let pixel = 0; pixel < size * size; pixel++) if (on[3 * pixel]) data.data.set([...action.color, alpha], 4 * pixel);
+    context.putImageData(data, 0, 0);
+  };
+  if (stroke && stroke.action.do !== "brush") shaded(stroke.action, 190);
+  const at = cross ?? hovered;
+  if (at && !stroke) {
+    const wide = tool() === "brush" || tool() === "eraser" ? Number($("width").value) : 1;
+    shaded({ do: "brush", color: brushColor(), width: wide, points: [at] }, 150);
+  }
+  if (cross) {
+    context.fillStyle = "rgb(255 255 255 / .55)";
+    context.fillRect(cross[0], 0, 1, size);
+    context.fillRect(0, cross[1], size, 1);
+    context.fillStyle = "rgb(0 0 0 / .9)";
+    context.fillRect(cross[0], cross[1], 1, 1);
+  }
+}
+
+let hovered = null;
+
+function drawWithPointer() {
+  const canvas = $("picture");
+  let pointer = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.button || pointer !== null) return;
+    cross = null;
+    pointer = event.pointerId;
+    canvas.setPointerCapture(pointer);
+    beginStroke(placeOf(event), event.altKey);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    hovered = event.pointerType === "mouse" ? placeOf(event) : null;
+    if (event.pointerId === pointer && stroke) for (const one of event.getCoalescedEvents?.().concat(event) ?? [event]) moveStroke(placeOf(one));
+    else show();
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    if (event.pointerId !== pointer) return;
+    pointer = null;
+    if (stroke) endStroke();
+  });
+  canvas.addEventListener("pointercancel", () => { pointer = null; dropStroke(); });
+  canvas.addEventListener("pointerleave", () => { hovered = null; show(); });
+}
+
+function drawWithKeys() {
+  const canvas = $("picture"), moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  canvas.addEventListener("keydown", (event) => {
+    const move = moves[event.key], far = event.shiftKey ? Math.max(4, Math.round(meta.size / 8)) : 1;
+    if (move) {
+      const middle = Math.floor(meta.size / 2);
+      cross = (cross ?? [middle, middle]).map((value, axis) => Math.max(0, Math.min(meta.size - 1, value + move[axis] * far)));
+      if (stroke) moveStroke([...cross]);
+      else show();
+      say(`${cross[0] + 1}, ${cross[1] + 1}`);
+    } else if (event.key === " " || event.key === "Enter") {
+      if (event.repeat) return event.preventDefault();
+      cross ??= [Math.floor(meta.size / 2), Math.floor(meta.size / 2)];
+      if (stroke) endStroke();
+      else {
+        beginStroke([...cross]);
+        if (stroke?.action.do === "brush" && event.key === "Enter") endStroke(); // Enter dabs, space begins a line
+      }
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  canvas.addEventListener("blur", () => {
+    if (stroke && cross) endStroke();
+    cross = null;
+    show();
+  });
+}
+
+function surprise() {
+  stopRun();
+  const any = (n) => Math.floor(Math.random() * n), size = meta.size, far = () => any(size + size / 2) - Math.floor(size / 4);
+  const some = () => colorOf(SWATCHES[any(SWATCHES.length)]), level = Math.floor(size * (0.4 + 0.4 * Math.random()));
+  const made = [{ do: "fill", color: some() }, { do: "rectangle", color: some(), from: [0, level], to: [size - 1, size - 1] }];
+  for (let k = 2 + any(4); k > 0; k--) {
+    const from = [far(), far()], to = [from[0] + any(size * 0.6), from[1] + any(size * 0.6)];
+    made.push(any(3) ? { do: any(3) ? "circle" : "rectangle", color: some(), from, to } : { do: "brush", color: some(), width: 1 + any(size / 8), points: [from, to] });
+  }
+  for (const action of made) raster.apply(picture, size, action);
+  actions = made.slice(0, -1);
+  drawn(made.at(-1));
+}
+
+// Files.
+
+async function open(file) {
+  if (!file) return;
+  try {
+    if (file.type === "application/json" || file.name?.endsWith(".json")) return replay(JSON.parse(await file.text()));
+    if (file.size > 16 * 2 ** 20) throw new Error("the picture's file is larger than 16 MB");
+    stopRun();
+    busy("reading the picture");
+    const response = await ask("/api/upload", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
+    if (!response.ok) throw new Error(await refusal(response));
+    put(new Uint8ClampedArray(await response.arrayBuffer()), "upload");
+  } catch (error) {
+    complain(error instanceof SyntaxError ? new Error("this is no recipe") : error);
+  } finally {
+    busy("");
+    $("file").value = "";
+  }
+}
+
+function replay(recipe) {
+  if (recipe.format !== "robustlab-recipe-1" || recipe.size !== meta.size || !Array.isArray(recipe.actions)) throw new Error(`this is no recipe for pictures of ${meta.size} pixels`);
+  const made = new Uint8ClampedArray(3 * meta.size ** 2);
+  for (const action of recipe.actions) {
+    if (action.do !== "run" && action.do !== "picture") raster.apply(made, meta.size, action);
+    else made.set(raster.fromBase64(action.rgb).subarray(0, made.length));
+  }
+  stopRun();
+  picture = made;
+  actions = recipe.actions.slice(0, -1);
+  drawn(recipe.actions.at(-1));
+}
+
+function download(blob, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+// Buttons.
+
+// A press begins when the button goes down. A finger may be about to scroll, and gets a moment to show it.
+function holdable(button) {
+  let timer, pointed = false;
+  button.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    pointed = true;
+    button.setPointerCapture(event.pointerId);
+    if (event.pointerType === "mouse") press(button);
+    else timer = setTimeout(() => { timer = null; press(button); }, HOLD_DELAY);
+  });
+  button.addEventListener("pointerup", () => {
+    if (timer) {
+      clearTimeout(timer);
+      press(button);
+    }
+    timer = null;
+    release(button);
+  });
+  button.addEventListener("pointercancel", () => { clearTimeout(timer); timer = null; pointed = false; release(button); });
+  button.addEventListener("contextmenu", (event) => event.preventDefault());
+  button.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    if (!event.repeat) press(button);
+  });
+  button.addEventListener("keyup", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    release(button);
+  });
+  // What is left are presses by a screen reader or by voice, which come without a pointer or a key.
+  button.addEventListener("click", () => {
+    if (!pointed) press(button).finally(() => {}), release(button);
+    pointed = false;
+  });
+}
+
+function makeButton(parent, parts, dataset, title) {
+  const button = document.createElement("button");
+  button.type = "button";
+  Object.assign(button.dataset, dataset);
+  if (title) button.title = title;
+  for (const [name, text] of parts) {
+    const part = document.createElement("span");
+    part.className = name;
+    part.textContent = text;
+    button.append(part);
+  }
+  holdable(button);
+  parent.append(button);
+}
+
+function useModel(name) {
+  stopRun();
+  model = meta.models.find((one) => one.name === name) ?? meta.models[0];
+  $("model").value = model.name;
+  $("note").textContent = model.note;
+  $("note").title = model.note;
+  outputs = { logits: [], levels: [] };
+  $("classes").replaceChildren();
+  $("attributes").replaceChildren();
+  model.classes.forEach((name, k) => makeButton($("classes"), [["key", k < 10 ? `${(k + 1) % 10}` : ""], ["name", name], ["share", ""], ["logit", ""]], { target: k }, name));
+  model.attributes.forEach(({ name, hint }, k) => makeButton($("attributes"), [["name", name], ["level", ""]], { attribute: k }, hint));
+  $("attributes-block").hidden = !model.attributes.length;
+  $("filter").hidden = model.classes.length <= 20;
+  $("filter").value = "";
+}
+
+function setSliders(values) {
+  for (const id of ["eps", "step", "steps", "width"]) {
+    if (values[id] !== undefined) $(id).value = values[id];
+    $(`${id}-told`).value = $(id).value;
+  }
+  for (const button of $("presets").children) button.classList.toggle("pressed", ["eps", "step", "steps"].every((id) => Number(button.dataset[id]) === Number($(id).value)));
+}
+
+function setAnchor(bytes) {
+  stopRun();
+  anchor = bytes;
+  center = null;
+  $("clear-anchor").disabled = $("to-anchor").disabled = !anchor;
+  say(anchor ? "anchor set" : "anchor cleared");
+  show();
+  remember();
+}
+
+function setMinimize(on) {
+  $("minimize").checked = on;
+  document.documentElement.classList.toggle("minimizing", on);
+}
+
+function wire() {
+  const click = (id, deed) => $(id).addEventListener("click", deed);
+  click("stop", () => stopRun());
+  click("undo", () => goTo(now - 1));
+  click("redo", () => goTo(now + 1));
+  click("set-anchor", () => { stopRun(); setAnchor(picture.slice()); });
+  click("clear-anchor", () => setAnchor(null));
+  click("to-anchor", () => put(anchor.slice(), "anchor"));
+  click("dice", surprise);
+  click("reset", () => { stopRun(); picture = raster.blank(meta.size, meta.blank); actions = []; drawn({ do: "fill", color: meta.blank }); });
+  click("fill", () => { stopRun(); const color = colorOf($("color").value); picture = raster.blank(meta.size, color); actions = []; drawn({ do: "fill", color }); });
+  click("upload", () => $("file").click());
+  click("save", async () => download(await raster.png(picture, meta.size), "picture.png"));
+  click("recipe", () => download(new Blob([JSON.stringify({ format: "robustlab-recipe-1", size: meta.size, actions })], { type: "application/json" }), "recipe.json"));
+  $("file").addEventListener("change", () => open($("file").files[0]));
+  $("model").addEventListener("change", () => { useModel($("model").value); look(); remember(); });
+  $("minimize").addEventListener("change", () => setMinimize($("minimize").checked));
+  $("smooth").addEventListener("change", () => document.documentElement.classList.toggle("smooth", $("smooth").checked));
+  $("color").addEventListener("input", () => { setColor($("color").value); if (["eraser", "pipette"].includes(tool())) choose("brush"); });
+  for (const id of ["eps", "step", "steps", "width"]) $(id).addEventListener("input", () => { setSliders({}); showDistance(); remember(); });
+  for (const button of $("presets").children) button.addEventListener("click", () => { setSliders(button.dataset); showDistance(); remember(); });
+  $("filter").addEventListener("input", () => {
+    const wanted = $("filter").value.trim().toLowerCase();
+    for (const button of $("classes").children) button.hidden = !model.classes[button.dataset.target].toLowerCase().includes(wanted);
+  });
+  document.addEventListener("keydown", shortcut);
+  document.addEventListener("keyup", (event) => { if (/^\d$/.test(event.key)) release(); });
+  window.addEventListener("blur", () => release());
+  window.addEventListener("pagehide", () => stopRun());
+  document.addEventListener("paste", (event) => { const file = event.clipboardData?.files[0]; if (file) open(file); });
+  document.addEventListener("dragover", (event) => { event.preventDefault(); $("easel").classList.add("over"); });
+  document.addEventListener("dragleave", () => $("easel").classList.remove("over"));
+  document.addEventListener("drop", (event) => { event.preventDefault(); $("easel").classList.remove("over"); open(event.dataTransfer.files[0]); });
+}
+
+function shortcut(event) {
+  const { target } = event, typing = target.matches("input[type=search], input[type=text], input:not([type]), select, textarea");
+  if (typing || event.altKey) return;
+  const key = event.key.toLowerCase(), tools = { b: "brush", r: "rectangle", c: "circle", e: "eraser", i: "pipette" };
+  if (event.ctrlKey || event.metaKey) {
+    if (key === "z") goTo(now + (event.shiftKey ? 1 : -1));
+    else if (key === "y") goTo(now + 1);
+    else return;
+  } else if (tools[key]) choose(tools[key]);
+  else if (key === "escape") { dropStroke(); stopRun(); }
+  else if (key === "m") setMinimize(!$("minimize").checked);
+  else if (key === "a") $("set-anchor").click();
+  else if (key === "[" || key === "]") setSliders({ width: Number($("width").value) + (key === "]" ? 1 : -1) });
+  else if (/^\d$/.test(key) && !target.matches("input[type=range]")) {
+    const button = $("classes").children[(Number(key) + 9) % 10];
+    if (button && !event.repeat) press(button);
+  } else return;
+  event.preventDefault();
+  show();
+}
+
+// The start.
+
+async function fetchMeta() {
+  for (;;) {
+    const response = await ask("/api/meta");
+    if (response.status !== 401) return response.ok ? response.json() : Promise.reject(new Error(await refusal(response)));
+    $("locked").showModal();
+    await new Promise((resolve) => $("locked").addEventListener("close", resolve, { once: true }));
+    token.value = $("token").value.trim();
+    history.replaceState(null, "", `#token=${encodeURIComponent(token.value)}`);
+  }
+}
+
+async function fetchStarters() {
+  for (let k = 0; k < meta.starters.length; k++) {
+    const response = await ask(`/api/starter/${k}`), name = meta.starters[k];
+    if (!response.ok) continue;
+    const bytes = new Uint8ClampedArray(await response.arrayBuffer());
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = name;
+    button.setAttribute("aria-label", `start from ${name}`);
+    button.append(document.createElement("canvas"));
+    paint(button.firstChild, bytes);
+    button.addEventListener("click", () => put(bytes.slice(), name));
+    $("starters").append(button);
+    if (k === 0 && !past.length) put(bytes.slice(), name);
+  }
+}
+
+async function start() {
+  meta = await fetchMeta();
+  for (const { name } of meta.models) $("model").append(new Option(name, name));
+  for (const hex of SWATCHES) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.color = hex;
+    button.setAttribute("aria-label", `colour ${hex}`);
+    button.style.setProperty("--mine", hex);
+    button.addEventListener("click", () => { setColor(hex); if (["eraser", "pipette"].includes(tool())) choose("brush"); remember(); });
+    $("swatches").append(button);
+  }
+  $("width").max = Math.max(4, Math.round(meta.size * 0.375));
+  $("eps").max = Math.max(20, Math.round(0.3 * meta.size));
+  $("made").textContent = `robustlab ${meta.version}, ${meta.size} x ${meta.size} pixels, on ${meta.device}`;
+  const kept = recalled();
+  setSliders({ eps: 4, step: 0.2, steps: 40, width: Math.max(1, Math.round(meta.size / 10)), ...kept });
+  setColor(kept?.color ?? "#7a5434");
+  useModel(kept?.model);
+  wire();
+  picture = raster.blank(meta.size, meta.blank);
+  if (kept) {
+    if (kept.anchor) setAnchor(raster.fromBase64(kept.anchor));
+    put(raster.fromBase64(kept.picture), "as it was");
+  }
+  setMinimize(false);
+  await fetchStarters();
+  if (!past.length) put(picture, "empty");
+}
+
+start().catch(complain);
