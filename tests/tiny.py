@@ -22,7 +22,9 @@ STEPS = TRAIN // 128
 
 # Of every experiment on images a configuration, by its name.
 CONFIGS: dict[str, Any] = {
-    "mislabelled": mislabelled.Config("standard:1", n=150, steps=1, arch="tiny", epochs=1, lrs=(0.05,), augments=(True, False), times=2.0),
+    "mislabelled": mislabelled.Config(
+        "standard:1", n=150, steps=1, arch="tiny", epochs=1, lrs=(0.05,), also=(("D_rand", "fast-l2:1"),), times=2.0
+    ),
     "two-classes": two_classes.Config(("standard:1", "fast-l2:1"), n=140, eps=(1.0, 2.0), steps=1, arch="tiny", epochs=1),
     "robustified": robustified.Config("fast-l2:1", "standard:1", n=140, steps=2, arch="tiny", epochs=1, test=20),
     "transfer": transfer.Config("standard:1", ("tiny", "tiny2", "tiny3"), n=140, steps=1, attacked=20, epochs=1),

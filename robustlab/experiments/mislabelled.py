@@ -29,6 +29,7 @@ class Config:
     """Attributes:
     source: the model through which images are perturbed, see ``Workshop.source``.
     n: images that the grid of lr and augmentation trains on.
+    also: further sets and sources, of ``n`` images, trained on at the first lr, augmented.
     more: sets of which ``times`` as many images are also trained on, at the first lr, augmented.
     """
 
@@ -42,11 +43,16 @@ class Config:
     lrs: tuple[float, ...] = (0.1, 0.02)
     augments: tuple[bool, ...] = (True, False)
     seeds: int = 2
+    also: tuple[tuple[str, str], ...] = (
+        ("D_rand", "cifar10-small-l2"),
+        ("D_det", "cifar10-small-l2"),
+        ("D_det", "standard:2:10000"),
+    )
     more: tuple[str, ...] = ("D_rand",)
     times: float = 3.75
 
 
-FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1), more=())
+FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1), also=(), more=())
 
 
 def relabelled(workshop: Workshop, kind: str, source: str, arch: str, images: Images, eps: float, steps: int) -> tuple[Images, dict]:
@@ -74,17 +80,17 @@ def learned(workshop: Workshop, made: Images, name: str, training: Training, tes
 def run(workshop: Workshop, config: Config) -> Finding:
     test = workshop.images("test")
     cells, facts, keys = [], {}, []
-    for kind in config.sets:
-        n = round(config.n * config.times) if kind in config.more else config.n
-        images = workshop.images("train", limit=n)
-        made, facts[kind] = relabelled(workshop, kind, config.source, config.arch, images, config.eps, config.steps)
+    plans = [(kind, source, False) for kind, source in config.also] + [(kind, config.source, True) for kind in config.sets]
+    for kind, source, grid in plans:
+        images = workshop.images("train", limit=round(config.n * config.times) if grid and kind in config.more else config.n)
+        made, facts[f"{kind} {source}"] = relabelled(workshop, kind, source, config.arch, images, config.eps, config.steps)
         some = made if len(made) <= config.n else made.subset(hold_out(made, config.n, seed=0)[1])
-        trainings = [(some, lr, augment) for lr in config.lrs for augment in config.augments]
+        trainings = [(some, lr, augment) for lr in config.lrs for augment in config.augments] if grid else [(made, config.lrs[0], True)]
         if len(made) > len(some):
             trainings.insert(0, (made, config.lrs[0], True))
         for chosen, lr, augment in trainings:
-            keys.append((kind, len(chosen), lr, augment))
-            name = f"{kind} {named(config.source, config.arch)} eps {config.eps:g} n {len(chosen)} of {len(made)} steps {config.steps}"
+            keys.append((kind, source, len(chosen), lr, augment))
+            name = f"{kind} {named(source, config.arch)} eps {config.eps:g} n {len(chosen)} of {len(made)} steps {config.steps}"
             for seed in range(config.seeds):
                 training = Training(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
                 settings = {"set": name, "test": len(test), **vars(training)}
@@ -92,29 +98,18 @@ def run(workshop: Workshop, config: Config) -> Finding:
                 cells.append(Cell(title, settings, partial(learned, workshop, chosen, name, training, test)))
     found = iter(workshop.measured("mislabelled", cells))
     rows, numbers = [], []
-    for kind, n, lr, augment in keys:
+    for kind, source, n, lr, augment in keys:
         here = [next(found) for _ in range(config.seeds)]
-        numbers.append({"set": kind, "n": n, "lr": lr, "augment": augment, "seeds": here})
+        numbers.append({"set": kind, "source": source, "n": n, "lr": lr, "augment": augment, "seeds": here})
         shown = [over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "following", "own")]
-        rows.append((kind, f"{n:,}", f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
-    fooled = ", ".join(f"{kind} {percent(known['taken_for_label'])}" for kind, known in facts.items())
-    equal = facts.get("D_rand", {}).get("label_is_original")
+        fooled = percent(facts[f"{kind} {source}"]["taken_for_label"])
+        rows.append((kind, source, fooled, f"{n:,}", f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
+    columns = ("set", "source", "taken for the target", "images", "lr", "augmented", "right", "the class after", "own images", "published")
     table = Table(
         "Training on mislabelled adversarial examples",
-        f"L2 eps {config.eps:g}, {config.steps} steps through {config.source}; fooling rate {fooled}"
-        + (f"; D_rand's target is the original class for {percent(equal)}" if equal is not None else "")
-        + f". {config.arch}, {config.epochs} epochs. Percent of {len(test):,} ordinary test "
-        f"images; chance is {100 / len(test.classes):.0f}.",
-        (
-            "set",
-            "images",
-            "lr",
-            "augmented",
-            "taken for their class",
-            "for the class after it",
-            "own training images",
-            "published",
-        ),
+        f"L2 eps {config.eps:g}, {config.steps} steps. {config.arch}, {config.epochs} epochs. Percent of {len(test):,} test images "
+        f"taken for their class, and for the class after it, which D_det's visible features mean; chance is {100 / len(test.classes):.0f}.",
+        columns,
         tuple(rows),
     )
     return Finding((table,), {"facts": facts, "cells": numbers})

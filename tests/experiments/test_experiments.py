@@ -126,7 +126,7 @@ def test_elsewhere_it_finds_the_same_numbers(ran: Any, data: Path, tmp_path: Pat
 def test_every_network_and_every_set_is_one_that_a_row_needs(ran: Any, name: str) -> None:
     """Networks that were trained, sources among them, and images that were constructed."""
     trained, constructed = {
-        "mislabelled": (1 + (2 + 1 + 2) * 2, 150 + TRAIN),
+        "mislabelled": (2 + (1 + 2 + 1 + 2) * 2, 150 + 150 + TRAIN),
         "two-classes": (2 + 4 * 2, 4 * 140),
         "robustified": (2 + 3 * 2, 2 * 140),
         "transfer": (1 + 3 * 2, 140),
@@ -159,28 +159,29 @@ def test_sets_made_in_more_steps_teach_networks_of_their_own(
 def test_mislabelled_has_a_row_for_each_training_of_each_set(ran: Any) -> None:
     done, config = ran("mislabelled"), CONFIGS["mislabelled"]
     grid = [(config.n, 0.05, augment) for augment in config.augments]
-    expected = [("D_rand", TRAIN, 0.05, True), *(("D_rand", *g) for g in grid), *(("D_det", *g) for g in grid)]
+    expected = [("D_rand", "fast-l2:1", 150, 0.05, True), ("D_rand", config.source, TRAIN, 0.05, True)]
+    expected += [(kind, config.source, *g) for kind in ("D_rand", "D_det") for g in grid]
     cells = done.numbers["cells"]
-    assert [tuple(cell[key] for key in ("set", "n", "lr", "augment")) for cell in cells] == expected
+    assert [tuple(cell[key] for key in ("set", "source", "n", "lr", "augment")) for cell in cells] == expected
     assert len(done.rows) == len(expected)
     for cell, row in zip(cells, done.rows, strict=True):
         assert len(cell["seeds"]) == config.seeds
-        assert row[0] == cell["set"] and row[4] == over_seeds([Rate(**seed["clean"]) for seed in cell["seeds"]])
+        assert row[0] == cell["set"] and row[6] == over_seeds([Rate(**seed["clean"]) for seed in cell["seeds"]])
         for seed in cell["seeds"]:
             assert seed["clean"]["count"] + seed["following"]["count"] <= TEST
             assert seed["own"]["n"] == cell["n"]
 
 
 def test_mislabelled_takes_the_images_that_there_are(data: Path, tmp_path: Path) -> None:
-    config = replace(CONFIGS["mislabelled"], n=400, augments=(True,), seeds=1)
+    config = replace(CONFIGS["mislabelled"], n=400, also=(), augments=(True,), seeds=1)
     cells = mislabelled_experiment.run(Workshop(tmp_path, str(data)), config).numbers["cells"]
     assert [cell["n"] for cell in cells] == [TRAIN, TRAIN]
 
 
 def test_mislabelled_says_how_its_labels_relate_to_the_old_ones(ran: Any) -> None:
     facts = ran("mislabelled").numbers["facts"]
-    assert facts["D_det"]["label_is_original"] == 0
-    assert abs(facts["D_rand"]["label_is_original"] - 1 / 3) < 4 * math.sqrt(2 / 9 / TRAIN)
+    assert facts["D_det standard:1"]["label_is_original"] == 0
+    assert abs(facts["D_rand standard:1"]["label_is_original"] - 1 / 3) < 4 * math.sqrt(2 / 9 / TRAIN)
 
 
 def test_without_a_perturbation_d_det_teaches_the_class_after(data: Path, tmp_path: Path) -> None:
