@@ -1,0 +1,374 @@
+"""``robustlab synthesize TASK``: pictures made and edited with classifiers, their numbers, and a recipe that makes the same bytes again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from robustlab import __version__, files, pictures
+from robustlab.commands import settings
+from robustlab.commands.common import bar, check_fits, choose_device, open_data
+from robustlab.commands.flags import parse
+from robustlab.commands.tasks import TASKS, Made, Subject, Task, Work, in_turn
+from robustlab.construction.shards import fingerprint
+from robustlab.data.imageset import Images
+from robustlab.errors import UserError, unknown
+from robustlab.models.classifier import Classifier
+from robustlab.models.zoo import load, released
+from robustlab.records import environment
+
+FORMAT = "robustlab-synthesis-1"
+COLUMNS = 12  # on the sheet at most; of more, the first ten
+# Not of a recipe: what does not change the pictures, and what only the person at the command line may allow.
+HERE = ("device", "threads", "grid", "out", "tensorboard", "download", "trust_checkpoint", "replay")
+BY_TASK = frozenset(name for task in TASKS.values() for name in task.flags)  # settings that not every task has
+VERSIONS = ("robustlab", "python", "torch", "torchvision", "pillow", "threads")  # that bytes may depend on
+
+
+def run(wanted: settings.Synthesize) -> None:
+    """The command."""
+    recipe = None if wanted.replay is None else read_recipe(Path(wanted.replay))
+    if recipe is not None:
+        wanted = replayed(wanted, recipe)
+    task = _task(wanted)
+    grid, out = _places(wanted)
+    device = choose_device(wanted.device, wanted.threads)
+    models = _models(wanted, device)
+    images = _images(wanted, wanted.split)
+    subjects = [_subject(name, model, images, wanted) for name, model in models.items()]
+    judges = _judges(wanted, subjects, images, device) if task.judged else {s.name: s for s in subjects}
+    weights = {s.name: _sha256(s.model) for s in (*subjects, *judges.values())}
+    if recipe is not None:
+        _check("models", recipe["models"], weights)
+    index = _index(wanted, images, task)
+    wanted = _resolved(wanted, task, images)
+    opened: list[Images] = []
+    course: dict[str, list[Tensor]] = {}
+
+    def training() -> Images:
+        opened.append(opened[0] if opened else _images(wanted, "train"))
+        return opened[0]
+
+    made = {}
+    for subject in subjects:
+        search, course[subject.name] = task.search(wanted, images.shape[1]), []
+        with bar(math.ceil(len(index) / wanted.batch_size) * (search.steps + 1), f"{wanted.task} {subject.name}", "step") as shown:
+            step = partial(_watch, shown.update, course[subject.name])
+            work = Work(wanted, images, index, search, device, training, step)
+            made[subject.name] = task.make(work, subject, judges[subject.name])
+    data = {name: _described(some) for name, some in {wanted.split: images, **({"train": opened[0]} if opened else {})}.items()}
+    if recipe is not None:
+        _check("data", recipe["data"], data)
+    sheet = sheet_of(made)
+    pictures.save(grid, sheet)
+    judged_by = {name: judge.name for name, judge in judges.items()} if task.judged else {}
+    known = {
+        "format": FORMAT,
+        "command": command(wanted),
+        "settings": {name: value for name, value in dataclasses.asdict(wanted).items() if name not in HERE},
+        "models": weights,
+        "judges": judged_by,
+        "data": data,
+        "images": index.tolist(),
+        "numbers": {name: {key: _number(value) for key, value in each.numbers.items()} for name, each in made.items()},
+        "picture": files.sha256(grid),
+        "versions": versions(),
+    }
+    if out is not None:
+        _write(out, made)
+        if wanted.tensorboard:
+            _board(out / "tensorboard", wanted, sheet, made, course)
+    files.write_json(grid.with_suffix(".json"), known)
+    print(_table(made, len(index), images, judged_by))
+    print(f"pictures: {grid}\nrecipe: {grid.with_suffix('.json')}")
+    if recipe is not None:
+        _compare(recipe, known)
+
+
+# What is asked
+
+
+def _task(wanted: settings.Synthesize) -> Task:
+    """The task, if every setting that was given means something to it."""
+    if wanted.task is None:
+        raise UserError(f"what to make? One of: {', '.join(f'{name} ({task.about})' for name, task in TASKS.items())}")
+    if wanted.task not in TASKS:
+        raise unknown("task", wanted.task, TASKS)
+    task = TASKS[wanted.task]
+    for name in _given(wanted):
+        if name in BY_TASK and name not in task.flags:
+            raise UserError(f"the task {wanted.task!r} has no {_flag(name)}; it has {', '.join(map(_flag, sorted(task.flags)))}")
+    if wanted.model is None:
+        raise UserError(f"with which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
+    if wanted.data is None and wanted.dataset is None:
+        raise UserError(f"the task {wanted.task!r} needs images: --data PATH, or --dataset shapes")
+    if wanted.images is not None and wanted.positions is not None:
+        raise UserError("--images and --positions both say which images to work on: give one of them")
+    return task
+
+
+def _places(wanted: settings.Synthesize) -> tuple[Path, Path | None]:
+    """Where the sheet goes, and the folder for everything else; checked before any work."""
+    out = None if wanted.out is None else Path(wanted.out)
+    if out is not None:
+        files.check_vacant(out)
+    if wanted.tensorboard and out is None:
+        raise UserError("where to? --tensorboard writes into --out FOLDER")
+    default = Path("runs/synthesize") / f"{wanted.task}.png" if out is None else out / "grid.png"
+    if wanted.replay is not None and out is None:
+        default = Path(wanted.replay).with_name(f"{Path(wanted.replay).stem}-replay.png")
+    grid = default if wanted.grid is None else Path(wanted.grid)
+    if grid.suffix.lower() != ".png" or grid.is_dir():
+        raise UserError(f"--grid takes a PNG file to write, such as sheet.png, got {grid}")
+    beside = grid.with_suffix(".json")
+    if beside.exists() and (not beside.is_file() or files.read_json(beside, "a recipe").get("format") != FORMAT):
+        raise UserError(f"{beside}, where the recipe would go, is something else: name another picture with --grid")
+    return grid, out
+
+
+def _models(wanted: settings.Synthesize, device: torch.device) -> dict[str, Classifier]:
+    names = [name for name in str(wanted.model).split(",") if name]
+    if len(set(names)) < len(names) or not names:
+        raise UserError(f"--model takes the names of different models, got {wanted.model!r}")
+    return {name: load(name, arch=wanted.arch, trust=wanted.trust_checkpoint).to(device) for name in names}
+
+
+def _images(wanted: settings.Synthesize, split: str) -> Images:
+    return open_data(
+        wanted.dataset,
+        wanted.data,
+        split,
+        image_size=wanted.image_size,
+        download=wanted.download,
+        classes=wanted.classes,
+        limit=wanted.limit if split == wanted.split else None,
+    )
+
+
+def _subject(name: str, model: Classifier, images: Images, wanted: settings.Synthesize) -> Subject:
+    check_fits(model, images, name, chosen=bool(wanted.classes))
+    return Subject(name, model, model.outputs_for(images.classes, images.name).to(model.mean.device))
+
+
+def _judges(wanted: settings.Synthesize, subjects: list[Subject], images: Images, device: torch.device) -> dict[str, Subject]:
+    """Who judges the pictures of each model: never the model itself, and the named judge none of its own pictures at all.
+
+    Raises:
+        UserError: the judge is one of the models, also under another name; or none is named, and no released one fits.
+    """
+    making = {_sha256(subject.model): subject.name for subject in subjects}
+    if wanted.judge is not None:
+        model = load(wanted.judge, trust=wanted.trust_checkpoint).to(device)
+        if _sha256(model) in making:
+            raise UserError(f"{wanted.judge} makes the pictures and cannot judge them: name another classifier with --judge")
+        return dict.fromkeys((s.name for s in subjects), _subject(wanted.judge, model, images, wanted))
+    fitting = [judge for name in released() if (judge := _fitting(name, images, wanted, device)) is not None]
+    fitting.sort(key=lambda judge: _sha256(judge.model) in making)  # one that makes no pictures here first
+    chosen = {s.name: [judge for judge in fitting if _sha256(judge.model) != _sha256(s.model)] for s in subjects}
+    for name, judges in chosen.items():
+        if not judges:
+            raise UserError(f"no released classifier of these classes can judge the pictures of {name}: name one with --judge")
+    return {name: judges[0] for name, judges in chosen.items()}
+
+
+def _fitting(name: str, images: Images, wanted: settings.Synthesize, device: torch.device) -> Subject | None:
+    try:
+        return _subject(name, load(name).to(device), images, wanted)
+    except UserError:  # of other classes or channels
+        return None
+
+
+def _index(wanted: settings.Synthesize, images: Images, task: Task) -> Tensor:
+    """Positions of the images to work on."""
+    if wanted.positions is None:
+        return in_turn(images.labels.cpu(), wanted.images or task.images)
+    beyond = [position for position in wanted.positions if position >= len(images)]
+    if beyond:
+        raise UserError(f"there is no image at position {beyond[0]}: {images.name} ({wanted.split}) has {len(images)}, from 0 on")
+    return torch.tensor(wanted.positions)
+
+
+def _resolved(wanted: settings.Synthesize, task: Task, images: Images) -> settings.Synthesize:
+    """With what was left open filled in, so that a recipe does not depend on defaults."""
+    search = task.search(wanted, images.shape[1])
+    if task.preset is not None:
+        wanted = replace(wanted, eps=search.eps, step_size=search.step_size, steps=search.steps)
+    return wanted if wanted.positions is not None else replace(wanted, images=wanted.images or task.images)
+
+
+def _given(wanted: settings.Synthesize) -> list[str]:
+    """The settings that are not what they are where nothing is said."""
+    return [field.name for field in dataclasses.fields(wanted) if getattr(wanted, field.name) != field.default]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+# Recipes
+
+
+def command(wanted: settings.Synthesize) -> str:
+    """What to type for these settings."""
+    values = {name: getattr(wanted, name) for name in _given(wanted) if name not in HERE and name != "task"}
+    return shlex.join(["robustlab", "synthesize", str(wanted.task), *words(values)])
+
+
+def words(values: Mapping[str, Any]) -> list[str]:
+    """Settings as words of a command line."""
+    found = []
+    for name, value in values.items():
+        if value is not None and value is not False:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            found += [_flag(name)] if value is True else [f"{_flag(name)}={text}"]
+    return found
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    recipe = files.read_json(path, "a recipe of robustlab synthesize")
+    known = {"settings": dict, "models": dict, "data": dict, "versions": dict, "picture": str}
+    if recipe.get("format") != FORMAT or not all(isinstance(recipe.get(name), kind) for name, kind in known.items()):
+        raise UserError(f"{path} is no recipe of robustlab synthesize")
+    return recipe
+
+
+def replayed(wanted: settings.Synthesize, recipe: Mapping[str, Any]) -> settings.Synthesize:
+    """The settings of a recipe, with the place of the data and what does not change pictures from the command line.
+
+    Raises:
+        UserError: a setting was given that the recipe decides; the recipe has settings that there are not.
+    """
+    given = _given(wanted)
+    for name in given:
+        if name not in (*HERE, "data") and not (name == "task" and wanted.task == recipe["settings"].get("task")):
+            raise UserError(f"a replay brings its own settings: leave out {_flag(name)}")
+    fields = {field.name for field in dataclasses.fields(wanted)} - set(HERE)
+    for name in recipe["settings"]:
+        if name not in fields:
+            raise UserError(f"{wanted.replay}: {unknown('setting', name, fields)}")
+    found = parse(settings.Synthesize, words(recipe["settings"]), f"robustlab synthesize: {wanted.replay}")
+    return replace(found, **{name: getattr(wanted, name) for name in given})
+
+
+def _check(what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    different = [name for name in here if there.get(name) != here[name]]
+    if different:
+        raise UserError(f"the recipe was made with other {what}: {different[0]} is not the same here")
+
+
+def _compare(recipe: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Say whether a replay made the same bytes, and if not, what may be the cause."""
+    if recipe["picture"] == known["picture"]:
+        print("the picture is that of the recipe, byte for byte")
+        return
+    there, here = recipe["versions"], known["versions"]
+    changed = [f"{name} {there.get(name)} there, {here[name]} here" for name in VERSIONS if there.get(name) != here[name]]
+    cause = "; ".join(changed) or "the processors may compute differently"
+    print(f"warning: the picture differs from that of the recipe ({cause})", file=sys.stderr)
+
+
+def versions() -> dict[str, Any]:
+    """Of everything that the bytes of a picture may depend on, as far as it is known."""
+    return {**environment(), "robustlab": __version__, "pillow": PIL.__version__}
+
+
+def _sha256(model: Classifier) -> str:
+    """Of the weights and the normalization, under whatever name they came."""
+    tensors = {**model.state_dict(), "mean": model.mean, "std": model.std}
+    return hashlib.sha256(tensor_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})).hexdigest()
+
+
+def _described(images: Images) -> dict[str, Any]:
+    return {"name": images.name, "n": len(images), "fingerprint": fingerprint(images)}
+
+
+# What comes out
+
+
+def _watch(update: Any, course: list[Tensor], t: int, x: Tensor, value: Tensor) -> None:
+    """Count a step, and note the mean objective of the first search."""
+    update()
+    if t == len(course):
+        course.append(value.mean())
+
+
+def sheet_of(made: Mapping[str, Made]) -> Tensor:
+    """All pictures with their titles: what does not depend on the model once, if the columns mean the same for all models."""
+    first = next(iter(made.values()))
+    if all(list(each.heads) == list(first.heads) for each in made.values()):
+        rows = first.given + [(f"{title}\n{_last(name)}", x) for name, each in made.items() for title, x in each.rows]
+        return _sheet(rows, first.heads)
+    sheets = [_sheet([*each.given, *((f"{title}\n{_last(name)}", x) for title, x in each.rows)], each.heads) for name, each in made.items()]
+    width = max(sheet.shape[2] for sheet in sheets)
+    return torch.cat([torch.nn.functional.pad(sheet, (0, width - sheet.shape[2]), value=1.0) for sheet in sheets], 1)
+
+
+def _sheet(rows: Iterable[tuple[str, Tensor]], heads: Iterable[str]) -> Tensor:
+    heads = list(heads)
+    shown = len(heads) if len(heads) <= COLUMNS else 10
+    cut = [(title, x[:shown].expand(-1, 3, -1, -1)) for title, x in rows]
+    return pictures.titled(cut, heads[:shown], scale=max(1, 96 // cut[0][1].shape[-1]))
+
+
+def _last(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else "\N{HORIZONTAL ELLIPSIS}" + name[1 - most :]
+
+
+def _write(out: Path, made: Mapping[str, Made]) -> None:
+    """Every picture in a file of its own."""
+    for name, each in made.items():
+        for title, x in each.rows:
+            for i, picture in enumerate(x):
+                stem = "-".join("".join(c if c.isalnum() else " " for c in f"{title} {name}").split())
+                pictures.save(out / "pictures" / f"{stem}-{i:04}.png", picture.detach().cpu().clamp(0, 1).expand(3, -1, -1))
+
+
+def _board(place: Path, wanted: settings.Synthesize, sheet: Tensor, made: Mapping[str, Made], course: Mapping[str, list[Tensor]]) -> None:
+    try:
+        with SummaryWriter(str(place)) as board:
+            board.add_image(str(wanted.task), sheet, 0)
+            for name, each in made.items():
+                for key, value in each.numbers.items():
+                    board.add_scalar(f"{name}/{key}", value, 0)
+                for t, objective in enumerate(course[name]):
+                    board.add_scalar(f"{name}/objective", float(objective), t)
+    except OSError as error:
+        raise UserError(f"cannot write {place}: {error.strerror or error}") from error
+
+
+def _number(value: float) -> float | None:
+    """JSON has no infinity, which is the PSNR of equal images."""
+    return value if math.isfinite(value) else None
+
+
+def _table(made: Mapping[str, Made], n: int, images: Images, judges: Mapping[str, str]) -> str:
+    """The numbers in Markdown, a column for each model."""
+    keys = list(dict.fromkeys(key for each in made.values() for key in each.numbers))
+    lines = [f"| {n} images of {images.name} | {' | '.join(made)} |", "| --- " * (len(made) + 1) + "|"]
+    lines += [f"| {key} | {' | '.join(_shown(each.numbers.get(key)) for each in made.values())} |" for key in keys]
+    if judges:
+        lines.append(f"| judged by | {' | '.join(judges[name] for name in made)} |")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
