@@ -18,7 +18,7 @@ from robustlab.norms import L2
 from robustlab.synthesis.budget import Search
 from robustlab.synthesis.features import add_feature, contributions, damped, extremes, interpolate, invert, visualize
 from robustlab.synthesis.parameters import Fourier
-from robustlab.synthesis.representations import representation
+from robustlab.synthesis.representations import representation, straight_through_relu
 
 X = images(5, 3, 8, 8)
 START = images(5, 3, 8, 8, seed=1)
@@ -175,6 +175,16 @@ def test_without_a_ball_the_maximizer_of_a_linear_feature_is_a_corner_of_the_box
 def test_one_unit_stands_for_all_images(model):
     search = Search(1.0, 0.3, 3)
     assert torch.equal(visualize(model, 17, X, search), visualize(model, torch.full((5,), 17), X, search))
+
+
+def test_a_unit_that_is_off_gives_its_start_until_its_relu_lets_gradients_through(model):
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    off = int((features(model, grey)[0] == 0).nonzero()[0])
+    search = Search(None, 0.3, 40)
+    assert torch.equal(visualize(model, off, grey, search), grey)
+    with untouched(model), straight_through_relu(model.body[5]):
+        found = visualize(model, off, grey, search)
+    assert features(model, found)[0, off] > 0
 
 
 def test_visualization_in_fourier_space_is_never_worse_than_the_start(model):
