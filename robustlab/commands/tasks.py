@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,10 +29,11 @@ from robustlab.synthesis.budget import Search, preset
 from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradient, smooth_grad
 from robustlab.synthesis.measures import WINDOW, diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier
-from robustlab.synthesis.representations import representation
+from robustlab.synthesis.representations import last_relu, representation, straight_through_relu
 from robustlab.synthesis.seeds import ClassGaussians
 
 REFERENCE = 1000  # images that others are compared with
+WAKING = 60  # steps that let the gradient through every ReLU, for features that are off
 PER_CLASS = 1000  # images that the Gaussian of a class is fitted to
 SIZE = 32  # pixels: what the steps of ``Task`` are meant for
 
@@ -208,9 +210,10 @@ def generate(work: Work, subject: Subject, judge: Subject) -> Made:
 
 def inpaint(work: Work, subject: Subject, judge: Subject) -> Made:
     x, y, mask = work.x, work.y, work.mask
+    weight = 10.0 if work.wanted.weight is None else work.wanted.weight
     start = edit.fill(x, mask)
     made = work.each(
-        lambda x, mask, y: edit.inpaint(subject.model, x, mask, subject.outputs[y], work.search, on_step=work.on_step), x, mask, y
+        lambda x, mask, y: edit.inpaint(subject.model, x, mask, subject.outputs[y], work.search, weight, on_step=work.on_step), x, mask, y
     )
     missing = torch.where(mask, 0.5, x)
     likeness = _likeness(x, {"": made, ", filled with the mean": start})
@@ -257,29 +260,37 @@ def _towards(work: Work, subject: Subject, x: Tensor, y: Tensor) -> Tensor:
 
 
 def paint(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, mask = work.x, work.mask
+    x, mask, layer = work.x, work.mask, work.wanted.layer
+    weight = 900.0 if work.wanted.weight is None else work.wanted.weight
     units, y = _units_of_classes(work, subject)
-    made = work.each(
-        lambda x, mask, u: edit.paint(subject.model, x, mask, u, work.search, work.wanted.layer, on_step=work.on_step), x, mask, units
+    made = _raised(
+        work,
+        subject,
+        (units, mask),
+        x,
+        lambda u, mask, x, search, on_step: edit.paint(subject.model, x, mask, u, search, layer, weight, on_step=on_step),
     )
-    numbers = _activations(subject, features.activation(subject.model, units, x, work.wanted.layer), x, made)
-    if work.wanted.layer is None:
+    numbers = _activations(work, subject, units, x, made)
+    if layer is None:
         numbers |= {"taken for the class of the feature": work.agreement(judge, made, y)}
         numbers |= {"taken for the class of the feature, before": work.agreement(judge, x, y)}
-    heads = [f"{name}: {unit}" for name, unit in zip(work.names(y), units.tolist(), strict=True)]
-    return Made([("image", x), ("where", torch.where(mask, x, 0.5 + x / 2))], [("painted", made)], numbers, heads)
+    shown = torch.where(mask, x, 0.5 + x / 2)
+    return Made([("image", x), ("where", shown)], [("painted", made)], numbers, _of_classes(work, units, y))
 
 
 def add_feature(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, level = work.x, work.wanted.level
+    x, layer, level = work.x, work.wanted.layer, work.wanted.level
     units, y = _units_of_classes(work, subject)
-    made = work.each(
-        lambda x, u: features.add_feature(subject.model, x, u, work.search, work.wanted.layer, level, on_step=work.on_step), x, units
+    made = _raised(
+        work,
+        subject,
+        (units,),
+        x,
+        lambda u, x, search, on_step: features.add_feature(subject.model, x, u, search, layer, level, on_step=on_step),
     )
-    numbers = _activations(subject, features.activation(subject.model, units, x, work.wanted.layer), x, made)
-    numbers |= {"L2 moved": _mean(L2().measure(made - x))}
-    heads = [f"{name}: {unit}" for name, unit in zip(work.names(y), units.tolist(), strict=True)]
-    return Made([("image", x)], [("with the feature", made), ("change, amplified", pictures.amplified(made - x))], numbers, heads)
+    numbers = _activations(work, subject, units, x, made) | {"L2 moved": _mean(L2().measure(made - x))}
+    rows = [("with the feature", made), ("change, amplified", pictures.amplified(made - x))]
+    return Made([("image", x)], rows, numbers, _of_classes(work, units, y))
 
 
 def invert(work: Work, subject: Subject, judge: Subject) -> Made:
@@ -312,19 +323,19 @@ def interpolate(work: Work, subject: Subject, judge: Subject) -> Made:
         ends, seen = work.see(subject, x[i : i + 2], layer), work.see(subject, walk, layer)
         wanted = torch.lerp(ends[0], ends[1], share[:, None].to(ends.dtype))
         distances.append((seen - wanted).norm(dim=1) / wanted.norm(dim=1).clamp_min(torch.finfo(wanted.dtype).tiny))
-        given.append((f"{pair}, blended", torch.lerp(a, b, share[:, None, None, None])))
-        rows.append((f"{pair}, walk", walk))
+        given.append((f"{pair}\nblended", torch.lerp(a, b, share[:, None, None, None])))
+        rows.append((f"{pair}\nwalk", walk))
     numbers = {"relative distance to the mixed features": _mean(torch.cat(distances))}
     return Made(given, rows, numbers, [f"{s:.2f}" for s in share.tolist()])
 
 
 def visualize(work: Work, subject: Subject, judge: Subject) -> Made:
     units = torch.tensor(work.wanted.units or range(len(work.index)), device=work.device)
-    layer, index = work.wanted.layer, torch.arange(len(units)) % len(work.index)
+    index = torch.arange(len(units)) % len(work.index)
     start = work.x[index] if work.wanted.start == "image" else work.noise(example_keys(work.wanted.seed, torch.arange(len(units))))
     made = _visualized(work, subject, units, start)
-    numbers = _activations(subject, features.activation(subject.model, units, start, layer), start, made)
-    real = work.see(subject, work.at(work.reference), layer)[:, units]
+    numbers = _activations(work, subject, units, start, made)
+    real = work.see(subject, work.at(work.reference), work.wanted.layer)[:, units]
     numbers |= {f"largest activation in {len(real)} images": _mean(real.amax(0)), "mean activation in them": _mean(real)}
     return Made([("start", start)], [("visualized", made)], numbers, [f"feature {u}" for u in units.tolist()])
 
@@ -371,11 +382,37 @@ def sensitivity(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def _visualized(work: Work, subject: Subject, units: Tensor, start: Tensor) -> Tensor:
-    parameters = Fourier() if work.wanted.fourier else None
-    layer = work.wanted.layer
-    return work.each(
-        lambda u, s: features.visualize(subject.model, u, s, work.search, layer, parameters, on_step=work.on_step), units, start
+    parameters, layer = Fourier() if work.wanted.fourier else None, work.wanted.layer
+    return _raised(
+        work,
+        subject,
+        (units,),
+        start,
+        lambda u, x, search, on_step: features.visualize(subject.model, u, x, search, layer, parameters, on_step=on_step),
     )
+
+
+def _raised(work: Work, subject: Subject, given: tuple[Tensor, ...], start: Tensor, make: Callable[..., Tensor]) -> Tensor:
+    """Images whose features are raised by ``make(*given, x, search, on_step)``, where ``given`` begins with their units.
+
+    A feature that is off at the start has no gradient there. For such images a few steps let it pass through every ReLU, which
+    wakes most features but makes no good pictures; the search goes on from there, within the rest of the radius.
+    """
+    asleep = work.each(lambda u, x: _active(work, subject, u, x) == 0, given[0], start)
+    search = work.search
+    if asleep.any():
+        near, far = (None, None) if search.eps is None else (search.eps / 4, search.eps * 3 / 4)
+        with straight_through_relu():
+            first = replace(search, eps=near, steps=min(WAKING, search.steps))
+            woken = work.each(lambda *parts: make(*parts, first, None), *given, start)
+        start, search = torch.where(asleep[:, None, None, None], woken, start), replace(search, eps=far)
+    return work.each(lambda *parts: make(*parts, search, work.on_step), *given, start)
+
+
+def _active(work: Work, subject: Subject, units: Tensor, x: Tensor) -> Tensor:
+    """The activation of each image's unit, shape ``(B,)``."""
+    with frozen(subject.model), torch.no_grad():
+        return features.activation(subject.model, units, x, work.wanted.layer)(x)
 
 
 def _units_of_classes(work: Work, subject: Subject) -> tuple[Tensor, Tensor]:
@@ -392,9 +429,13 @@ def _units_of_classes(work: Work, subject: Subject) -> tuple[Tensor, Tensor]:
     return units, y
 
 
-def _activations(subject: Subject, active: Callable[[Tensor], Tensor], before: Tensor, after: Tensor) -> dict[str, float]:
-    with frozen(subject.model), torch.no_grad():
-        return {"activation": _mean(active(after)), "activation, before": _mean(active(before))}
+def _of_classes(work: Work, units: Tensor, y: Tensor) -> list[str]:
+    return [f"{name}: {unit}" for name, unit in zip(work.names(y), units.tolist(), strict=True)]
+
+
+def _activations(work: Work, subject: Subject, units: Tensor, before: Tensor, after: Tensor) -> dict[str, float]:
+    first, last = (work.each(lambda u, x: _active(work, subject, u, x), units, x) for x in (before, after))
+    return {"activation": _mean(last), "activation, before": _mean(first), "of features that are off": _mean(last == 0)}
 
 
 def _likeness(x: Tensor, made: dict[str, Tensor]) -> dict[str, float]:
@@ -515,17 +556,19 @@ FEATURE = ("positions", "layer", "units")
 TASKS: dict[str, Task] = {
     "gradients": Task(gradients, "what the loss is sensitive to", ("positions",)),
     "generate": Task(generate, "images of classes, from seeds", (*SEARCH, "target", "judge"), "generate", judged=True),
-    "inpaint": Task(inpaint, "a missing part", (*CLASS, "mask"), "inpaint", judged=True),
+    "inpaint": Task(inpaint, "a missing part", (*CLASS, "mask", "weight"), "inpaint", judged=True),
     "super-resolve": Task(super_resolve, "a small image enlarged", (*CLASS, "factor"), "super_resolve", judged=True),
     "translate": Task(translate, "images turned into another class", (*CLASS, "target"), "translate", judged=True),
     "sketch": Task(sketch, "images from line drawings", (*CLASS, "target", "drawn"), "sketch", judged=True),
-    "paint": Task(paint, "a feature within a mask", (*CLASS, *FEATURE, "target", "mask"), "paint", judged=True),
+    "paint": Task(paint, "a feature within a mask", (*CLASS, *FEATURE, "target", "mask", "weight"), "paint", judged=True),
     "invert": Task(invert, "what a representation keeps", (*FREE, "positions", "layer", "start"), "invert", {"steps": 200}),
     "interpolate": Task(
         interpolate, "a walk between images", (*FREE, "positions", "layer", "start", "points"), "interpolate", {"steps": 200}, images=4
     ),
     "visualize": Task(visualize, "what a feature responds to", (*FREE, *FEATURE, "start", "fourier"), "visualize"),
-    "add-feature": Task(add_feature, "a feature in an image", (*SEARCH, *FEATURE, "target", "level"), "add_feature"),
+    "add-feature": Task(
+        add_feature, "a feature in an image", (*SEARCH, *FEATURE, "target", "level"), "add_feature", {"steps": 200, "step_size": 0.05}
+    ),
     "extremes": Task(
         extremes, "the images that a feature responds to", (*FREE, "layer", "units", "top", "fourier"), "extremes", {"steps": 200}
     ),

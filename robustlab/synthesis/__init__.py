@@ -4,7 +4,7 @@ from robustlab.synthesis.budget import PRESETS, Search, preset
 from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradient, smooth_grad
 from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
-from robustlab.synthesis.representations import layers, representation, straight_through_relu
+from robustlab.synthesis.representations import last_relu, layers, representation, straight_through_relu
 from robustlab.synthesis.seeds import ClassGaussians
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "energy_inside",
     "frechet_distance",
     "inception_score",
+    "last_relu",
     "layers",
     "loss_gradient",
     "preset",

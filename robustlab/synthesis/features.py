@@ -88,7 +88,7 @@ def visualize(
     """Images that activate the units as strongly as the search finds, from ``start``, noise or images, ``(B, C, H, W)``.
 
     A unit that is off everywhere in its start has no gradient, and its start comes back: at noise or grey most units of a small
-    network are off. Search within ``straight_through_relu`` of the layer's last ReLU to wake them.
+    network are off. Search within ``straight_through_relu(last_relu(model, layer))`` to wake them.
 
     Args:
         parameters: what the steps move, such as ``parameters.Fourier()``; pixels where left out.

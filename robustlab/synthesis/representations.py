@@ -74,6 +74,21 @@ def _vectors(output: Any, count: int, layer: str) -> Tensor:
     return output.mean((2, 3)) if output.ndim == 4 else output.flatten(1).clone()
 
 
+def last_relu(model: nn.Module, layer: str | None = None) -> nn.Module | None:
+    """The ReLU that comes last up to a layer, or up to the features, in the order in which the modules were registered.
+
+    For ``straight_through_relu``. None where there is none, as in a network that calls the function instead of the module.
+    """
+    rooms = _rooms(model)
+    if layer is not None and layer not in rooms:
+        raise unknown("layer", layer, rooms)
+    names = list(rooms)
+    # A layer's own parts are registered after it.
+    upto = len(names) if layer is None else names.index(layer) + 1 + sum(name.startswith(f"{layer}.") for name in names)
+    relus = [rooms[name] for name in names[:upto] if isinstance(rooms[name], nn.ReLU)]
+    return relus[-1] if relus else None
+
+
 @contextmanager
 def straight_through_relu(within: nn.Module | None = None) -> Iterator[None]:
     """Inside, ReLUs hand every gradient back unchanged, also to the units that are off; their values stay the same.

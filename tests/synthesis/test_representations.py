@@ -12,7 +12,7 @@ from robustlab.errors import UserError
 from robustlab.models.accelerate import accelerate
 from robustlab.models.architectures import build
 from robustlab.models.classifier import Classifier, Features
-from robustlab.synthesis.representations import layers, representation, straight_through_relu
+from robustlab.synthesis.representations import last_relu, layers, representation, straight_through_relu
 
 X = images(4, 3, 8, 8)
 
@@ -259,3 +259,24 @@ def test_it_reaches_a_representation_and_leaves_the_model_alone(tiny_model):
         representation(model, "body.5")(X)
         representation(model)(X)
     assert hooks(model) == 0
+
+
+def test_the_last_relu_is_the_one_that_a_layer_ends_with():
+    model = build("small", num_classes=5)
+    assert last_relu(model) is last_relu(model, "head") is last_relu(model, "body.layer4") is model.body.layer4[0].relu2
+    assert last_relu(model, "body.layer2.0") is model.body.layer2[0].relu2
+    assert last_relu(model, "body.layer2.0.conv2") is model.body.layer2[0].relu1
+    assert last_relu(model, "body.conv1") is None
+    assert last_relu(build("preact_small", num_classes=5)).__class__ is nn.ReLU
+    with pytest.raises(UserError, match="unknown layer 'body.layer9'"):
+        last_relu(model, "body.layer9")
+
+
+def test_a_unit_that_is_off_wakes_with_the_last_relu_open():
+    model = build("small", num_classes=5).eval()
+    x = X.clone().requires_grad_()
+    model.body.layer4[0].bn2.bias.data.fill_(-100.0)  # everything is off
+    (shut,) = torch.autograd.grad(representation(model)(x).sum(), x)
+    with straight_through_relu(last_relu(model)):
+        (open_,) = torch.autograd.grad(representation(model)(x).sum(), x)
+    assert (shut == 0).all() and (open_ != 0).any()
