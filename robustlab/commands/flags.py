@@ -132,23 +132,38 @@ FLAGS: dict[str, Flag] = {
     "scale": Flag("small: for two CPU cores; full: for a GPU", choices=("small", "full")),
     "seeds": Flag("repetitions with different seeds", positive),
     "trust_checkpoint": Flag("also load a checkpoint that runs code while loading", None),
-    "task": Flag("what to make, as the first word: TASKS", metavar="TASK"),
+    "task": Flag(
+        "what to make, as the first word: gradients, generate, inpaint, super-resolve, translate, sketch, paint, invert, interpolate, "
+        "visualize, add-feature, extremes or sensitivity; with the published settings, scaled to the images' size, but 200 steps for "
+        "invert and interpolate, 200 steps of 0.05 (at 32 pixels) for add-feature, and 200 steps for extremes",
+        metavar="TASK",
+    ),
     "images": Flag("how many images to work on: the first of each class, then the second, and so on", positive),
     "positions": Flag("work on the images at these positions of the split instead: 3,17", counts, metavar="N,N,..."),
     "target": Flag("the class to aim at; where left out all in turn, or the one after the image's own", metavar="CLASS"),
-    "layer": Flag("look into this module of the network, such as body.layer3; the features before the last layer where left out", metavar="NAME"),
-    "units": Flag("numbers of features: 3,7; where left out the first ones, or those that speak most for the target", counts, metavar="N,N,..."),
+    "layer": Flag(
+        "look into this module of the network, such as body.layer3; the features before the last layer where left out", metavar="NAME"
+    ),
+    "units": Flag(
+        "numbers of features: 3,7; where left out the first ones, or those that speak most for the target", counts, metavar="N,N,..."
+    ),
     "published": Flag("take the published number of steps also where it is more than the default", None),
     "factor": Flag("how many times smaller the images are made before they are enlarged", positive),
-    "mask": Flag("where to work: square, centre, left, right, top, bottom, or a picture of the images' size, white there", metavar="NAME|PATH"),
+    "mask": Flag(
+        "where to work: square, centre, left, right, top, bottom, or a picture of the images' size, white there", metavar="NAME|PATH"
+    ),
+    "weight": Flag("weight of the mean squared change outside the mask; as published where left out", radius),
     "drawn": Flag("the images are sketches already; do not draw their outlines first", None),
     "start": Flag("start from faint noise on grey, or from an image", choices=("noise", "image")),
     "fourier": Flag("move Fourier coefficients instead of pixels; --step-size is then in their units", None),
     "points": Flag("pictures on the way from one image to the other", positive),
     "level": Flag("activation that a feature is to reach", number),
     "top": Flag("how many images, or features, from the top", positive),
-    "judge": Flag("independent classifier that judges the pictures; where left out a released one that did not make them", metavar="NAME|PATH"),
+    "judge": Flag(
+        "independent classifier that judges the pictures; where left out a released one that did not make them", metavar="NAME|PATH"
+    ),
     "grid": Flag("PNG file for the sheet of pictures; its recipe is written beside it, as .json", metavar="FILE"),
+    "columns": Flag("pictures of a row that are shown on the sheet; the numbers are of all", positive),
     "tensorboard": Flag("also write pictures, numbers and the course of the search for TensorBoard, into --out", None),
     "replay": Flag("make again what a recipe describes, byte for byte", metavar="FILE"),
     "host": Flag("address to listen on; any but this machine's own needs a token", metavar="ADDRESS"),

@@ -195,6 +195,7 @@ class Synthesize:
     published: bool = False
     factor: int = 4
     mask: str | None = None
+    weight: float | None = None
     drawn: bool = False
     start: str = "noise"
     fourier: bool = False
@@ -208,6 +209,7 @@ class Synthesize:
     threads: int | None = None
     trust_checkpoint: bool = False
     grid: str | None = None
+    columns: int = 10
     tensorboard: bool = False
     out: str | None = None
     replay: str | None = None

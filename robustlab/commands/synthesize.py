@@ -7,7 +7,7 @@ import hashlib
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,6 @@ from robustlab.models.zoo import load, released
 from robustlab.records import environment
 
 FORMAT = "robustlab-synthesis-1"
-COLUMNS = 12  # on the sheet at most; of more, the first ten
 # Not of a recipe: what does not change the pictures, and what only the person at the command line may allow.
 HERE = ("device", "threads", "grid", "out", "tensorboard", "download", "trust_checkpoint", "replay")
 BY_TASK = frozenset(name for task in TASKS.values() for name in task.flags)  # settings that not every task has
@@ -73,7 +72,7 @@ def run(wanted: settings.Synthesize) -> None:
     data = {name: _described(some) for name, some in {wanted.split: images, **({"train": opened[0]} if opened else {})}.items()}
     if recipe is not None:
         _check("data", recipe["data"], data)
-    sheet = sheet_of(made)
+    sheet = sheet_of(made, wanted.columns)
     pictures.save(grid, sheet)
     judged_by = {name: judge.name for name, judge in judges.items()} if task.judged else {}
     known = {
@@ -311,22 +310,21 @@ def _watch(update: Any, course: list[Tensor], t: int, x: Tensor, value: Tensor) 
         course.append(value.mean())
 
 
-def sheet_of(made: Mapping[str, Made]) -> Tensor:
-    """All pictures with their titles: what does not depend on the model once, if the columns mean the same for all models."""
+def sheet_of(made: Mapping[str, Made], columns: int) -> Tensor:
+    """The first columns with their titles; what does not depend on the model only once, if the columns mean the same for all."""
     first = next(iter(made.values()))
     if all(list(each.heads) == list(first.heads) for each in made.values()):
         rows = first.given + [(f"{title}\n{_last(name)}", x) for name, each in made.items() for title, x in each.rows]
-        return _sheet(rows, first.heads)
-    sheets = [_sheet([*each.given, *((f"{title}\n{_last(name)}", x) for title, x in each.rows)], each.heads) for name, each in made.items()]
+        return _sheet(rows, first.heads, columns)
+    rows_of = {name: each.given + [(f"{title}\n{_last(name)}", x) for title, x in each.rows] for name, each in made.items()}
+    sheets = [_sheet(rows_of[name], each.heads, columns) for name, each in made.items()]
     width = max(sheet.shape[2] for sheet in sheets)
     return torch.cat([torch.nn.functional.pad(sheet, (0, width - sheet.shape[2]), value=1.0) for sheet in sheets], 1)
 
 
-def _sheet(rows: Iterable[tuple[str, Tensor]], heads: Iterable[str]) -> Tensor:
-    heads = list(heads)
-    shown = len(heads) if len(heads) <= COLUMNS else 10
-    cut = [(title, x[:shown].expand(-1, 3, -1, -1)) for title, x in rows]
-    return pictures.titled(cut, heads[:shown], scale=max(1, 96 // cut[0][1].shape[-1]))
+def _sheet(rows: Sequence[tuple[str, Tensor]], heads: Sequence[str], columns: int) -> Tensor:
+    cut = [(title, x[:columns].expand(-1, 3, -1, -1)) for title, x in rows]
+    return pictures.titled(cut, heads[:columns], scale=max(1, 96 // cut[0][1].shape[-1]))
 
 
 def _last(name: str, most: int = 22) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,6 @@ from robustlab.synthesis.representations import last_relu, representation, strai
 from robustlab.synthesis.seeds import ClassGaussians
 
 REFERENCE = 1000  # images that others are compared with
-WAKING = 60  # steps that let the gradient through every ReLU, for features that are off
 PER_CLASS = 1000  # images that the Gaussian of a class is fitted to
 SIZE = 32  # pixels: what the steps of ``Task`` are meant for
 
@@ -263,13 +262,10 @@ def paint(work: Work, subject: Subject, judge: Subject) -> Made:
     x, mask, layer = work.x, work.mask, work.wanted.layer
     weight = 900.0 if work.wanted.weight is None else work.wanted.weight
     units, y = _units_of_classes(work, subject)
-    made = _raised(
-        work,
-        subject,
-        (units, mask),
-        x,
-        lambda u, mask, x, search, on_step: edit.paint(subject.model, x, mask, u, search, layer, weight, on_step=on_step),
-    )
+    with _opened(work, subject):
+        made = work.each(
+            lambda x, mask, u: edit.paint(subject.model, x, mask, u, work.search, layer, weight, on_step=work.on_step), x, mask, units
+        )
     numbers = _activations(work, subject, units, x, made)
     if layer is None:
         numbers |= {"taken for the class of the feature": work.agreement(judge, made, y)}
@@ -281,13 +277,8 @@ def paint(work: Work, subject: Subject, judge: Subject) -> Made:
 def add_feature(work: Work, subject: Subject, judge: Subject) -> Made:
     x, layer, level = work.x, work.wanted.layer, work.wanted.level
     units, y = _units_of_classes(work, subject)
-    made = _raised(
-        work,
-        subject,
-        (units,),
-        x,
-        lambda u, x, search, on_step: features.add_feature(subject.model, x, u, search, layer, level, on_step=on_step),
-    )
+    with _opened(work, subject):
+        made = work.each(lambda x, u: features.add_feature(subject.model, x, u, work.search, layer, level, on_step=work.on_step), x, units)
     numbers = _activations(work, subject, units, x, made) | {"L2 moved": _mean(L2().measure(made - x))}
     rows = [("with the feature", made), ("change, amplified", pictures.amplified(made - x))]
     return Made([("image", x)], rows, numbers, _of_classes(work, units, y))
@@ -383,30 +374,16 @@ def sensitivity(work: Work, subject: Subject, judge: Subject) -> Made:
 
 def _visualized(work: Work, subject: Subject, units: Tensor, start: Tensor) -> Tensor:
     parameters, layer = Fourier() if work.wanted.fourier else None, work.wanted.layer
-    return _raised(
-        work,
-        subject,
-        (units,),
-        start,
-        lambda u, x, search, on_step: features.visualize(subject.model, u, x, search, layer, parameters, on_step=on_step),
-    )
+    with _opened(work, subject):
+        return work.each(
+            lambda u, x: features.visualize(subject.model, u, x, work.search, layer, parameters, on_step=work.on_step), units, start
+        )
 
 
-def _raised(work: Work, subject: Subject, given: tuple[Tensor, ...], start: Tensor, make: Callable[..., Tensor]) -> Tensor:
-    """Images whose features are raised by ``make(*given, x, search, on_step)``, where ``given`` begins with their units.
-
-    A feature that is off at the start has no gradient there. For such images a few steps let it pass through every ReLU, which
-    wakes most features but makes no good pictures; the search goes on from there, within the rest of the radius.
-    """
-    asleep = work.each(lambda u, x: _active(work, subject, u, x) == 0, given[0], start)
-    search = work.search
-    if asleep.any():
-        near, far = (None, None) if search.eps is None else (search.eps / 4, search.eps * 3 / 4)
-        with straight_through_relu():
-            first = replace(search, eps=near, steps=min(WAKING, search.steps))
-            woken = work.each(lambda *parts: make(*parts, first, None), *given, start)
-        start, search = torch.where(asleep[:, None, None, None], woken, start), replace(search, eps=far)
-    return work.each(lambda *parts: make(*parts, search, work.on_step), *given, start)
+def _opened(work: Work, subject: Subject) -> AbstractContextManager[None]:
+    """Inside, the last ReLU lets every gradient through, so that features which are off at the start wake up."""
+    relu = last_relu(subject.model, work.wanted.layer)
+    return nullcontext() if relu is None else straight_through_relu(relu)
 
 
 def _active(work: Work, subject: Subject, units: Tensor, x: Tensor) -> Tensor:
