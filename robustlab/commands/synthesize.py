@@ -111,7 +111,7 @@ def _task(wanted: settings.Synthesize) -> Task:
     for name in _given(wanted):
         if name in BY_TASK and name not in task.flags:
             raise UserError(f"the task {wanted.task!r} has no {_flag(name)}; it has {', '.join(map(_flag, sorted(task.flags)))}")
-    if wanted.model is None:
+    if not wanted.model:
         raise UserError(f"with which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
     if wanted.data is None and wanted.dataset is None:
         raise UserError(f"the task {wanted.task!r} needs images: --data PATH, or --dataset shapes")

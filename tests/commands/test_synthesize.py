@@ -1,0 +1,332 @@
+"""``robustlab synthesize``: every task from end to end, recipes that make the same bytes, judges that are independent, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from robustlab.commands import COMMANDS
+from robustlab.commands import synthesize as command
+from robustlab.commands import train as training
+from robustlab.commands.flags import FLAGS, parse
+from robustlab.commands.settings import Synthesize, Train
+from robustlab.commands.tasks import MASKS, TASKS, drawing_of, in_turn
+from robustlab.synthesis.budget import preset
+
+LIGHT = ["--device", "cpu", "--threads", "1"]
+JUDGED = [name for name, task in TASKS.items() if task.judged]
+SEARCHING = [name for name, task in TASKS.items() if task.preset]
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def models(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three small networks of the data's classes, hardly trained, so that they make mistakes."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.add_architectures(patch)
+        found = {}
+        for seed, name in enumerate("abc"):
+            out = tmp_path_factory.mktemp("runs") / name
+            words = ["--arch", "tiny", "--epochs", "1", "--batch-size", "16", "--lr", "0.001", "--seed", str(seed), "--no-amp", "--no-test"]
+            training.run(parse(Train, [*words, "--workers", "0", *LIGHT, "--data", str(data), "--out", str(out)], "train"))
+            found[name] = out / "model.json"
+    return found
+
+
+@pytest.fixture(autouse=True)
+def architectures(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.add_architectures(monkeypatch)
+
+
+@pytest.fixture
+def synthesize(call: Call, models: dict[str, Path], data: Path, tmp_path: Path) -> Call:
+    """Runs a task with a few steps, with the first model and the last one as its judge; the sheet is ``out.png``."""
+
+    def called(task: str, *words: object, out: str = "out.png", model: str = "a", judge: bool = True) -> Any:
+        few = ["--steps", 3] if task in SEARCHING and "--steps" not in words else []
+        judged = ["--judge", models["c"]] if judge and task in JUDGED and "--judge" not in words else []
+        where = ["--model", ",".join(str(models[name]) for name in model.split(",")), "--data", data, "--grid", tmp_path / out]
+        return call("synthesize", task, *where, *few, *judged, *LIGHT, *words)
+
+    return called
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+# Every task
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_makes_a_sheet_numbers_and_a_recipe(synthesize: Call, models: dict[str, Path], tmp_path: Path, task: str) -> None:
+    told = synthesize(task, model="a,b")
+    assert told.code == 0, told.err
+    with Image.open(tmp_path / "out.png") as sheet:
+        assert sheet.format == "PNG" and sheet.mode == "RGB" and sheet.width > 150
+    recipe = read(tmp_path / "out.json")
+    assert set(recipe["numbers"]) == {str(models["a"]), str(models["b"])}
+    for numbers in recipe["numbers"].values():
+        assert numbers and all(value is None or isinstance(value, float) for value in numbers.values())
+        assert all(f"| {name} |" in told.out for name in numbers)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.png"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_recipe_makes_the_same_bytes_again(synthesize: Call, call: Call, tmp_path: Path, task: str) -> None:
+    assert synthesize(task, "--seed", "3").code == 0
+    before = (tmp_path / "out.png").read_bytes()
+    recipe = read(tmp_path / "out.json")
+    told = call("synthesize", "--replay", tmp_path / "out.json", *LIGHT)
+    assert told.code == 0 and "byte for byte" in told.out, told
+    assert (tmp_path / "out-replay.png").read_bytes() == before
+    again = read(tmp_path / "out-replay.json")
+    assert {**again, "versions": None} == {**recipe, "versions": None}
+    typed = shlex.split(recipe["command"])
+    assert typed[:2] == ["robustlab", "synthesize"]
+    assert call(*typed[1:], *LIGHT, "--grid", tmp_path / "typed.png").code == 0
+    assert (tmp_path / "typed.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("task", ["generate", "inpaint", "invert"])
+def test_the_seed_alone_decides_what_is_drawn(synthesize: Call, tmp_path: Path, task: str) -> None:
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        assert synthesize(task, "--seed", seed, out=f"{name}.png").code == 0
+    one, same, other = ((tmp_path / f"{name}.png").read_bytes() for name in ("one", "same", "other"))
+    assert one == same and one != other
+
+
+def test_a_recipe_says_what_the_picture_depends_on(synthesize: Call, models: dict[str, Path], tmp_path: Path) -> None:
+    assert synthesize("translate", "--target", "blue", "--eps", "1", "--images", "4").code == 0
+    recipe = read(tmp_path / "out.json")
+    assert recipe["settings"]["target"] == "blue" and recipe["settings"]["eps"] == 1 and recipe["settings"]["steps"] == 3
+    assert recipe["settings"]["step_size"] == preset("translate", 8).step_size
+    assert not set(recipe["settings"]) & set(command.HERE)
+    assert recipe["images"] == [0, 1, 2, 3] and recipe["data"]["test"]["n"] == 20
+    assert set(recipe["models"]) == {str(models["a"]), str(models["c"])}
+    assert recipe["judges"] == {str(models["a"]): str(models["c"])}
+    assert recipe["picture"] == command.files.sha256(tmp_path / "out.png")
+    assert {"robustlab", "python", "torch", "torchvision", "pillow"} <= set(recipe["versions"])
+
+
+def test_a_folder_holds_every_picture_and_what_tensorboard_shows(synthesize: Call, tmp_path: Path) -> None:
+    out = tmp_path / "folder"
+    assert synthesize("visualize", "--units", "3,7", "--out", out, "--tensorboard").code == 0
+    assert len(list((out / "pictures").glob("visualized-*.png"))) == 2
+    with Image.open(next((out / "pictures").iterdir())) as picture:
+        assert picture.size == (8, 8)
+    assert len(list((out / "tensorboard").iterdir())) == 1
+
+
+# What flags do
+
+
+def test_the_images_are_the_first_of_each_class_in_turn(synthesize: Call, tmp_path: Path) -> None:
+    assert in_turn(torch.tensor([0, 0, 0, 1, 1, 2]), 5).tolist() == [0, 3, 5, 1, 4]
+    assert in_turn(torch.tensor([2, 2]), 5).tolist() == [0, 1] and len(in_turn(torch.tensor([], dtype=torch.int64), 5)) == 0
+    assert synthesize("gradients", "--positions", "17,4").code == 0
+    assert read(tmp_path / "out.json")["images"] == [17, 4]
+
+
+def test_nothing_outside_a_mask_moves_with_a_large_weight(synthesize: Call, data: Path, tmp_path: Path) -> None:
+    """A mask from a file."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5, 1:4] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    out = tmp_path / "folder"
+    words = ["--mask", tmp_path / "mask.png", "--positions", "0,1,2,3,4,5", "--weight", "1e9", "--step-size", "0.5", "--out", out]
+    assert synthesize("paint", *words).code == 0
+    made = np.stack([np.asarray(Image.open(path), dtype=int) for path in sorted((out / "pictures").iterdir())])
+    with np.load(data / "test.npz") as stored:
+        images = stored["x"][:6].transpose(0, 2, 3, 1).astype(int)
+    moved = np.abs(made - images).max((0, 3)) > 1
+    assert moved[mask > 0].any() and not moved[mask == 0].any()
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_leave_something_and_take_something(name: str) -> None:
+    mask = MASKS[name](torch.arange(6), 8, 12)
+    assert mask.dtype == torch.bool and mask.shape[1:] == (1, 8, 12)
+    assert mask.flatten(1).any(1).all() and not mask.flatten(1).all(1).any()
+
+
+def test_drawings_are_dark_where_brightness_changes_and_white_elsewhere() -> None:
+    x = torch.zeros(1, 3, 8, 8)
+    x[..., 4:] = 0.5
+    drawn = drawing_of(x)
+    assert drawn.shape == x.shape and torch.equal(drawn[:, 0], drawn[:, 2])
+    assert drawn[..., 3:5].max() == 0 and drawn[..., :3].min() == drawn[..., 5:].min() == 1
+    assert drawing_of(x * 0).min() == 1
+
+
+def test_on_shapes_the_share_on_the_object_is_known(call: Call, tmp_path: Path) -> None:
+    words = ["--arch", "tiny", "--epochs", "1", "--limit", "200", "--no-amp", "--no-test", "--workers", "0", *LIGHT]
+    training.run(parse(Train, [*words, "--dataset", "shapes", "--out", str(tmp_path / "run")], "train"))
+    where = ["--model", tmp_path / "run" / "model.json", "--dataset", "shapes", "--limit", "60", "--grid", tmp_path / "out.png"]
+    assert call("synthesize", "gradients", *where, *LIGHT).code == 0
+    (numbers,) = read(tmp_path / "out.json")["numbers"].values()
+    assert 0 < numbers["share of the squared gradient on the object"] < 1
+    assert 0.03 < numbers["share of the pixels on the object"] < 0.5
+
+
+@pytest.mark.parametrize("task", SEARCHING)
+def test_the_settings_are_the_published_ones_but_for_what_is_said(task: str) -> None:
+    known, published = TASKS[task], preset(str(TASKS[task].preset), 32)
+    assert known.search(Synthesize(task=task, published=True), 32) == published
+    usual = known.search(Synthesize(task=task), 32)
+    different = {name for name in ("eps", "step_size", "steps", "norm") if getattr(usual, name) != getattr(published, name)}
+    assert different == set(known.changed)
+    for name, value in known.changed.items():
+        assert getattr(usual, name) == value
+    assert known.search(Synthesize(task=task, steps=7, step_size=0.3), 64).steps == 7
+
+
+def test_the_help_names_every_task_with_what_is_not_as_published() -> None:
+    text = FLAGS["task"].help
+    for name, task in TASKS.items():
+        assert name in text
+        assert all(f"{value:g}" in text for value in task.changed.values())
+
+
+# Judges
+
+
+def test_the_judge_is_none_of_the_models_also_under_another_name(synthesize: Call, models: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(models["b"].with_name(name).read_bytes())
+    for judge in (models["b"], tmp_path / "model.json"):
+        told = synthesize("generate", "--judge", judge, model="a,b")
+        assert told.code == 2 and "makes the pictures and cannot judge them" in told.err and told.err.count("\n") == 1
+
+
+def test_left_out_the_judge_is_a_released_model_that_did_not_make_the_pictures(
+    synthesize: Call, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBUSTLAB_CHECKPOINTS", str(tmp_path / "shelf"))
+    (tmp_path / "shelf").mkdir()
+
+    def judges(model: str) -> Any:
+        told = synthesize("translate", model=model, judge=False)
+        return list(read(tmp_path / "out.json")["judges"].values()) if told.code == 0 else told.err
+
+    def release(name: str, **changes: Any) -> None:
+        record = read(models[name])
+        (tmp_path / "shelf" / f"{name}.safetensors").write_bytes(models[name].with_suffix(".safetensors").read_bytes())
+        (tmp_path / "shelf" / f"{name}.json").write_text(json.dumps({**record, **changes}))
+
+    release("a")
+    assert "no released classifier of these classes can judge the pictures of" in judges("a")
+    release("b", classes=["dog", "cat", "bird"])
+    assert "no released classifier of these classes" in judges("a")
+    release("b")
+    assert judges("a") == ["b"]
+    assert judges("a,b") == ["b", "a"], "each judges what the other made"
+    release("c")
+    assert judges("a,b") == ["c", "c"]
+
+
+# Mistakes
+
+MISTAKES = [
+    ([], "what to make? One of: gradients"),
+    (["generat"], "unknown task 'generat'. Did you mean 'generate'?"),
+    (["gradients", "--model", ""], "with which model?"),
+    (["gradients", "--model", "{a}"], "needs images: --data PATH, or --dataset shapes"),
+    (["gradients", "{data}", "--model", "{a},{a}"], "the names of different models"),
+    (["gradients", "{data}", "--model", "nowhere.pt"], "there is no checkpoint nowhere.pt"),
+    (["gradients", "--model", "{a}", "--dataset", "shapes"], "does not know all classes of shapes"),
+    (["gradients", "--model", "{a}", "--data", "nowhere"], "there is nothing at nowhere"),
+    (["translate", "{data}", "{model}", "--target", "grean"], "unknown class 'grean'. Did you mean 'green'?"),
+    (["translate", "{data}", "{model}", "--classes", "rad,blue"], "unknown class 'rad'. Did you mean 'red'?"),
+    (["invert", "{data}", "{model}", "--layer", "bodi"], "unknown layer 'bodi'. Did you mean 'body"),
+    (["paint", "{data}", "{model}", "--layer", "body"], "which features of the layer? --units 3,7"),
+    (["visualize", "{data}", "{model}", "--units", "3,999"], "there is no feature unit 999: the layer has 16"),
+    (["invert", "{data}", "{model}", "--mask", "left"], "the task 'invert' has no --mask; it has --layer, --positions"),
+    (["gradients", "{data}", "{model}", "--images", "2", "--positions", "3"], "give one of them"),
+    (["gradients", "{data}", "{model}", "--positions", "3,20"], "there is no image at position 20: test (test) has 20, from 0 on"),
+    (["gradients", "{data}", "{model}", "--positions", "3,x"], "'x' is not a whole number"),
+    (["super-resolve", "{data}", "{model}", "--factor", "3"], "--factor must divide the size of the images, 8x8, got 3"),
+    (["inpaint", "{data}", "{model}", "--mask", "nowhere.png"], "there is no mask 'nowhere.png': --mask takes a picture, or one of square"),
+    (["inpaint", "{data}", "{model}", "--mask", "{large}"], "must be as large as the images, 8x8, got 9x8"),
+    (["inpaint", "{data}", "{model}", "--mask", "{black}"], "is black everywhere"),
+    (["inpaint", "{data}", "{model}", "--mask", "{white}"], "the mask must leave some pixels"),
+    (["inpaint", "{data}", "{model}", "--mask", "{text}"], "cannot be read as a picture"),
+    (["interpolate", "{data}", "{model}", "--images", "1"], "needs at least 2 images"),
+    (["sensitivity", "{data}", "{model}", "--top", "99"], "--top must be at most the number of features, 16, got 99"),
+    (["gradients", "{data}", "{model}", "--grid", "out.jpg"], "--grid takes a PNG file to write"),
+    (["gradients", "{data}", "{model}", "--tensorboard"], "--tensorboard writes into --out FOLDER"),
+    (["gradients", "{data}", "{model}", "--out", "{here}"], "is not an empty folder"),
+    (["gradients", "{data}", "{model}", "--grid", "{foreign}"], "is something else: name another picture with --grid"),
+    (["--replay", "nowhere.json"], "nowhere.json does not exist"),
+    (["--replay", "{text}"], "cannot be read as a recipe"),
+    (["--replay", "{object}"], "is no recipe of robustlab synthesize"),
+]
+
+
+@pytest.fixture
+def places(models: dict[str, Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    here = tmp_path_factory.mktemp("wrong")
+    for name, size, value in (("large", (9, 8), 255), ("black", (8, 8), 0), ("white", (8, 8), 255)):
+        Image.new("L", size, value).save(here / f"{name}.png")
+    (here / "text.png").write_text("no picture")
+    (here / "foreign.json").write_text("{}")
+    return {
+        **{name: here / f"{name}.png" for name in ("large", "black", "white", "text", "foreign")},
+        "object": here / "foreign.json",
+        "here": here,
+        **models,
+    }
+
+
+@pytest.mark.parametrize("words, sentence", MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_a_mistake_is_told_in_one_sentence(
+    refused: Call, places: dict[str, Any], models: dict[str, Path], data: Path, tmp_path: Path, monkeypatch, words: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    judge = ["--judge", models["c"]] if words and words[0] in JUDGED else []
+    short = {"{data}": ["--data", data], "{model}": ["--model", models["a"], *judge]}
+    typed = [part for word in words for part in short.get(word) or [word.format(**places)]]
+    few = ["--steps", "1"] if words and words[0] in SEARCHING else []
+    assert sentence in refused("synthesize", *typed, *few, *LIGHT)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_replay_with_other_weights_data_or_settings_is_refused(
+    synthesize: Call, refused: Call, models: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    assert synthesize("gradients").code == 0
+    recipe, path = read(tmp_path / "out.json"), tmp_path / "changed.json"
+
+    def changed(**changes: Any) -> str:
+        path.write_text(json.dumps({**recipe, **changes}))
+        return refused("synthesize", "--replay", path, *LIGHT)
+
+    assert "the recipe was made with other models" in changed(models={name: "0" for name in recipe["models"]})
+    assert "the recipe was made with other data: test is not the same here" in changed(data={"test": {}})
+    assert "unknown setting 'stpes'. Did you mean 'steps'?" in changed(settings={**recipe["settings"], "stpes": 3})
+    for name in ("trust_checkpoint", "out", "replay"):
+        assert f"unknown setting '{name}'" in changed(settings={**recipe["settings"], name: True})
+    assert "is not a whole number" in changed(settings={**recipe["settings"], "seed": "x"})
+    assert "leave out --seed" in refused("synthesize", "--replay", tmp_path / "out.json", "--seed", "4", *LIGHT)
+    assert not (tmp_path / "changed-replay.png").exists()
+
+
+def test_a_replay_that_makes_other_bytes_says_so_and_why(synthesize: Call, call: Call, tmp_path: Path) -> None:
+    assert synthesize("gradients").code == 0
+    recipe = read(tmp_path / "out.json")
+    (tmp_path / "old.json").write_text(json.dumps({**recipe, "picture": "0", "versions": {**recipe["versions"], "torch": "1.0"}}))
+    told = call("synthesize", "gradients", "--replay", tmp_path / "old.json", *LIGHT)
+    assert told.code == 0 and "differs from that of the recipe (torch 1.0 there" in told.err and "byte for byte" not in told.out
+
+
+def test_the_command_is_one_of_the_commands() -> None:
+    assert COMMANDS["synthesize"] is Synthesize
