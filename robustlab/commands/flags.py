@@ -45,6 +45,11 @@ def radius(text: str) -> float:
     return value
 
 
+def weight(text: str) -> float:
+    """A number that is not negative, or ``inf``."""
+    return math.inf if text == "inf" else radius(text)
+
+
 def radii(text: str) -> list[float]:
     """Numbers separated by commas."""
     return [radius(part) for part in text.split(",")]
@@ -152,7 +157,7 @@ FLAGS: dict[str, Flag] = {
     "mask": Flag(
         "where to work: square, centre, left, right, top, bottom, or a picture of the images' size, white there", metavar="NAME|PATH"
     ),
-    "weight": Flag("weight of the mean squared change outside the mask; as published where left out", radius),
+    "weight": Flag("weight of the mean squared change outside the mask, inf for no change; as published where left out", weight),
     "drawn": Flag("the images are sketches already; do not draw their outlines first", None),
     "start": Flag("start from faint noise on grey, or from an image", choices=("noise", "image")),
     "fourier": Flag("move Fourier coefficients instead of pixels; --step-size is then in their units", None),

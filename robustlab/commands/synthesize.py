@@ -78,7 +78,7 @@ def run(wanted: settings.Synthesize) -> None:
     known = {
         "format": FORMAT,
         "command": command(wanted),
-        "settings": {name: value for name, value in dataclasses.asdict(wanted).items() if name not in HERE},
+        "settings": {name: _plain(value) for name, value in dataclasses.asdict(wanted).items() if name not in HERE},
         "models": weights,
         "judges": judged_by,
         "data": data,
@@ -351,6 +351,11 @@ def _board(place: Path, wanted: settings.Synthesize, sheet: Tensor, made: Mappin
                     board.add_scalar(f"{name}/objective", float(objective), t)
     except OSError as error:
         raise UserError(f"cannot write {place}: {error.strerror or error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON holds it and a command line reads it: infinity is a word."""
+    return "inf" if value == math.inf else value
 
 
 def _number(value: float) -> float | None:

@@ -137,19 +137,21 @@ def test_the_images_are_the_first_of_each_class_in_turn(synthesize: Call, tmp_pa
     assert read(tmp_path / "out.json")["images"] == [17, 4]
 
 
-def test_nothing_outside_a_mask_moves_with_a_large_weight(synthesize: Call, data: Path, tmp_path: Path) -> None:
+def test_nothing_outside_a_mask_moves_with_an_infinite_weight(synthesize: Call, call: Call, data: Path, tmp_path: Path) -> None:
     """A mask from a file."""
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5, 1:4] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     out = tmp_path / "folder"
-    words = ["--mask", tmp_path / "mask.png", "--positions", "0,1,2,3,4,5", "--weight", "1e9", "--step-size", "0.5", "--out", out]
+    words = ["--mask", tmp_path / "mask.png", "--positions", "0,1,2,3,4,5", "--weight", "inf", "--step-size", "0.5", "--out", out]
     assert synthesize("paint", *words).code == 0
     made = np.stack([np.asarray(Image.open(path), dtype=int) for path in sorted((out / "pictures").iterdir())])
     with np.load(data / "test.npz") as stored:
         images = stored["x"][:6].transpose(0, 2, 3, 1).astype(int)
     moved = np.abs(made - images).max((0, 3)) > 1
     assert moved[mask > 0].any() and not moved[mask == 0].any()
+    assert read(tmp_path / "out.json")["settings"]["weight"] == "inf"
+    assert "byte for byte" in call("synthesize", "--replay", tmp_path / "out.json", *LIGHT).out
 
 
 @pytest.mark.parametrize("name", MASKS)
