@@ -58,9 +58,10 @@ def circle(picture: bytearray, size: int, start: Point, end: Point, color: Color
     """The ellipse that touches the four sides of the box between two corners."""
     x0, y0 = min(start[0], end[0]), min(start[1], end[1])
     width, height = abs(end[0] - start[0]) + 1, abs(end[1] - start[1]) + 1
+    room = width * width * height * height + max(width, height) ** 2  # so that thin ones reach their ends too
     for x, y in _box(size, start, end):
         across, down = (2 * (x - x0) + 1 - width) * height, (2 * (y - y0) + 1 - height) * width
-        if across * across + down * down <= width * width * height * height:
+        if across * across + down * down <= room:
             _set(picture, size, x, y, color)
 
 

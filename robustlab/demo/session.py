@@ -132,9 +132,7 @@ class _OutOfTime(Exception):
     """Carries the picture so far."""
 
 
-def carry_out(
-    order: Order, on_frame: Callable[[Frame], object] = lambda frame: None, stopped: Callable[[], bool] = lambda: False
-) -> Outcome:
+def carry_out(order: Order, on_frame: Callable[[Frame], object] | None = None, stopped: Callable[[], bool] | None = None) -> Outcome:
     """Do what a press asks for.
 
     Args:
@@ -157,9 +155,10 @@ def carry_out(
         return value if order.minimize else -value
 
     def on_step(t: int, x: Tensor, value: Tensor) -> None:
-        if stopped():
+        if stopped and stopped():
             raise Abandoned
-        on_frame(_frame(t, x, center, order.eps, seen))
+        if on_frame:
+            on_frame(_frame(t, x, center, order.eps, seen))
         if time.monotonic() - begin > SECONDS:
             raise _OutOfTime(t, x)
 
@@ -251,10 +250,10 @@ def read_order(body: bytes, models: Mapping[str, Served], size: int) -> Order:
     """
     fields = _object(body)
     known = {"model", "image", "anchor", "target", "attribute", "minimize", "eps", "step", "steps"}
-    for name in fields:
-        if name not in known:
-            raise unknown("field", name[:50], known)
-    name = fields.get("model")
+    for key in fields:
+        if key not in known:
+            raise unknown("field", key[:50], known)
+    name: Any = fields.get("model")
     if not isinstance(name, str) or name not in models:
         raise unknown("model", name[:50] if isinstance(name, str) else "", models)
     served, anchor = models[name], fields.get("anchor")
@@ -321,7 +320,7 @@ def _whole(fields: Mapping[str, Any], name: str, largest: int) -> int:
 
 
 def _number(fields: Mapping[str, Any], name: str, largest: float) -> float:
-    value = fields.get(name)
+    value: Any = fields.get(name)
     if type(value) not in (int, float) or not 0 <= value <= largest:  # NaN compares false
         raise UserError(f"{name} must be a number from 0 to {largest:g}")
     return float(value)

@@ -282,10 +282,11 @@ function showDistance() {
   $("distance").value = distance.toFixed(2);
   $("from").textContent = anchor
     ? distance > eps + 1e-9 ? `from the anchor: outside the ball of radius ${eps}, a run begins by pulling the picture in` : `of at most ${eps} from the anchor`
-    : center ? `of at most ${eps}, from where the run began` : "moved; the next run may move " + eps;
+    : center ? `of at most ${eps} from where the run began` : `moved; a run may go up to ${eps} from here`;
   const share = Math.min(distance / eps, 1.25), turn = now * 0.9 - 0.8;
   $("dot").style.setProperty("--x", (2.15 * share * Math.cos(turn)).toFixed(3));
   $("dot").style.setProperty("--y", (2.15 * share * Math.sin(turn)).toFixed(3));
+  $("dot").hidden = !distance;
   paint($("anchor-picture"), from ?? picture);
 }
 
@@ -632,7 +633,7 @@ function setAnchor(bytes) {
   stopRun();
   anchor = bytes;
   center = null;
-  $("clear-anchor").disabled = $("to-anchor").disabled = !anchor;
+  $("clear-anchor").disabled = $("to-anchor").hidden = !anchor;
   say(anchor ? "anchor set" : "anchor cleared");
   show();
   remember();

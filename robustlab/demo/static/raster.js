@@ -53,9 +53,10 @@ export function rectangle(picture, size, start, end, color) {
 export function circle(picture, size, start, end, color) {
   const x0 = Math.min(start[0], end[0]), y0 = Math.min(start[1], end[1]);
   const width = Math.abs(end[0] - start[0]) + 1, height = Math.abs(end[1] - start[1]) + 1;
+  const room = width * width * height * height + Math.max(width, height) ** 2; // so that thin ones reach their ends too
   for (const [x, y] of box(size, start, end)) {
     const across = (2 * (x - x0) + 1 - width) * height, down = (2 * (y - y0) + 1 - height) * width;
-    if (across * across + down * down <= width * width * height * height) set(picture, size, x, y, color);
+    if (across * across + down * down <= room) set(picture, size, x, y, color);
   }
 }
 

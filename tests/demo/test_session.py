@@ -1,0 +1,259 @@
+"""What a press does: laws of a run, of bytes and floats, and of what is refused."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import seeded, untouched
+from page import SIZE, classifier, fields, served
+
+from robustlab.demo import session
+from robustlab.demo.session import Abandoned, Order, carry_out, quantized, read_order, replay
+from robustlab.errors import UserError
+
+
+def distance(a: bytes, b: bytes) -> float:
+    return float(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5 / 255)
+
+
+def test_every_byte_survives_floats():
+    picture = bytes(range(256)) * 3
+    assert session.as_bytes(session.levels_of(session.as_image(picture))) == picture
+
+
+def test_pixels_lie_where_they_should():
+    picture = bytearray(3 * 16)
+    picture[3 * (4 * 1 + 2) + 1] = 255  # row 1, column 2, green
+    image = session.as_image(bytes(picture))
+    assert image.shape == (1, 3, 4, 4) and image[0, 1, 1, 2] == 1 and image.sum() == 1
+
+
+@seeded
+@given(st.integers(0, 2**32), st.floats(0.001, 8), st.floats(0, 3))
+def test_rounding_never_leaves_the_ball(seed, eps, over):
+    random = torch.Generator().manual_seed(seed)
+    center = torch.randint(0, 256, (1, 3, 6, 6), generator=random).float() / 255
+    x = (center + over * torch.randn(center.shape, generator=random)).clamp(0, 1)
+    ball = session.Ball(center, session.L2(), eps)
+    levels = quantized(ball.project(x), center, eps)
+    middle = session.levels_of(center)
+    assert torch.equal(levels, levels.round()) and 0 <= levels.min() and levels.max() <= 255
+    assert (levels - middle).square().sum() <= (255 * eps) ** 2
+    assert (levels - 255 * ball.project(x).double()).abs().max() <= 1 + 1e-3
+
+
+def test_what_lies_well_inside_is_rounded_to_the_nearest():
+    x = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(quantized(x, torch.full_like(x, 0.4), 100.0), session.levels_of(x))
+
+
+@pytest.mark.parametrize("goal", [{"target": 0}, {"target": 3}, {"attribute": 0}])
+@pytest.mark.parametrize("minimize", [False, True])
+def test_a_press_raises_or_lowers_what_was_asked_for(tiny, picture, goal, minimize):
+    def level(bytes_: bytes) -> float:
+        outcome = carry_out(Order(tiny, bytes_, steps=0)).frame
+        return outcome.logits[goal["target"]] if "target" in goal else outcome.levels[0]
+
+    outcome = carry_out(Order(tiny, picture, **goal, minimize=minimize, eps=2.0, step=0.25, steps=10))
+    gain = level(outcome.frame.picture) - level(picture)
+    assert gain < -0.1 if minimize else gain > 0.1
+    assert outcome.in_time and 0 < outcome.frame.distance <= 2.0
+
+
+def test_levels_and_logits_are_the_models_own(tiny, picture):
+    frame = carry_out(Order(tiny, picture, steps=0)).frame
+    with torch.no_grad():
+        logits = tiny.model(session.as_image(picture))[0]
+    assert frame.logits == pytest.approx(logits.tolist(), abs=1e-4)
+    weight, bias = tiny.model.head.weight.detach(), tiny.model.head.bias.detach()
+    assert frame.levels[0] == pytest.approx(float(logits[0] - logits[1] - bias[0] + bias[1]), abs=1e-3) and len(weight) == 4
+
+
+@seeded
+@given(eps=st.floats(0, 5), step=st.floats(0, 2), steps=st.integers(0, 4), far=st.booleans())
+def test_every_frame_lies_in_the_ball_around_the_anchor(tiny, eps, step, steps, far):
+    anchor = bytes([100] * (3 * SIZE * SIZE))
+    start = bytes([250 if far else 101] * (3 * SIZE * SIZE))
+    frames = []
+    outcome = carry_out(Order(tiny, start, anchor, target=2, eps=eps, step=step, steps=steps), frames.append)
+    for frame in [*frames, outcome.frame] if steps else []:
+        assert distance(frame.picture, anchor) <= eps + 1e-12
+        assert frame.distance == pytest.approx(distance(frame.picture, anchor), abs=1e-9)
+
+
+def test_without_an_anchor_the_ball_is_around_the_start(tiny, picture):
+    first = carry_out(Order(tiny, picture, target=2, eps=0.5, step=0.25, steps=8)).frame
+    second = carry_out(Order(tiny, first.picture, target=2, eps=0.5, step=0.25, steps=8)).frame
+    assert distance(first.picture, picture) <= 0.5 and distance(second.picture, first.picture) <= 0.5
+    assert distance(second.picture, picture) > 0.6, "presses walk on"
+    held = carry_out(Order(tiny, first.picture, picture, target=2, eps=0.5, step=0.25, steps=8)).frame
+    assert distance(held.picture, picture) <= 0.5, "an anchor holds them"
+
+
+def test_looking_changes_nothing_however_often(tiny, picture):
+    seen = picture
+    for _ in range(20):
+        seen = carry_out(Order(tiny, seen, steps=0)).frame.picture
+    assert seen == picture
+
+
+def test_steps_of_no_length_change_nothing_however_often(tiny, picture):
+    seen = picture
+    for _ in range(20):
+        seen = carry_out(Order(tiny, seen, target=0, step=0.0, steps=3)).frame.picture
+    assert seen == picture
+
+
+def test_there_and_back_again_costs_no_quality(tiny, picture):
+    """Presses at the ball's surface move along it; they do not wear the picture down to the anchor or to grey."""
+    seen = picture
+    for k in range(12):
+        seen = carry_out(Order(tiny, seen, picture, target=k % 2, eps=1.0, step=0.1, steps=3)).frame.picture
+    last = carry_out(Order(tiny, seen, picture, target=0, eps=1.0, step=0.1, steps=40)).frame
+    fresh = carry_out(Order(tiny, picture, picture, target=0, eps=1.0, step=0.1, steps=40)).frame
+    assert last.logits[0] == pytest.approx(fresh.logits[0], abs=0.05 * abs(fresh.logits[0]) + 0.1)
+
+
+def test_a_frame_for_every_step_with_what_the_model_sees_there(tiny, picture):
+    frames = []
+    carry_out(Order(tiny, picture, target=1, steps=6), frames.append)
+    assert [frame.step for frame in frames] == list(range(7))
+    assert frames[0].picture == picture and frames[0].distance == 0
+    logits = [frame.logits[1] for frame in frames]
+    assert logits == sorted(logits) and logits[-1] > logits[0]
+
+
+def test_the_same_order_gives_the_same_picture(tiny, picture):
+    order = Order(tiny, picture, target=1, steps=5)
+    assert carry_out(order).frame.picture == carry_out(order).frame.picture
+
+
+def test_an_abandoned_run_stops_at_its_next_step_and_leaves_the_model_alone(picture):
+    one = served()
+    one.model.train()
+    frames = []
+    with untouched(one.model), pytest.raises(Abandoned):
+        carry_out(Order(one, picture, target=1, steps=100), frames.append, lambda: len(frames) >= 3)
+    assert len(frames) == 3
+
+
+def test_a_run_that_takes_too_long_ends_with_what_it_has(tiny, picture, monkeypatch):
+    times = iter(range(0, 1000, 10))
+    monkeypatch.setattr(session.time, "monotonic", lambda: next(times))
+    outcome = carry_out(Order(tiny, picture, target=1, steps=100))
+    assert not outcome.in_time and outcome.frame.step == 3 and outcome.frame.picture != picture
+
+
+def test_a_model_that_gives_no_numbers_is_named(picture):
+    one = served()
+    with torch.no_grad():
+        one.model.head.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN"):
+        carry_out(Order(one, picture, target=1, steps=2))
+
+
+def test_models_of_other_channels_are_refused():
+    with pytest.raises(UserError, match="1 channels"):
+        session.Served("grey", "", classifier(channels=1))
+
+
+# Orders from outside.
+
+
+def read(tiny, **changed) -> Order:
+    return read_order(json.dumps(fields(**changed)).encode(), {"tiny": tiny}, SIZE)
+
+
+def test_an_order_is_read(tiny, picture):
+    anchor = b64encode(picture).decode()
+    order = read(tiny, anchor=anchor, target=None, attribute=0, minimize=True, eps=3, step=0.5, steps=7)
+    assert order.served is tiny and order.picture == bytes([204] * 768)
+    assert order.anchor == picture
+    assert (order.target, order.attribute, order.minimize, order.eps, order.step, order.steps) == (None, 0, True, 3.0, 0.5, 7)
+
+
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [
+        ({"model": "tinny"}, "Did you mean 'tiny'"),
+        ({"model": None}, "unknown model"),
+        ({"model": ["tiny"]}, "unknown model"),
+        ({"model": "../../etc/passwd"}, "unknown model"),
+        ({"image": "AAAA"}, "image must be base64 of 16 x 16"),
+        ({"image": None}, "image must be"),
+        ({"image": "\u00e9" * 1024}, "image must be"),
+        ({"image": "*" * 1024}, "image must be"),
+        ({"anchor": "AAAA"}, "anchor must be"),
+        ({"anchor": 3}, "anchor must be"),
+        ({"target": 4}, "target must be a whole number from 0 to 3"),
+        ({"target": -1}, "target must be"),
+        ({"target": True}, "target must be"),
+        ({"target": 1.0}, "target must be"),
+        ({"target": None}, "name the class"),
+        ({"attribute": 0}, "not both"),
+        ({"target": None, "attribute": 1}, "attribute must be a whole number from 0 to 0"),
+        ({"minimize": 1}, "minimize must be"),
+        ({"eps": -1}, "eps must be a number from 0 to 100"),
+        ({"eps": 101}, "eps must be"),
+        ({"eps": True}, "eps must be"),
+        ({"eps": "1"}, "eps must be"),
+        ({"step": None}, "step must be"),
+        ({"step": 10**400}, "step must be"),
+        ({"steps": 201}, "steps must be a whole number from 0 to 200"),
+        ({"steps": 1.5}, "steps must be"),
+        ({"steps": True}, "steps must be"),
+        ({"stpes": 1}, "Did you mean 'steps'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_order_is_refused_in_one_sentence(tiny, changed, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read(tiny, **changed)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"null",
+        b"\xff\xfe",
+        b'{"eps": NaN}',
+        b'{"eps": Infinity}',
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b"9" * 10_000,
+    ],
+    ids=lambda body: body[:12].decode("latin-1"),
+)
+def test_what_is_no_json_object_is_refused(tiny, body):
+    with pytest.raises(UserError, match="JSON"):
+        read_order(body, {"tiny": tiny}, SIZE)
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "-1e999", "9" * 5000])
+def test_numbers_that_are_none_are_refused(tiny, value):
+    body = json.dumps(fields()).replace('"eps": 2.0', f'"eps": {value}').encode()
+    with pytest.raises(UserError):
+        read_order(body, {"tiny": tiny}, SIZE)
+
+
+# Recipes.
+
+
+def test_a_recipe_gives_its_picture_again(tiny):
+    fill, disc = {"do": "fill", "color": [90, 120, 30]}, {"do": "circle", "from": [2, 2], "to": [12, 9], "color": [200, 40, 40]}
+    drawn = replay({"size": SIZE, "actions": [fill, disc]})
+    run = carry_out(Order(tiny, drawn, target=1, eps=2.0, step=0.2, steps=5)).frame.picture
+    order = {name: value for name, value in fields().items() if name != "image"}
+    action = {"do": "run", "finished": True, "order": order, "rgb": b64encode(run).decode()}
+    line = {"do": "brush", "points": [[0, 0], [15, 15]], "width": 2, "color": [0, 0, 0]}
+    recipe = {"size": SIZE, "actions": [fill, disc, action, line]}
+    assert replay(recipe) == replay(recipe, {"tiny": tiny}) != drawn
