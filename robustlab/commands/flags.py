@@ -140,7 +140,7 @@ FLAGS: dict[str, Flag] = {
     "task": Flag(
         "what to make, as the first word: gradients, generate, inpaint, super-resolve, translate, sketch, paint, invert, interpolate, "
         "visualize, add-feature, extremes or sensitivity; with the published settings, scaled to the images' size, but 200 steps for "
-        "invert and interpolate, 200 steps of 0.05 (at 32 pixels) for add-feature, and 200 steps for extremes",
+        "invert, interpolate and extremes, 100 of 0.1 (at 32 pixels) for inpaint, and 200 of 0.05 for add-feature",
         metavar="TASK",
     ),
     "images": Flag("how many images to work on: the first of each class, then the second, and so on", positive),

@@ -533,7 +533,7 @@ FEATURE = ("positions", "layer", "units")
 TASKS: dict[str, Task] = {
     "gradients": Task(gradients, "what the loss is sensitive to", ("positions",)),
     "generate": Task(generate, "images of classes, from seeds", (*SEARCH, "target", "judge"), "generate", judged=True),
-    "inpaint": Task(inpaint, "a missing part", (*CLASS, "mask", "weight"), "inpaint", judged=True),
+    "inpaint": Task(inpaint, "a missing part", (*CLASS, "mask", "weight"), "inpaint", {"steps": 100, "step_size": 0.1}, judged=True),
     "super-resolve": Task(super_resolve, "a small image enlarged", (*CLASS, "factor"), "super_resolve", judged=True),
     "translate": Task(translate, "images turned into another class", (*CLASS, "target"), "translate", judged=True),
     "sketch": Task(sketch, "images from line drawings", (*CLASS, "target", "drawn"), "sketch", judged=True),
