@@ -78,13 +78,14 @@ def between(model: Classifier, name: str, those: Sequence[str], others: Sequence
 
 
 def features(model: Classifier, count: int) -> tuple[Attribute, ...]:
-    """The features that the classes disagree on most, each by itself, with the two classes that it speaks for and the one against."""
+    """The features that the classes disagree on most, each by itself."""
     weight = model.head.weight.detach().cpu()
     weight = weight - weight.mean(0)
     found = []
     for unit in weight.norm(dim=0).argsort(descending=True, stable=True)[:count].tolist():
-        first, second, *_, last = (model.classes[k] for k in [*weight[:, unit].argsort(descending=True).tolist(), -1][: model.num_classes])
+        order = [model.classes[k] for k in weight[:, unit].argsort(descending=True).tolist()]
+        liked = " and ".join(order[: min(2, len(order) - 1)])
         one = torch.zeros(weight.shape[1])
         one[unit] = 1
-        found.append(Attribute(f"feature {unit}", f"one feature, which speaks for {first} and {second}, against {last}", one))
+        found.append(Attribute(f"feature {unit}", f"one feature, which speaks for {liked}, against {order[-1]}", one))
     return tuple(found)

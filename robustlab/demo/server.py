@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import hmac
+import ipaddress
 import json
 import logging
 import math
@@ -178,16 +179,14 @@ def serve(page: Page, host: str, port: int, *, token: str | None = None, on_read
     local = is_local(host)
     if not local and not token:
         raise UserError(f"{host} can be reached from other machines, so a token is needed: --token WORD")
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host.strip("[]"), port))
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}; another --port may be free"
-        ) from error
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host.strip("[]"), port))
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot listen on {host}:{port}: {why}; another --port may be free") from error
         listener.listen(CONNECTIONS)
         name = f"[{host.strip('[]')}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}/" + (f"#token={token}" if token else "")
@@ -206,7 +205,10 @@ def serve(page: Page, host: str, port: int, *, token: str | None = None, on_read
 
 def is_local(host: str) -> bool:
     """Whether an address is reached from this machine alone."""
-    return host == "localhost" or host.startswith("127.") or host.strip("[]") == "::1"
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class _Refused(Exception):

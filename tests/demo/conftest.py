@@ -10,7 +10,6 @@ import pytest
 import torch
 from page import SIZE, Answer, ask, served
 
-from robustlab.demo.raster import blank
 from robustlab.demo.session import Served
 
 
@@ -31,12 +30,7 @@ def picture() -> bytes:
     return bytes(torch.randint(0, 256, (3 * SIZE * SIZE,), generator=torch.Generator().manual_seed(0)).tolist())
 
 
-@pytest.fixture
-def grey() -> bytes:
-    return bytes(blank(SIZE))
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def call() -> Callable[..., Answer]:
     """``call(app, "GET", "/")`` outside an event loop."""
 
