@@ -373,12 +373,12 @@ function pick([x, y]) {
   say(`colour ${$("color").value}`);
 }
 
-function beginStroke(point, pick_instead = false) {
+function beginStroke(point, picking = false) {
   stopRun();
   center = null;
-  if (tool() === "pipette" || pick_instead) {
+  if (tool() === "pipette" || picking) {
     pick(point);
-    if (!pick_instead) choose("brush");
+    if (!picking) choose("brush");
     return;
   }
   const shape = tool() === "rectangle" || tool() === "circle";
@@ -420,13 +420,11 @@ function dropStroke() {
 function showOverlay() {
   const canvas = $("overlay"), size = meta.size;
   if (canvas.width !== size) canvas.width = canvas.height = size;
-  const context = canvas.getContext("2d");
-  context.clearRect(0, 0, size, size);
+  const data = new ImageData(size, size);
   const shaded = (action, alpha) => {
-    const on = raster.blank(size, [0, 0, 0]), data = context.getImageData(0, 0, size, size);
+    const on = raster.blank(size, [0, 0, 0]);
     raster.apply(on, size, { ...action, color: [255, 255, 255] });
     for (let pixel = 0; pixel < size * size; pixel++) if (on[3 * pixel]) data.data.set([...action.color, alpha], 4 * pixel);
-    context.putImageData(data, 0, 0);
   };
   if (stroke && stroke.action.do !== "brush") shaded(stroke.action, 190);
   const at = cross ?? hovered;
@@ -435,12 +433,13 @@ function showOverlay() {
     shaded({ do: "brush", color: brushColor(), width: wide, points: [at] }, 150);
   }
   if (cross) {
-    context.fillStyle = "rgb(255 255 255 / .55)";
-    context.fillRect(cross[0], 0, 1, size);
-    context.fillRect(0, cross[1], size, 1);
-    context.fillStyle = "rgb(0 0 0 / .9)";
-    context.fillRect(cross[0], cross[1], 1, 1);
+    for (let k = 0; k < size; k++) {
+      data.data.set([255, 255, 255, 140], 4 * (cross[1] * size + k));
+      data.data.set([255, 255, 255, 140], 4 * (k * size + cross[0]));
+    }
+    data.data.set([0, 0, 0, 230], 4 * (cross[1] * size + cross[0]));
   }
+  canvas.getContext("2d").putImageData(data, 0, 0);
 }
 
 let hovered = null;
@@ -645,6 +644,8 @@ function setMinimize(on) {
 }
 
 function wire() {
+  drawWithPointer();
+  drawWithKeys();
   const click = (id, deed) => $(id).addEventListener("click", deed);
   click("stop", () => stopRun());
   click("undo", () => goTo(now - 1));
