@@ -564,7 +564,6 @@ def test_everything_can_be_reached_by_tab_and_has_a_name(hand):
         "tool",
         "color",
         "width",
-        "undo",
         "upload",
         "save",
         "recipe",
