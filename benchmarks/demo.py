@@ -136,9 +136,9 @@ def _main(argv: Sequence[str] | None) -> int:
         "frames_per_run": vars(Spread.of([float(len(frames(lines))) for lines in runs])),
         "crowd": crowd(address, pictures, wanted.steps, wanted.tabs),
     }
-    print(
-        f"{described(found['environment'])}; {wanted.model or wanted.arch}, {wanted.size} pixels, {wanted.steps} steps, {wanted.repeats} runs\n"
-    )
+    what = f"{wanted.model or wanted.arch}, {wanted.size} pixels, {wanted.steps} steps, {wanted.repeats} runs"
+    print(f"{described(found['environment'])}; {what}
+")
     together = found["crowd"]
     rows = {
         "first frame after the press, ms": str(Spread(*(1000 * value for value in vars(first).values()))),
