@@ -137,8 +137,7 @@ def _main(argv: Sequence[str] | None) -> int:
         "crowd": crowd(address, pictures, wanted.steps, wanted.tabs),
     }
     what = f"{wanted.model or wanted.arch}, {wanted.size} pixels, {wanted.steps} steps, {wanted.repeats} runs"
-    print(f"{described(found['environment'])}; {what}
-")
+    print(f"{described(found['environment'])}; {what}\n")
     together = found["crowd"]
     rows = {
         "first frame after the press, ms": str(Spread(*(1000 * value for value in vars(first).values()))),

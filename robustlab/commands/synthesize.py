@@ -92,7 +92,7 @@ def run(wanted: settings.Synthesize) -> None:
         if wanted.tensorboard:
             _board(out / "tensorboard", wanted, sheet, made, course)
     files.write_json(grid.with_suffix(".json"), known)
-    print(_table(made, len(index), images, judged_by))
+    print(_table(made, len(images) if wanted.task == "extremes" else len(index), images, judged_by))
     print(f"pictures: {grid}\nrecipe: {grid.with_suffix('.json')}")
     if recipe is not None:
         _compare(recipe, known)
