@@ -78,6 +78,14 @@ def positive(text: str) -> int:
     return value
 
 
+def times(text: str) -> float:
+    """A number of at least 1."""
+    value = number(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small; it must be >= 1")
+    return value
+
+
 @dataclass(frozen=True)
 class Flag:
     """What a setting means and how it is read; ``type`` None is a switch, with a ``--no-`` form where its default is None."""
@@ -102,7 +110,11 @@ FLAGS: dict[str, Flag] = {
     "val_size": Flag("images cut from the training set to choose the best epoch by", positive),
     "mean": Flag("channel means of another project's model that does not carry them: 0.49,0.48,0.45", radii, metavar="M,M,M"),
     "std": Flag("channel deviations of such a model", radii, metavar="S,S,S"),
-    "arch": Flag("architecture: small, resnet18, ..., torchvision:NAME, timm:NAME", metavar="NAME"),
+    "arch": Flag("architecture: small, resnet18, ..., torchvision:NAME, timm:NAME; where left out that of the weights, else small", metavar="NAME"),
+    "init": Flag(
+        "begin with the weights of a released model or a checkpoint; the last layer begins anew where the classes are others",
+        metavar="NAME|PATH",
+    ),
     "norm": Flag("norm of the threat model", choices=("linf", "l2", "l1")),
     "eps": Flag("radius of the threat model in pixel units of [0, 1] images, such as 0.5 or 8/255", radius),
     "steps": Flag("steps of the attack", count),
@@ -153,7 +165,7 @@ FLAGS: dict[str, Flag] = {
         "numbers of features: 3,7; where left out the first ones, or those that speak most for the target", counts, metavar="N,N,..."
     ),
     "published": Flag("take the published number of steps also where it is more than the default", None),
-    "factor": Flag("how many times smaller the images are made before they are enlarged", positive),
+    "factor": Flag("how many times smaller the images are made before they are enlarged: any number from 1 on", times),
     "mask": Flag(
         "where to work: square, centre, left, right, top, bottom, or a picture of the images' size, white there", metavar="NAME|PATH"
     ),

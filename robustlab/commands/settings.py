@@ -11,7 +11,8 @@ class Train:
     """Train a standard or robust classifier, keep its best epoch by validation accuracy, and test that once."""
 
     recipe: str = "standard"
-    arch: str = "small"
+    arch: str | None = None
+    init: str | None = None
     dataset: str | None = None
     data: str | None = None
     image_size: int | None = None
@@ -193,7 +194,7 @@ class Synthesize:
     step_size: float | None = None
     steps: int | None = None
     published: bool = False
-    factor: int = 4
+    factor: float = 4.0
     mask: str | None = None
     weight: float | None = None
     drawn: bool = False

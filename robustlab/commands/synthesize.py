@@ -7,9 +7,8 @@ import hashlib
 import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load, released
 from robustlab.records import environment
+from robustlab.synthesis.budget import Search
 
 FORMAT = "robustlab-synthesis-1"
 # Not of a recipe: what does not change the pictures, and what only the person at the command line may allow.
@@ -56,7 +56,7 @@ def run(wanted: settings.Synthesize) -> None:
     index = _index(wanted, images, task)
     wanted = _resolved(wanted, task, images)
     opened: list[Images] = []
-    course: dict[str, list[Tensor]] = {}
+    courses: dict[str, Course] = {}
 
     def training() -> Images:
         opened.append(opened[0] if opened else _images(wanted, "train"))
@@ -64,10 +64,10 @@ def run(wanted: settings.Synthesize) -> None:
 
     made = {}
     for subject in subjects:
-        search, course[subject.name] = task.search(wanted, images.shape[1]), []
+        search = task.search(wanted, images.shape[1])
         with bar(math.ceil(len(index) / wanted.batch_size) * (search.steps + 1), f"{wanted.task} {subject.name}", "step") as shown:
-            step = partial(_watch, shown.update, course[subject.name])
-            work = Work(wanted, images, index, search, device, training, step)
+            course = courses[subject.name] = Course(shown.update)
+            work = Work(wanted, images, index, search, device, training, course)
             made[subject.name] = task.make(work, subject, judges[subject.name])
     data = {name: _described(some) for name, some in {wanted.split: images, **({"train": opened[0]} if opened else {})}.items()}
     if recipe is not None:
@@ -90,9 +90,12 @@ def run(wanted: settings.Synthesize) -> None:
     if out is not None:
         _write(out, made)
         if wanted.tensorboard:
-            _board(out / "tensorboard", wanted, sheet, made, course)
+            _board(out / "tensorboard", wanted, sheet, made, courses)
     files.write_json(grid.with_suffix(".json"), known)
     print(_table(made, len(images) if wanted.task == "extremes" else len(index), images, judged_by))
+    if task.preset is not None:
+        for name, course in courses.items():
+            _say_what_stays(name, course, task.search(wanted, images.shape[1]))
     print(f"pictures: {grid}\nrecipe: {grid.with_suffix('.json')}")
     if recipe is not None:
         _compare(recipe, known)
@@ -303,28 +306,59 @@ def _described(images: Images) -> dict[str, Any]:
 # What comes out
 
 
-def _watch(update: Any, course: list[Tensor], t: int, x: Tensor, value: Tensor) -> None:
-    """Count a step, and note the mean objective of the first search."""
-    update()
-    if t == len(course):
-        course.append(value.mean())
+@dataclass(eq=False)
+class Course:
+    """What is seen of a model's searches, step by step.
+
+    Attributes:
+        update: counts a step.
+        objective: its mean at each step of the first search.
+        searched: pictures that were searched for.
+        unmoved: those of them that the first step left where they were.
+    """
+
+    update: Callable[[], object]
+    objective: list[Tensor] = field(default_factory=list)
+    searched: int = 0
+    unmoved: int = 0
+    start: Tensor | None = None
+
+    def __call__(self, t: int, x: Tensor, value: Tensor) -> None:
+        self.update()
+        if t == len(self.objective):
+            self.objective.append(value.mean())
+        if t == 0:
+            self.start, self.searched = x, self.searched + len(x)
+        elif t == 1 and self.start is not None:
+            self.unmoved += int((x == self.start).flatten(1).all(1).sum())
+            self.start = None
+
+
+def _say_what_stays(name: str, course: Course, search: Search) -> None:
+    """Say it where pictures are their starts."""
+    if 0 in (search.steps, search.step_size, search.eps):
+        print(f"note: without steps, or with a step or radius of 0, the pictures of {name} are their starts", file=sys.stderr)
+    elif course.unmoved:
+        why = "the feature is off there, or what was asked for is there already"
+        which = f"{course.unmoved} of {course.searched} pictures of {name}"
+        print(f"note: {which} are their starts, as the gradient is zero: {why}", file=sys.stderr)
 
 
 def sheet_of(made: Mapping[str, Made], columns: int) -> Tensor:
     """The first columns with their titles; what does not depend on the model only once, if the columns mean the same for all."""
     first = next(iter(made.values()))
-    if all(list(each.heads) == list(first.heads) for each in made.values()):
+    if all((list(each.heads), list(each.feet)) == (list(first.heads), list(first.feet)) for each in made.values()):
         rows = first.given + [(f"{title}\n{_last(name)}", x) for name, each in made.items() for title, x in each.rows]
-        return _sheet(rows, first.heads, columns)
+        return _sheet(rows, first, columns)
     rows_of = {name: each.given + [(f"{title}\n{_last(name)}", x) for title, x in each.rows] for name, each in made.items()}
-    sheets = [_sheet(rows_of[name], each.heads, columns) for name, each in made.items()]
+    sheets = [_sheet(rows_of[name], each, columns) for name, each in made.items()]
     width = max(sheet.shape[2] for sheet in sheets)
     return torch.cat([torch.nn.functional.pad(sheet, (0, width - sheet.shape[2]), value=1.0) for sheet in sheets], 1)
 
 
-def _sheet(rows: Sequence[tuple[str, Tensor]], heads: Sequence[str], columns: int) -> Tensor:
+def _sheet(rows: Sequence[tuple[str, Tensor]], made: Made, columns: int) -> Tensor:
     cut = [(title, x[:columns].expand(-1, 3, -1, -1)) for title, x in rows]
-    return pictures.titled(cut, heads[:columns], scale=max(1, 96 // cut[0][1].shape[-1]))
+    return pictures.titled(cut, made.heads[:columns], made.feet[:columns], scale=max(1, 96 // cut[0][1].shape[-1]))
 
 
 def _last(name: str, most: int = 22) -> str:
@@ -340,14 +374,14 @@ def _write(out: Path, made: Mapping[str, Made]) -> None:
                 pictures.save(out / "pictures" / f"{stem}-{i:04}.png", picture.detach().cpu().clamp(0, 1).expand(3, -1, -1))
 
 
-def _board(place: Path, wanted: settings.Synthesize, sheet: Tensor, made: Mapping[str, Made], course: Mapping[str, list[Tensor]]) -> None:
+def _board(place: Path, wanted: settings.Synthesize, sheet: Tensor, made: Mapping[str, Made], courses: Mapping[str, Course]) -> None:
     try:
         with SummaryWriter(str(place)) as board:
             board.add_image(str(wanted.task), sheet, 0)
             for name, each in made.items():
                 for key, value in each.numbers.items():
                     board.add_scalar(f"{name}/{key}", value, 0)
-                for t, objective in enumerate(course[name]):
+                for t, objective in enumerate(courses[name].objective):
                     board.add_scalar(f"{name}/objective", float(objective), t)
     except OSError as error:
         raise UserError(f"cannot write {place}: {error.strerror or error}") from error

@@ -30,11 +30,13 @@ from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradien
 from robustlab.synthesis.measures import WINDOW, diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier
 from robustlab.synthesis.representations import last_relu, representation, straight_through_relu
-from robustlab.synthesis.seeds import ClassGaussians
+from robustlab.synthesis.seeds import ClassGaussians, usual_grain
 
 REFERENCE = 1000  # images that others are compared with
 PER_CLASS = 1000  # images that the Gaussian of a class is fitted to
 SIZE = 32  # pixels: what the steps of ``Task`` are meant for
+SHOWN = 3  # features of a mistake that are raised and damped one by one
+ORDINALS = ("first", "second", "third")
 
 Rows = list[tuple[str, Tensor]]
 
@@ -57,12 +59,14 @@ class Made:
         rows: those that do, as wide.
         numbers: what was measured, by its name in words.
         heads: what to write above each column.
+        feet: what to write below each column, if anything.
     """
 
     given: Rows
     rows: Rows
     numbers: dict[str, float]
     heads: Sequence[str]
+    feet: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +108,10 @@ class Work:
         rest = others.nonzero()[:, 0]
         return rest[hold_out(self.images.subset(rest), min(REFERENCE, len(rest)), seed=0)[1]]
 
-    @cached_property
-    def seeds(self) -> ClassGaussians:
-        return ClassGaussians.fit(self.training(), PER_CLASS).to(self.device)
+    def seeds(self, y: Tensor, keys: Tensor) -> Tensor:
+        """Draws of the classes' Gaussians, ``(n, C, H, W)``."""
+        grain = usual_grain(*self.images.shape[1:])
+        return ClassGaussians.fit(self.training(), PER_CLASS, grain, set(y.tolist())).to(self.device).sample(y, keys)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -186,7 +191,7 @@ def gradients(work: Work, subject: Subject, judge: Subject) -> Made:
 def generate(work: Work, subject: Subject, judge: Subject) -> Made:
     n = len(work.index)
     y = work.target(torch.arange(n, device=work.device) % len(work.images.classes))
-    seeds = work.seeds.sample(y, example_keys(work.wanted.seed, torch.arange(n)).to(work.device))
+    seeds = work.seeds(y, example_keys(work.wanted.seed, torch.arange(n)).to(work.device))
     x = work.each(lambda y, s: edit.generate(subject.model, subject.outputs[y], s, work.search, on_step=work.on_step), y, seeds)
     labels = work.images.labels.cpu()
     of_them = torch.isin(labels, y.cpu()).nonzero()[:, 0]
@@ -224,10 +229,8 @@ def inpaint(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def super_resolve(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, y, factor = work.x, work.y, work.wanted.factor
-    if any(side % factor for side in x.shape[2:]):
-        raise UserError(f"--factor must divide the size of the images, {x.shape[2]}x{x.shape[3]}, got {factor}")
-    small, size = F.avg_pool2d(x, factor), (x.shape[2], x.shape[3])
+    x, y, size = work.x, work.y, (work.x.shape[2], work.x.shape[3])
+    small = F.adaptive_avg_pool2d(x, (_smaller(size[0], work.wanted.factor), _smaller(size[1], work.wanted.factor)))
     smooth = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1)
     made = work.each(
         lambda s, y: edit.super_resolve(subject.model, s, subject.outputs[y], size, work.search, on_step=work.on_step), small, y
@@ -236,6 +239,10 @@ def super_resolve(work: Work, subject: Subject, judge: Subject) -> Made:
     judged = {"taken for its class": work.agreement(judge, made, y), "taken for its class, bicubic": work.agreement(judge, smooth, y)}
     given = [("image", x), (f"{small.shape[3]} pixels wide", edit.enlarged(small, size)), ("bicubic", smooth)]
     return Made(given, [("super-resolved", made)], likeness | judged, work.names(y))
+
+
+def _smaller(side: int, factor: float) -> int:
+    return max(1, round(side / factor))
 
 
 def translate(work: Work, subject: Subject, judge: Subject) -> Made:
@@ -360,16 +367,28 @@ def sensitivity(work: Work, subject: Subject, judge: Subject) -> Made:
     owed = work.each(lambda x, y: features.contributions(subject.model, x, subject.outputs[y]), x, y)
     if k > owed.shape[1]:
         raise UserError(f"--top must be at most the number of features, {owed.shape[1]}, got {k}")
-    chosen = {"the top": owed.argsort(1, descending=True), "random": uniform(fold(keys, "features"), (owed.shape[1],)).argsort(1)}
+    ranked = {"the top": owed.argsort(1, descending=True), "random": uniform(fold(keys, "features"), (owed.shape[1],)).argsort(1)}
+
+    def lead(logits: Tensor) -> Tensor:
+        """Of the class that was predicted over the true one, in logits."""
+        return (logits.gather(1, predicted[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+
+    def without(units: Tensor) -> Tensor:
+        return work.each(lambda x, units: features.damped(subject.model, x, units, 0.0), x, units)[:, subject.outputs]
+
     numbers = {"images": float(len(work.x)), "mistakes": float(len(wrong))}
-    for name, order in chosen.items():
-        logits = work.each(lambda x, units: features.damped(subject.model, x, units, 0.0), x, order[:, :k])[:, subject.outputs]
-        numbers[f"mistakes corrected without {name} {k} features"] = _mean(logits.argmax(1) == y)
+    numbers |= {"lead of the mistaken class": _mean(lead(work.logits(subject, x)))}
+    for rank in range(min(k, SHOWN)):
+        logits = without(ranked["the top"][:, rank : rank + 1])
+        numbers[f"lead without the {ORDINALS[rank]} feature alone"] = _mean(lead(logits))
+        numbers[f"corrected without the {ORDINALS[rank]} feature alone"] = _mean(logits.argmax(1) == y)
+    for name, order in ranked.items():
+        numbers[f"corrected without {name} {k} features"] = _mean(without(order[:, :k]).argmax(1) == y)
     some = slice(0, 10)
-    first = chosen["the top"][some, 0]
-    raised = _visualized(work, subject, first, x[some])
+    top = ranked["the top"][some, : min(k, SHOWN)]
+    rows = [(f"{ORDINALS[rank]} feature, raised", _visualized(work, subject, top[:, rank], x[some])) for rank in range(top.shape[1])]
     heads = [f"{a} as {b}" for a, b in zip(work.names(y[some]), work.names(predicted[some]), strict=True)]
-    return Made([], [("mistaken image", x[some]), ("its first feature, raised", raised)], numbers, heads)
+    return Made([], [("mistaken image", x[some]), *rows], numbers, heads, [", ".join(map(str, units)) for units in top.tolist()])
 
 
 def _visualized(work: Work, subject: Subject, units: Tensor, start: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from robustlab import files, pictures
@@ -38,6 +39,7 @@ from robustlab.training.schedules import SCHEDULES
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
 OPTIMIZED = ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")  # what a recipe decides where no flag does
 PLACES = ("data", "test_data", "out", "resume")  # on this machine, so not told with released weights
+USUAL_ARCH = "small"
 FREE = ("out", "resume", "device", "threads", "workers", "no_test")  # what may change when a run is resumed
 
 
@@ -58,6 +60,8 @@ def complete(wanted: settings.Train, device: torch.device) -> settings.Train:
         UserError: an unknown recipe, or attack settings for a recipe that does not attack.
     """
     chosen = recipe(wanted.recipe)
+    if wanted.init is not None:
+        wanted = replace(wanted, arch=load(wanted.init, arch=wanted.arch).arch)
     if chosen.threat is None and (wanted.steps is not None or wanted.step_size is not None):
         raise UserError(f"the recipe {wanted.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
     threat = threat_of(wanted.norm, wanted.eps, chosen.threat)
@@ -65,7 +69,8 @@ def complete(wanted: settings.Train, device: torch.device) -> settings.Train:
     filled["schedule"] = next(name for name, schedule in SCHEDULES.items() if schedule is chosen.optimization.schedule)
     filled["amp"] = chosen.optimization.amp and computes_bfloat16(device)
     filled["steps"] = chosen.steps if chosen.threat else None
-    filled["out"] = f"runs/{wanted.recipe}-{wanted.arch}"
+    filled["arch"] = USUAL_ARCH
+    filled["out"] = f"runs/{wanted.recipe}-{wanted.arch or USUAL_ARCH}"
     told = {name: value for name, value in dataclasses.asdict(wanted).items() if value is not None}
     return replace(wanted, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **told})
 
@@ -129,16 +134,7 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
         **common,
     )
     validation = Batches(everything.subset(held_out), 250 * world.size, seed=wanted.seed, **common)
-    mean, std = everything.mean_std()
-    model = build(
-        wanted.arch,
-        num_classes=len(everything.classes),
-        mean=mean.tolist(),
-        std=std.tolist(),
-        channels=everything.shape[0],
-        classes=everything.classes,
-        seed=wanted.seed,
-    )
+    model = _fresh(wanted, everything) if wanted.init is None else _begun(wanted, everything, told=world.leads)
     state = TrainingState.fresh(synchronize_batch_norm(model.to(device), world), planned.optimization)
     job = _Job(wanted, planned, out, device, world, state)
     job.open()
@@ -149,6 +145,41 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
     if world.leads:
         job.finish(everything.name)
     return out
+
+
+def _fresh(wanted: settings.Train, images: Images, normalization: tuple[Tensor, Tensor] | None = None) -> Classifier:
+    """The untrained network for some images, normalized by their own statistics unless others are given."""
+    mean, std = images.mean_std() if normalization is None else normalization
+    return build(
+        str(wanted.arch),
+        num_classes=len(images.classes),
+        mean=mean.tolist(),
+        std=std.tolist(),
+        channels=images.shape[0],
+        classes=images.classes,
+        seed=wanted.seed,
+    )
+
+
+def _begun(wanted: settings.Train, images: Images, *, told: bool) -> Classifier:
+    """The network with the weights and the normalization of ``--init``, and of its last layer what knows the images' classes.
+
+    Raises:
+        UserError: those weights are for images of other channels.
+    """
+    given = load(str(wanted.init))
+    if given.channels != images.shape[0]:
+        raise UserError(f"{wanted.init} wants {given.channels} channels, but the images of {images.name} have {images.shape[0]}")
+    model = _fresh(wanted, images, (given.mean.flatten(), given.std.flatten()))
+    model.body.load_state_dict(given.body.state_dict())
+    try:
+        outputs = given.outputs_for(images.classes, images.name)
+    except UserError:
+        if told:
+            print(f"note: {wanted.init} knows other classes than {images.name}, so the last layer begins anew", file=sys.stderr)
+        return model
+    model.head.load_state_dict({name: tensor[outputs] for name, tensor in given.head.state_dict().items()})
+    return model
 
 
 class _Job:
@@ -302,12 +333,17 @@ class _Job:
                 "best_epoch": best,
                 "epochs": self.planned.optimization.epochs,
                 "seconds": round(self.seconds + time.monotonic() - self.clock),
-                "settings": {name: value for name, value in dataclasses.asdict(wanted).items() if name not in PLACES},
+                "settings": {name: value for name, value in dataclasses.asdict(_placeless(wanted)).items() if name not in PLACES},
                 "environment": {name: value for name, value in begun_with.items() if name != "command"},
             },
         )
         written = save_released(self.out / "model", model, provenance, half=_too_large(model))
         print(f"best epoch {best + 1}; weights in {written.with_suffix('.safetensors')}")
+
+
+def _placeless(wanted: settings.Train) -> settings.Train:
+    """With what ``--init`` named, but not the place where it lies on this machine."""
+    return wanted if wanted.init is None else replace(wanted, init=Path(wanted.init).name)
 
 
 def _test_images(wanted: settings.Train, classes: Sequence[str]) -> Images:
@@ -350,7 +386,7 @@ def _as_it_was(wanted: settings.Train) -> settings.Train:
     """
     if wanted.resume != "auto" and wanted.out not in (None, wanted.resume):
         raise UserError(f"--resume names {wanted.resume} and --out {wanted.out}: a run is resumed in its own folder, so leave --out out")
-    out = Path((wanted.out or f"runs/{wanted.recipe}-{wanted.arch}") if wanted.resume == "auto" else str(wanted.resume))
+    out = Path((wanted.out or f"runs/{wanted.recipe}-{wanted.arch or USUAL_ARCH}") if wanted.resume == "auto" else str(wanted.resume))
     fields = {field.name: field.default for field in dataclasses.fields(settings.Train)}
     before = {name: value for name, value in files.read_json(out / "settings.json", "a run's settings").items() if name in fields}
     told = {name: getattr(wanted, name) for name, default in fields.items() if getattr(wanted, name) != default}

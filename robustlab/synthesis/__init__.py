@@ -5,7 +5,7 @@ from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradien
 from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
 from robustlab.synthesis.representations import last_relu, layers, representation, straight_through_relu
-from robustlab.synthesis.seeds import ClassGaussians
+from robustlab.synthesis.seeds import ClassGaussians, usual_grain
 
 __all__ = [
     "PRESETS",
@@ -28,4 +28,5 @@ __all__ = [
     "smooth_grad",
     "ssim",
     "straight_through_relu",
+    "usual_grain",
 ]

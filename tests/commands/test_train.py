@@ -348,6 +348,47 @@ def test_without_a_test_set_nothing_is_measured_on_it(call, data: Path, tmp_path
     assert record["accuracies"] == {} and record["n"] == 0
 
 
+# Beginning with trained weights
+
+
+def test_a_run_begins_with_the_weights_it_is_given(whole: Path, data: Path) -> None:
+    given = load(whole / "model.json")
+    wanted = settings.Train(init=str(whole / "model.json"), arch="small", seed=5)
+    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for classes in (None, ["blue", "red"]):
+            images = open_dataset(None, str(data), "train", classes=classes)
+            model = command._begun(wanted, images, told=False).eval()
+            assert model.classes == images.classes and torch.equal(model.mean, given.mean) and torch.equal(model.std, given.std)
+            torch.testing.assert_close(model(x), given(x)[:, given.outputs_for(images.classes, images.name)])
+
+
+def test_the_last_layer_begins_anew_for_other_classes(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named(tmp_path / "train.npz", 30, ["grey", "red"])
+    images = open_dataset(None, str(tmp_path), "train")
+    model = command._begun(settings.Train(init=str(whole / "model.json"), arch="small", seed=5), images, told=True)
+    assert "knows other classes than" in capsys.readouterr().err
+    given, fresh = load(whole / "model.json"), command._fresh(settings.Train(arch="small", seed=5), images)
+    assert equal(dict(model.body.state_dict()), dict(given.body.state_dict()))
+    assert equal(dict(model.head.state_dict()), dict(fresh.head.state_dict()))
+
+
+def test_a_run_from_given_weights_can_be_resumed_and_says_where_it_began(call, refused, whole: Path, data: Path, tmp_path: Path) -> None:
+    words = ["--init", whole / "model.json", "--epochs", "2", "--batch-size", "16", "--lr", "0.01", *LIGHT, "--data", data]
+    assert call("train", *words, "--out", tmp_path / "once").code == 0
+    assert call("train", *words, "--out", tmp_path / "twice").code == 0
+    assert_same_run(tmp_path / "twice", tmp_path / "once")
+    (tmp_path / "twice" / "model.safetensors").unlink()
+    assert call("train", "--resume", tmp_path / "twice").code == 0
+    assert_same_run(tmp_path / "twice", tmp_path / "once")
+    record = json.loads((tmp_path / "once" / "model.json").read_text())
+    assert record["arch"] == "small" and record["details"]["settings"]["init"] == "model.json", "the name, not the place"
+    out = tmp_path / "no run"
+    assert "holds a small, not the mlp asked for" in refused("train", *words, "--arch", "mlp", "--out", out)
+    assert "there is no checkpoint nowhere.pt" in refused("train", "--init", "nowhere.pt", *LIGHT, "--data", data, "--out", out)
+    assert not out.exists()
+
+
 # Some classes, and test images from elsewhere
 
 
@@ -518,7 +559,7 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, wo
     assert again == wanted == command.complete(again, CPU)
     left_open = {name for name, value in saved.items() if value is None}
     data = {"dataset", "data", "image_size", "classes", "limit", "test_data"}
-    assert left_open <= data | {"step_size", "patience", "threads", "resume", "steps"}
+    assert left_open <= data | {"init", "step_size", "patience", "threads", "resume", "steps"}
     assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
     planned = command.plan(wanted)
     if not words:

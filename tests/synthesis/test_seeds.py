@@ -11,7 +11,7 @@ from laws import drawn, images
 from robustlab.data import ImageSet
 from robustlab.errors import UserError
 from robustlab.seeding import example_keys
-from robustlab.synthesis.seeds import ClassGaussians
+from robustlab.synthesis.seeds import ClassGaussians, usual_grain
 
 CLASSES = ("grey", "slanted", "one")
 
@@ -83,6 +83,23 @@ def test_a_grain_fits_averages_and_draws_squares():
     assert drawings.shape == (4, 3, 8, 12)
     torch.testing.assert_close(drawings[:, :, ::4, ::4], ClassGaussians.fit(small).sample(y, keys))
     assert torch.equal(drawings, drawings[:, :, ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3))
+
+
+def test_the_usual_grain_is_the_published_one_and_divides_the_image():
+    assert [usual_grain(side, side) for side in (32, 64, 96, 112, 224, 299, 448)] == [1, 1, 2, 2, 4, 1, 8]
+    for height, width in ((224, 320), (90, 60), (1, 1), (8, 12)):
+        grain = usual_grain(height, width)
+        assert height % grain == 0 and width % grain == 0
+
+
+def test_classes_that_will_not_be_drawn_are_not_read():
+    data, keys = two_shapes(), example_keys(0, torch.arange(2))
+    some = ClassGaussians.fit(data, classes=[1])
+    assert [len(x) for x in some.centred] == [0, 12, 0]
+    y = torch.tensor([1, 1])
+    assert torch.equal(some.sample(y, keys), ClassGaussians.fit(data).sample(y, keys))
+    with pytest.raises(UserError, match="the class 'grey' had no images"):
+        some.sample(torch.tensor([0]), keys[:1])
 
 
 def test_of_each_class_some_images_are_used_the_same_ones_again():
