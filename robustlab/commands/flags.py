@@ -110,7 +110,7 @@ FLAGS: dict[str, Flag] = {
     "val_size": Flag("images cut from the training set to choose the best epoch by", positive),
     "mean": Flag("channel means of another project's model that does not carry them: 0.49,0.48,0.45", radii, metavar="M,M,M"),
     "std": Flag("channel deviations of such a model", radii, metavar="S,S,S"),
-    "arch": Flag("architecture: small, resnet18, ..., torchvision:NAME, timm:NAME; where left out that of the weights, else small", metavar="NAME"),
+    "arch": Flag("architecture: small, resnet18, ..., torchvision:NAME, timm:NAME; else that of the weights, or small", metavar="NAME"),
     "init": Flag(
         "begin with the weights of a released model or a checkpoint; the last layer begins anew where the classes are others",
         metavar="NAME|PATH",
