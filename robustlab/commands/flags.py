@@ -151,8 +151,7 @@ FLAGS: dict[str, Flag] = {
     "trust_checkpoint": Flag("also load a checkpoint that runs code while loading", None),
     "task": Flag(
         "what to make, as the first word: gradients, generate, inpaint, super-resolve, translate, sketch, paint, invert, interpolate, "
-        "visualize, add-feature, extremes or sensitivity; with the published settings, scaled to the images' size, but 200 steps for "
-        "invert, interpolate and extremes, 100 of 0.1 (at 32 pixels) for inpaint, and 200 of 0.05 for add-feature",
+        "visualize, add-feature, extremes or sensitivity",
         metavar="TASK",
     ),
     "images": Flag("how many images to work on: the first of each class, then the second, and so on", positive),
@@ -164,12 +163,14 @@ FLAGS: dict[str, Flag] = {
     "units": Flag(
         "numbers of features: 3,7; where left out the first ones, or those that speak most for the target", counts, metavar="N,N,..."
     ),
-    "published": Flag("take the published number of steps also where it is more than the default", None),
+    "published": Flag("radius, steps and weight as published, scaled to the images' size, also where our own are usual", None),
     "factor": Flag("how many times smaller the images are made before they are enlarged: any number from 1 on", times),
     "mask": Flag(
         "where to work: square, centre, left, right, top, bottom, or a picture of the images' size, white there", metavar="NAME|PATH"
     ),
-    "weight": Flag("weight of the mean squared change outside the mask, inf for no change; as published where left out", weight),
+    "weight": Flag(
+        "weight of the mean squared change outside the mask, inf for no change: usual when inpainting; 900 when painting", weight
+    ),
     "drawn": Flag("the images are sketches already; do not draw their outlines first", None),
     "start": Flag("start from faint noise on grey, or from an image", choices=("noise", "image")),
     "fourier": Flag("move Fourier coefficients instead of pixels; --step-size is then in their units", None),

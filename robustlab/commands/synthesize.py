@@ -208,7 +208,7 @@ def _resolved(wanted: settings.Synthesize, task: Task, images: Images) -> settin
     """With what was left open filled in, so that a recipe does not depend on defaults."""
     search = task.search(wanted, images.shape[1])
     if task.preset is not None:
-        wanted = replace(wanted, eps=search.eps, step_size=search.step_size, steps=search.steps)
+        wanted = replace(wanted, eps=search.eps, step_size=search.step_size, steps=search.steps, weight=task.weight(wanted))
     return wanted if wanted.positions is not None else replace(wanted, images=wanted.images or task.images)
 
 

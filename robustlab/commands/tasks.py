@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from robustlab.norms import L2
 from robustlab.optimize import OnStep
 from robustlab.seeding import example_keys, fold, integers, normal, uniform
 from robustlab.synthesis import edit, features
-from robustlab.synthesis.budget import Search, preset
+from robustlab.synthesis.budget import Search, preset, usual
 from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradient, smooth_grad
 from robustlab.synthesis.measures import WINDOW, diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier
@@ -34,7 +35,6 @@ from robustlab.synthesis.seeds import ClassGaussians, usual_grain
 
 REFERENCE = 1000  # images that others are compared with
 PER_CLASS = 1000  # images that the Gaussian of a class is fitted to
-SIZE = 32  # pixels: what the steps of ``Task`` are meant for
 SHOWN = 3  # features of a mistake that are raised and damped one by one
 ORDINALS = ("first", "second", "third")
 
@@ -120,6 +120,12 @@ class Work:
         name = self.wanted.mask or ("centre" if self.wanted.task == "paint" else "square")
         make = MASKS.get(name) or (lambda keys, height, width: _mask_of(name, height, width))
         return make(self.keys, height, width).to(self.device).expand(len(self.index), 1, height, width)
+
+    @property
+    def weight(self) -> float:
+        """Of changes outside the mask, in a task that has one."""
+        assert self.wanted.weight is not None
+        return self.wanted.weight
 
     def at(self, index: Tensor) -> Tensor:
         """Images of the split, float32 in [0, 1], shape ``(B, C, H, W)``."""
@@ -213,8 +219,7 @@ def generate(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def inpaint(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, y, mask = work.x, work.y, work.mask
-    weight = 10.0 if work.wanted.weight is None else work.wanted.weight
+    x, y, mask, weight = work.x, work.y, work.mask, work.weight
     start = edit.fill(x, mask)
     made = work.each(
         lambda x, mask, y: edit.inpaint(subject.model, x, mask, subject.outputs[y], work.search, weight, on_step=work.on_step), x, mask, y
@@ -266,8 +271,7 @@ def _towards(work: Work, subject: Subject, x: Tensor, y: Tensor) -> Tensor:
 
 
 def paint(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, mask, layer = work.x, work.mask, work.wanted.layer
-    weight = 900.0 if work.wanted.weight is None else work.wanted.weight
+    x, mask, layer, weight = work.x, work.mask, work.wanted.layer, work.weight
     units, y = _units_of_classes(work, subject)
     with _opened(work, subject):
         made = work.each(
@@ -518,8 +522,8 @@ class Task:
     Attributes:
         about: what it makes, for the help.
         flags: the settings that only some tasks have, of those that this one has.
-        preset: whose published settings these are, in ``budget.PRESETS``; None where nothing is searched for.
-        changed: what is different from them at 32 pixels where no flag says otherwise, so that it takes minutes on a CPU.
+        preset: whose settings these are, in ``budget.PRESETS`` and ``budget.USUAL``; None where nothing is searched for.
+        weights: of changes outside a mask, ours and the published one; None where there is no mask.
         images: how many images where no flag says otherwise.
         judged: whether an independent classifier judges the result.
     """
@@ -528,20 +532,21 @@ class Task:
     about: str
     flags: tuple[str, ...] = ()
     preset: str | None = None
-    changed: dict[str, float] = field(default_factory=dict)
+    weights: tuple[float, float] | None = None
     images: int = 10
     judged: bool = False
 
     def search(self, wanted: settings.Synthesize, size: int) -> Search:
-        """The steps to take: the flags', else this task's own, else the published ones, scaled to images of ``size`` pixels."""
+        """The steps to take: the flags', else ours or, where asked for, the published ones, for images of ``size`` pixels."""
         if self.preset is None:
             return Search(None, 0.0, 0)
-        found = preset(self.preset, size)
-        if not wanted.published:
-            own = replace(preset(self.preset, SIZE), **self.changed)  # type: ignore[arg-type]
-            found = own.scaled(SIZE, size)
+        found = (preset if wanted.published else usual)(self.preset, size)
         given = {name: value for name in ("eps", "step_size", "steps") if (value := getattr(wanted, name)) is not None}
         return replace(found, **given)
+
+    def weight(self, wanted: settings.Synthesize) -> float | None:
+        """Of changes outside a mask: the flag's, else ours or the published one."""
+        return self.weights[wanted.published] if self.weights is not None and wanted.weight is None else wanted.weight
 
 
 SEARCH = ("eps", "step_size", "steps", "published")
@@ -552,21 +557,15 @@ FEATURE = ("positions", "layer", "units")
 TASKS: dict[str, Task] = {
     "gradients": Task(gradients, "what the loss is sensitive to", ("positions",)),
     "generate": Task(generate, "images of classes, from seeds", (*SEARCH, "target", "judge"), "generate", judged=True),
-    "inpaint": Task(inpaint, "a missing part", (*CLASS, "mask", "weight"), "inpaint", {"steps": 100, "step_size": 0.1}, judged=True),
+    "inpaint": Task(inpaint, "a missing part", (*CLASS, "mask", "weight"), "inpaint", (math.inf, 10.0), judged=True),
     "super-resolve": Task(super_resolve, "a small image enlarged", (*CLASS, "factor"), "super_resolve", judged=True),
     "translate": Task(translate, "images turned into another class", (*CLASS, "target"), "translate", judged=True),
     "sketch": Task(sketch, "images from line drawings", (*CLASS, "target", "drawn"), "sketch", judged=True),
-    "paint": Task(paint, "a feature within a mask", (*CLASS, *FEATURE, "target", "mask", "weight"), "paint", judged=True),
-    "invert": Task(invert, "what a representation keeps", (*FREE, "positions", "layer", "start"), "invert", {"steps": 200}),
-    "interpolate": Task(
-        interpolate, "a walk between images", (*FREE, "positions", "layer", "start", "points"), "interpolate", {"steps": 200}, images=4
-    ),
+    "paint": Task(paint, "a feature within a mask", (*CLASS, *FEATURE, "target", "mask", "weight"), "paint", (900.0, 900.0), judged=True),
+    "invert": Task(invert, "what a representation keeps", (*FREE, "positions", "layer", "start"), "invert"),
+    "interpolate": Task(interpolate, "a walk between images", (*FREE, "positions", "layer", "start", "points"), "interpolate", images=4),
     "visualize": Task(visualize, "what a feature responds to", (*FREE, *FEATURE, "start", "fourier"), "visualize"),
-    "add-feature": Task(
-        add_feature, "a feature in an image", (*SEARCH, *FEATURE, "target", "level"), "add_feature", {"steps": 200, "step_size": 0.05}
-    ),
-    "extremes": Task(
-        extremes, "the images that a feature responds to", (*FREE, "layer", "units", "top", "fourier"), "extremes", {"steps": 200}
-    ),
+    "add-feature": Task(add_feature, "a feature in an image", (*SEARCH, *FEATURE, "target", "level"), "add_feature"),
+    "extremes": Task(extremes, "the images that a feature responds to", (*FREE, "layer", "units", "top", "fourier"), "extremes"),
     "sensitivity": Task(sensitivity, "features that mistakes are owed to", (*FREE, "positions", "top"), "visualize", images=500),
 }

@@ -1,6 +1,6 @@
 """Pictures made with one robust classifier: seeds, searches, representations, and what to measure of the results."""
 
-from robustlab.synthesis.budget import PRESETS, Search, preset
+from robustlab.synthesis.budget import PRESETS, USUAL, Search, preset, usual
 from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradient, smooth_grad
 from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
@@ -9,6 +9,7 @@ from robustlab.synthesis.seeds import ClassGaussians, usual_grain
 
 __all__ = [
     "PRESETS",
+    "USUAL",
     "ClassGaussians",
     "Fourier",
     "Parameters",
@@ -28,5 +29,6 @@ __all__ = [
     "smooth_grad",
     "ssim",
     "straight_through_relu",
+    "usual",
     "usual_grain",
 ]

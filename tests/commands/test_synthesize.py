@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from robustlab.commands import train as training
 from robustlab.commands.flags import FLAGS, parse
 from robustlab.commands.settings import Synthesize, Train
 from robustlab.commands.tasks import MASKS, TASKS, drawing_of, in_turn
-from robustlab.synthesis.budget import preset
+from robustlab.synthesis.budget import preset, usual
 
 LIGHT = ["--device", "cpu", "--threads", "1"]
 JUDGED = [name for name, task in TASKS.items() if task.judged]
@@ -181,22 +183,51 @@ def test_on_shapes_the_share_on_the_object_is_known(call: Call, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("task", SEARCHING)
-def test_the_settings_are_the_published_ones_but_for_what_is_said(task: str) -> None:
-    known, published = TASKS[task], preset(str(TASKS[task].preset), 32)
-    assert known.search(Synthesize(task=task, published=True), 32) == published
-    usual = known.search(Synthesize(task=task), 32)
-    different = {name for name in ("eps", "step_size", "steps", "norm") if getattr(usual, name) != getattr(published, name)}
-    assert different == set(known.changed)
-    for name, value in known.changed.items():
-        assert getattr(usual, name) == value
-    assert known.search(Synthesize(task=task, steps=7, step_size=0.3), 64).steps == 7
+def test_the_settings_are_ours_or_on_demand_the_published_ones(task: str) -> None:
+    known, name = TASKS[task], str(TASKS[task].preset)
+    for size in (32, 64):
+        assert known.search(Synthesize(task=task), size) == usual(name, size)
+        assert known.search(Synthesize(task=task, published=True), size) == preset(name, size)
+    assert known.search(Synthesize(task=task, steps=7, step_size=0.3), 64) == replace(usual(name, 64), steps=7, step_size=0.3)
+    assert known.weight(Synthesize(task=task, published=True)) == {"inpaint": 10.0, "paint": 900.0}.get(task)
+    assert known.weight(Synthesize(task=task)) == {"inpaint": math.inf, "paint": 900.0}.get(task)
 
 
-def test_the_help_names_every_task_with_what_is_not_as_published() -> None:
-    text = FLAGS["task"].help
-    for name, task in TASKS.items():
-        assert name in text
-        assert all(f"{value:g}" in text for value in task.changed.values())
+def test_the_help_names_every_task() -> None:
+    assert all(name in FLAGS["task"].help for name in TASKS)
+
+
+@pytest.mark.parametrize("factor, width", [("1", 8), ("1.5", 5), ("2", 4), ("3", 3), ("100", 1)])
+def test_any_factor_enlarges(synthesize: Call, tmp_path: Path, factor: str, width: int) -> None:
+    out = tmp_path / "folder"
+    assert synthesize("super-resolve", "--factor", factor, "--images", "2", "--steps", "0", "--out", out).code == 0
+    with Image.open(next((out / "pictures").iterdir())) as picture:
+        assert picture.size == (8, 8)
+        assert len({picture.getpixel((x, 0)) for x in range(8)}) <= width
+
+
+def test_pictures_that_stay_are_said_to(synthesize: Call, models: dict[str, Path], tmp_path: Path) -> None:
+    told = synthesize("translate", "--steps", "0")
+    assert told.code == 0 and f"the pictures of {models['a']} are their starts" in told.err
+    assert "are their starts" not in synthesize("translate").err
+    # With nothing to reach, the loss of every picture is zero, and so is its gradient.
+    told = synthesize("add-feature", "--level", "-1", "--images", "4")
+    assert told.code == 0 and f"note: 4 of 4 pictures of {models['a']} are their starts, as the gradient is zero" in told.err
+
+
+def test_a_mistake_is_taken_apart_feature_by_feature(synthesize: Call, models: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "folder"
+    assert synthesize("sensitivity", "--top", "2", "--images", "20", "--out", out).code == 0
+    (numbers,) = read(tmp_path / "out.json")["numbers"].values()
+    leads = [
+        numbers[f"lead {which}"]
+        for which in ("of the mistaken class", "without the first feature alone", "without the second feature alone")
+    ]
+    assert leads[0] > 0 and leads[1] < leads[2] < leads[0], "the first feature carries most of the mistake"
+    assert "lead without the third feature alone" not in numbers
+    assert 0 <= numbers["corrected without the top 2 features"] <= 1
+    titles = {path.name.split("-")[0] for path in (out / "pictures").iterdir()}
+    assert titles == {"mistaken", "first", "second"}
 
 
 # Judges
@@ -256,7 +287,7 @@ MISTAKES = [
     (["gradients", "{data}", "{model}", "--images", "2", "--positions", "3"], "give one of them"),
     (["gradients", "{data}", "{model}", "--positions", "3,20"], "there is no image at position 20: test (test) has 20, from 0 on"),
     (["gradients", "{data}", "{model}", "--positions", "3,x"], "'x' is not a whole number"),
-    (["super-resolve", "{data}", "{model}", "--factor", "3"], "--factor must divide the size of the images, 8x8, got 3"),
+    (["super-resolve", "{data}", "{model}", "--factor", "0.5"], "0.5 is too small; it must be >= 1"),
     (["inpaint", "{data}", "{model}", "--mask", "nowhere.png"], "there is no mask 'nowhere.png': --mask takes a picture, or one of square"),
     (["inpaint", "{data}", "{model}", "--mask", "{large}"], "must be as large as the images, 8x8, got 9x8"),
     (["inpaint", "{data}", "{model}", "--mask", "{black}"], "is black everywhere"),

@@ -12,7 +12,7 @@ from laws import ALL_NORMS, assert_within, drawn, every_norm, images
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.norms import L1, L2, Linf
-from robustlab.synthesis.budget import PRESETS, PRESETS_CIFAR, Search, preset
+from robustlab.synthesis.budget import PRESETS, PRESETS_CIFAR, USUAL, Search, preset, usual
 from robustlab.synthesis.parameters import Fourier, Pixels
 
 X = 0.3 + 0.4 * images(3, 2, 4, 4)
@@ -119,9 +119,19 @@ def test_other_sizes_are_scaled_from_the_nearest_published_one():
             assert preset(task, size).steps > 0
 
 
+def test_our_own_settings_take_the_place_of_the_published_ones_at_every_size():
+    assert set(USUAL) <= set(PRESETS) and all(search.norm == L2() for search in USUAL.values())
+    for task in PRESETS:
+        assert usual(task, 32) == USUAL.get(task, preset(task, 32))
+        assert usual(task, 224) == (USUAL[task].scaled(32, 224) if task in USUAL else preset(task, 224))
+        assert (usual(task, 32).eps is None) == (PRESETS[task].eps is None), "a ball where there is one in the paper"
+
+
 def test_an_unknown_task_is_met_with_the_nearest_one():
     with pytest.raises(UserError, match=r"unknown task 'inpainting'. Did you mean 'inpaint'\?"):
         preset("inpainting", 32)
+    with pytest.raises(UserError, match=r"unknown task 'inpainting'. Did you mean 'inpaint'\?"):
+        usual("inpainting", 32)
     with pytest.raises(UserError, match="at least one pixel"):
         preset("inpaint", 0)
 
