@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from robustlab.commands import settings
 from robustlab.constraints import ThreatModel
 from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
+from robustlab.models.zoo import load
 from robustlab.norms import L2, NORMS
 
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
@@ -64,6 +66,18 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def load_model(name: str, wanted: settings.Evaluate | settings.Construct | settings.Synthesize | settings.Demo) -> Classifier:
+    """A released model or a checkpoint, as the settings say how to read it.
+
+    Raises:
+        UserError: nothing there, or not what the settings say; one of ``--mean`` and ``--std`` without the other.
+    """
+    if (wanted.mean is None) != (wanted.std is None):
+        raise UserError("--mean and --std belong together: give both or neither")
+    normalization = (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
+    return load(name, arch=wanted.arch, normalization=normalization, trust=wanted.trust_checkpoint)
 
 
 def check_fits(model: Classifier, images: Images, name: str, *, chosen: bool) -> None:

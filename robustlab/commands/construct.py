@@ -15,7 +15,7 @@ from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
 from robustlab.commands.card import Source, contact_sheet, render
-from robustlab.commands.common import bar, check_fits, choose_device, interruptible, open_data, threat_of
+from robustlab.commands.common import bar, check_fits, choose_device, interruptible, load_model, open_data, threat_of
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Building, Construction, Inverted, Plan, Relabelled, drawn, following
 from robustlab.data.batches import Batches
@@ -23,7 +23,7 @@ from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import evaluate
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import load, released
+from robustlab.models.zoo import released
 from robustlab.norms import L2
 
 KINDS = ("D_rand", "D_det", "D_R", "D_NR")
@@ -39,7 +39,7 @@ def run(wanted: settings.Construct) -> None:
         raise UserError(f"through which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
     construction = _construction(kind, wanted)
     device = choose_device(wanted.device, wanted.threads)
-    model = load(wanted.model, arch=wanted.arch, trust=wanted.trust_checkpoint).to(device)
+    model = load_model(wanted.model, wanted).to(device)
     images = open_data(
         wanted.dataset,
         wanted.data,

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, open_data
+from robustlab.commands.common import choose_device, load_model, open_data
 from robustlab.demo.attributes import attributes_of
 from robustlab.demo.session import Served
 from robustlab.demo.starters import examples, sketches
 from robustlab.errors import UserError
-from robustlab.models.zoo import load, released
+from robustlab.models.zoo import released
 
 SHORTEST_TOKEN = 12
 
@@ -43,7 +43,7 @@ def run(wanted: settings.Demo) -> None:
     starters = [*sketches(images.shape[-1]), *examples(images)]
     models: dict[str, Served] = {}
     for name in names:
-        model = load(name, arch=wanted.arch, trust=wanted.trust_checkpoint).to(device)
+        model = load_model(name, wanted).to(device)
         short = Path(name).stem if name not in known else name
         served = Served(_unused(short, models), _note(model.arch, known.get(name)), model, attributes_of(model))
         _check_size(served, images.shape[-1], device)

@@ -15,7 +15,7 @@ import torch
 from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
-from robustlab.commands.common import bar, check_fits, choose_device, open_data, threat_of
+from robustlab.commands.common import bar, check_fits, choose_device, load_model, open_data, threat_of
 from robustlab.commands.plots import save_curve
 from robustlab.data.batches import Batch, Batches
 from robustlab.data.imageset import Images, hold_out
@@ -23,7 +23,7 @@ from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import load, released
+from robustlab.models.zoo import released
 from robustlab.records import environment
 
 
@@ -35,13 +35,7 @@ def run(wanted: settings.Evaluate) -> None:
     if out:
         files.check_vacant(out)
     device = choose_device(wanted.device, wanted.threads)
-    if (wanted.mean is None) != (wanted.std is None):
-        raise UserError("--mean and --std belong together: give both or neither")
-    normalization = (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
-    models = {
-        name: load(name, arch=wanted.arch, normalization=normalization, trust=wanted.trust_checkpoint).to(device)
-        for name in wanted.model.split(",")
-    }
+    models = {name: load_model(name, wanted).to(device) for name in wanted.model.split(",")}
     images = open_data(
         wanted.dataset,
         wanted.data,

@@ -110,6 +110,8 @@ class Construct:
     kind: str | None = None
     model: str | None = None
     arch: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
     dataset: str | None = None
     data: str | None = None
     split: str = "train"
@@ -178,6 +180,8 @@ class Synthesize:
     task: str | None = None
     model: str | None = None
     arch: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
     dataset: str | None = None
     data: str | None = None
     split: str = "test"
@@ -222,6 +226,8 @@ class Demo:
 
     model: str | None = None
     arch: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
     data: str | None = None
     dataset: str | None = None
     image_size: int | None = None

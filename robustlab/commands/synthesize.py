@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from robustlab import __version__, files, pictures
 from robustlab.commands import settings
-from robustlab.commands.common import bar, check_fits, choose_device, open_data
+from robustlab.commands.common import bar, check_fits, choose_device, load_model, open_data
 from robustlab.commands.flags import parse
 from robustlab.commands.tasks import TASKS, Made, Subject, Task, Work, in_turn
 from robustlab.construction.shards import fingerprint
@@ -146,7 +146,7 @@ def _models(wanted: settings.Synthesize, device: torch.device) -> dict[str, Clas
     names = [name for name in str(wanted.model).split(",") if name]
     if len(set(names)) < len(names) or not names:
         raise UserError(f"--model takes the names of different models, got {wanted.model!r}")
-    return {name: load(name, arch=wanted.arch, trust=wanted.trust_checkpoint).to(device) for name in names}
+    return {name: load_model(name, wanted).to(device) for name in names}
 
 
 def _images(wanted: settings.Synthesize, split: str) -> Images:
