@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -29,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
     try:
         try:
-            return _run(list(sys.argv[1:] if argv is None else argv))
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return _run(list(sys.argv[1:] if argv is None else argv))
         finally:
             sys.stdout.flush()
     except UserError as error:
@@ -42,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output, such as `head`, has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    """One sentence, without the place in the code that it comes from."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _run(argv: list[str]) -> int:

@@ -23,6 +23,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
 from robustlab.norms import L2, NORMS
 
+ForModels = settings.Evaluate | settings.Construct | settings.Synthesize | settings.Demo  # with flags that say how to read a checkpoint
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 
 
@@ -68,16 +69,24 @@ def computes_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def load_model(name: str, wanted: settings.Evaluate | settings.Construct | settings.Synthesize | settings.Demo) -> Classifier:
+def load_model(name: str, wanted: ForModels) -> Classifier:
     """A released model or a checkpoint, as the settings say how to read it.
 
     Raises:
-        UserError: nothing there, or not what the settings say; one of ``--mean`` and ``--std`` without the other.
+        UserError: nothing there, or not what the settings say.
+    """
+    return load(name, arch=wanted.arch, normalization=normalization_of(wanted), trust=wanted.trust_checkpoint)
+
+
+def normalization_of(wanted: ForModels) -> tuple[list[float], list[float]] | None:
+    """``--mean`` and ``--std``, for checkpoints that do not carry their own along.
+
+    Raises:
+        UserError: one without the other.
     """
     if (wanted.mean is None) != (wanted.std is None):
         raise UserError("--mean and --std belong together: give both or neither")
-    normalization = (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
-    return load(name, arch=wanted.arch, normalization=normalization, trust=wanted.trust_checkpoint)
+    return (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
 
 
 def check_fits(model: Classifier, images: Images, name: str, *, chosen: bool) -> None:

@@ -112,7 +112,8 @@ FLAGS: dict[str, Flag] = {
     "std": Flag("channel deviations of such a model", radii, metavar="S,S,S"),
     "arch": Flag("architecture: small, resnet18, ..., torchvision:NAME, timm:NAME; else that of the weights, or small", metavar="NAME"),
     "init": Flag(
-        "begin with the weights of a released model or a checkpoint; the last layer begins anew where the classes are others",
+        "begin with the weights of a released model or a checkpoint; the last layer begins anew where the classes are others. With its "
+        "own --seed the images held out to choose the epoch by are those that it was not trained on either",
         metavar="NAME|PATH",
     ),
     "norm": Flag("norm of the threat model", choices=("linf", "l2", "l1")),

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from robustlab import __version__, files, pictures
 from robustlab.commands import settings
-from robustlab.commands.common import bar, check_fits, choose_device, load_model, open_data
+from robustlab.commands.common import bar, check_fits, choose_device, load_model, normalization_of, open_data
 from robustlab.commands.flags import parse
 from robustlab.commands.tasks import TASKS, Made, Subject, Task, Work, in_turn
 from robustlab.construction.shards import fingerprint
@@ -174,7 +174,7 @@ def _judges(wanted: settings.Synthesize, subjects: list[Subject], images: Images
     """
     making = {_sha256(subject.model): subject.name for subject in subjects}
     if wanted.judge is not None:
-        model = load(wanted.judge, trust=wanted.trust_checkpoint).to(device)
+        model = load(wanted.judge, normalization=normalization_of(wanted), trust=wanted.trust_checkpoint).to(device)
         if _sha256(model) in making:
             raise UserError(f"{wanted.judge} makes the pictures and cannot judge them: name another classifier with --judge")
         return dict.fromkeys((s.name for s in subjects), _subject(wanted.judge, model, images, wanted))

@@ -51,7 +51,7 @@ def classifier_from(
         source: the file's name, for messages.
         arch: its architecture; left out, the one of ours that fits.
         num_classes: how many classes are expected; left out, any number.
-        normalization: mean and std per channel; left out, what the checkpoint carries along, and with a warning none.
+        normalization: mean and std per channel, where the checkpoint carries none along; left out, with a warning none.
 
     Raises:
         UserError: no weights inside, no architecture that fits, another number of classes.
@@ -64,7 +64,7 @@ def classifier_from(
     if num_classes not in (None, outputs):
         raise UserError(f"{source} has {outputs} classes, not the {num_classes} asked for")
     channels = next((w.shape[1] for w in body.values() if w.dim() == 4), 3)
-    mean, std = normalization or _normalization(weights) or _no_normalization(channels, source)
+    mean, std = _normalization(weights) or normalization or _no_normalization(channels, source)
     arch = arch or _guess(body, channels, source)
     model = build(arch, num_classes=outputs, mean=mean, std=std, channels=channels)
     names = _own_names(model.body)

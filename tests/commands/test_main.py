@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,6 +105,19 @@ def test_exit_codes(monkeypatch, capsys, raised: BaseException | None, code: int
     monkeypatch.setattr(commands, "import_module", lambda name: SimpleNamespace(run=run))
     assert main(["models"]) == code
     assert capsys.readouterr().err == said
+
+
+def test_a_warning_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(wanted: object) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("your weights are odd", stacklevel=2)
+
+    monkeypatch.setattr(commands, "import_module", lambda name: SimpleNamespace(run=run))
+    before = warnings.showwarning
+    assert commands.main(["models"]) == 0
+    assert capsys.readouterr().err == "warning: your weights are odd\n"
+    assert warnings.showwarning is before
 
 
 def test_an_error_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,6 +261,14 @@ def test_madrylab_files_compute_what_they_computed(tmp_path: Path, name: str, zi
     torch.testing.assert_close(logits(model), logits(net, normalized(images())), rtol=1e-4, atol=1e-5)
 
 
+def test_a_normalization_that_a_checkpoint_carries_is_its_own_whatever_is_said(tmp_path: Path) -> None:
+    carried = {"normalizer.new_mean": torch.tensor(MEAN).view(3, 1, 1), "normalizer.new_std": torch.tensor(STD).view(3, 1, 1)}
+    torch.save({"model": trained().state_dict() | carried}, tmp_path / "m.pt")
+    model = load(tmp_path / "m.pt", normalization=([0.0] * 3, [1.0] * 3))
+    torch.testing.assert_close(model.mean.flatten(), torch.tensor(MEAN))
+    torch.testing.assert_close(model.std.flatten(), torch.tensor(STD))
+
+
 def test_numbers_of_an_older_numpy_are_read(tmp_path: Path) -> None:
     """NumPy 1 called the same function by another name; the old format holds that name as plain text."""
     path = tmp_path / "old.pt"
