@@ -60,6 +60,14 @@ def served(name: str = "tiny", **kind: Any) -> Served:
     return Served(name, f"{name}, for tests", model, (Attribute("round", "apple rather than boat", direction),))
 
 
+def blind() -> Served:
+    """Sees the same in every picture, so that its gradients are zero."""
+    model = classifier()
+    with torch.no_grad():
+        model.body[0].weight.zero_()  # type: ignore[index]
+    return Served("blind", "for tests", model)
+
+
 def fields(order: Order | None = None, **changed: Any) -> dict[str, Any]:
     """A valid order as the page sends it."""
     picture = b64encode(order.picture if order else bytes(blank(SIZE))).decode()

@@ -318,7 +318,7 @@ def _ending(job: Job) -> dict[str, Any]:
     except Exception:
         log.exception("a run failed")
         return {"kind": "error", "message": "something went wrong on the server; its terminal says more"}
-    return {"kind": "done", "in_time": outcome.in_time, **_told(outcome.frame)}
+    return {"kind": "done", "in_time": outcome.in_time, "stays": outcome.stays, **_told(outcome.frame)}
 
 
 def _told(frame: Frame) -> dict[str, Any]:

@@ -118,10 +118,16 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The end of a run: the best picture met, seen by the model as the 8-bit picture that it is."""
+    """The end of a run: the best picture met, seen by the model as the 8-bit picture that it is.
+
+    Attributes:
+        in_time: False where the run was cut short.
+        stays: why the picture is still the one it was, in one sentence; empty where it is another.
+    """
 
     frame: Frame
-    in_time: bool  # False where the run was cut short
+    in_time: bool
+    stays: str = ""
 
 
 class Abandoned(Exception):
@@ -147,6 +153,7 @@ def carry_out(order: Order, on_frame: Callable[[Frame], object] | None = None, s
     device = served.model.head.weight.device
     start, center = (as_image(picture).to(device) for picture in (order.picture, order.anchor or order.picture))
     seen: dict[str, Tensor] = {}
+    moved: list[Tensor] = []  # the first two pictures of the search
 
     def objective(x: Tensor) -> Tensor:
         logits, levels = served.outputs(x)
@@ -157,6 +164,8 @@ def carry_out(order: Order, on_frame: Callable[[Frame], object] | None = None, s
     def on_step(t: int, x: Tensor, value: Tensor) -> None:
         if stopped and stopped():
             raise Abandoned
+        if t < 2:
+            moved.append(x)
         if on_frame:
             on_frame(_frame(t, x, center, order.eps, seen))
         if time.monotonic() - begin > SECONDS:
@@ -178,7 +187,17 @@ def carry_out(order: Order, on_frame: Callable[[Frame], object] | None = None, s
             final = Frame(0, order.picture, _distance(levels_of(start), levels_of(center)), (), ())
         with torch.no_grad():
             logits, levels = served.outputs(as_image(final.picture).to(device))
-    return Outcome(Frame(step, final.picture, final.distance, _numbers(logits), _numbers(levels)), in_time)
+    stays = _why(order, len(moved) == 2 and torch.equal(*moved)) if step and final.picture == order.picture else ""
+    return Outcome(Frame(step, final.picture, final.distance, _numbers(logits), _numbers(levels)), in_time, stays)
+
+
+def _why(order: Order, no_first_step: bool) -> str:
+    """Why a run gave back the picture that it got."""
+    if order.eps == 0 or order.step == 0:
+        return f"nothing can change with {'eps' if order.eps == 0 else 'a step'} of 0"
+    if no_first_step:
+        return "the gradient is zero here, so there is no way to follow: draw something first"
+    return "from here no such steps lead to a better picture: try smaller ones, a larger eps, or another anchor"
 
 
 def _frame(step: int, x: Tensor, center: Tensor, eps: float, seen: Mapping[str, Tensor]) -> Frame:

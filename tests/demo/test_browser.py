@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page import SIZE, served
+from page import SIZE, blind, served
 from PIL import Image
 
 from robustlab.demo import raster
@@ -601,16 +601,13 @@ def test_on_a_phone(open_):
     drawn = hand.pixels()
     assert drawn != blank()
     hand.idle()
-    before = (
-        hand.logit_hidden("boat")
-        if hasattr(Hand, "logit_hidden")
-        else hand.evaluate("document.querySelectorAll('.classes .share')[1].textContent")
-    )
+    share = "document.querySelectorAll('.classes .share')[1].textContent"
+    before = hand.evaluate(share)
     hand.button("boat").tap()
     hand.wait_for_timeout(250)
     hand.idle()
     assert hand.pixels() != drawn
-    assert hand.evaluate("document.querySelectorAll('.classes .share')[1].textContent") != before
+    assert hand.evaluate(share) != before
     top = hand.locator("#easel").bounding_box()["y"]
     hand.evaluate("window.scrollTo(0, 500)")
     hand.settle()
@@ -656,6 +653,18 @@ def test_a_busy_server_is_asked_again(hand):
     hand.wait_for_selector("#busy:visible")
     until(lambda: hand.wait_for_timeout(20) or hand.past() == 2)
     hand.complaints.clear()
+
+
+def test_a_picture_that_stays_is_said_to_and_holding_ends(open_):
+    hand = open_(listening(Page({"blind": blind()}, SIZE, [Starter("empty", bytes(raster.blank(SIZE))), *sketches(SIZE)], "a test")))
+    button, before = hand.button("boat"), hand.pixels()
+    button.hover()
+    hand.mouse.down()
+    hand.wait_for_selector("#alert:visible")
+    assert "the gradient is zero here" in hand.locator("#alert").inner_text()
+    hand.idle()
+    assert hand.pixels() == before and hand.past() == 2, "one run, though the button is still held"
+    hand.mouse.up()
 
 
 def test_a_model_of_many_classes_can_be_searched(browser, open_):

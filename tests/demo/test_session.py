@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import seeded, untouched
-from page import SIZE, classifier, fields, served
+from page import SIZE, blind, classifier, fields, served
 
 from robustlab.demo import session
 from robustlab.demo.session import Abandoned, Order, carry_out, quantized, read_order, replay
@@ -147,6 +147,21 @@ def test_a_run_that_takes_too_long_ends_with_what_it_has(tiny, picture, monkeypa
     monkeypatch.setattr(session.time, "monotonic", lambda: next(times))
     outcome = carry_out(Order(tiny, picture, target=1, steps=100))
     assert not outcome.in_time and outcome.frame.step == 3 and outcome.frame.picture != picture
+
+
+def test_why_a_picture_stays_is_told(tiny, picture):
+    assert carry_out(Order(tiny, picture, target=1, steps=3)).stays == ""
+    assert carry_out(Order(tiny, picture, steps=0)).stays == ""
+    for one, more, why in (
+        (blind(), {}, "the gradient is zero here"),
+        (tiny, {"eps": 0.0}, "nothing can change with eps of 0"),
+        (tiny, {"step": 0.0}, "nothing can change with a step of 0"),
+        (tiny, {"step": 1e-5}, "no such steps lead to a better picture"),  # lost in rounding to whole grey levels
+    ):
+        outcome = carry_out(Order(one, picture, target=1, steps=3, **more))
+        assert outcome.frame.picture == picture and why in outcome.stays
+    outside = carry_out(Order(blind(), picture, bytes(3 * SIZE * SIZE), target=1, steps=3, eps=1.0))
+    assert outside.frame.picture != picture and outside.stays == "", "pulled into the ball"
 
 
 def test_a_model_that_gives_no_numbers_is_named(picture):

@@ -89,7 +89,7 @@ function release(button) {
   if (held && (!button || held.button === button)) held.down = false;
 }
 
-// True where the run came to its end.
+// True where the run came to its end and another one may lead further.
 async function runOnce(button, first) {
   looking?.abort();
   const order = { ...goalOf(button), ...settings() };
@@ -110,7 +110,8 @@ async function runOnce(button, first) {
         show();
         if (line.type === "done") {
           endRun(true);
-          return true;
+          if (line.stays) complain(new Error(line.stays));
+          return !line.stays;
         }
       }
     }
