@@ -86,8 +86,9 @@ def started(page: Page) -> tuple[str, int]:
 
 
 def crowd(address: tuple[str, int], pictures: Sequence[bytes], steps: int, tabs: int) -> dict[str, float]:
-    """All press at once; when the first and the last of them have their pictures."""
+    """All press at once; when the first and the last of them have their pictures, and what memory server and readers took for it."""
     ends: list[float] = []
+    before = peak_megabytes()
 
     def one(k: int) -> None:
         ends.append(press(address, pictures[k % len(pictures)], steps)[-1][0])
@@ -97,7 +98,16 @@ def crowd(address: tuple[str, int], pictures: Sequence[bytes], steps: int, tabs:
         thread.start()
     for thread in threads:
         thread.join()
-    return {"tabs": tabs, "served": len(ends), "first_s": min(ends), "last_s": max(ends)}
+    return {"tabs": tabs, "served": len(ends), "first_s": min(ends), "last_s": max(ends), "added_mb": peak_megabytes() - before}
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held so far; 0 where the system does not say."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,6 +155,7 @@ def _main(argv: Sequence[str] | None) -> int:
         "time of a run, ratio to the bare loop": str(Spread.ratio(seconds["page"], seconds["bare loop"])),
         "frames that came": str(Spread.of([float(len(frames(lines))) for lines in runs])),
         f"{wanted.tabs} tabs at once: first and last served, s": f"{together['first_s']:.2f}, {together['last_s']:.2f}",
+        "memory that they add, MB": f"{together['added_mb']:.0f}",
     }
     print(table([{"": name, "median [min, max]": value} for name, value in rows.items()]))
     if wanted.out:

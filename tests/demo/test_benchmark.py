@@ -17,6 +17,7 @@ def test_it_measures_runs_and_a_crowd(tmp_path, capsys):
         spread = found[name]
         assert all(math.isfinite(value) and value > 0 for value in spread.values()) and spread["low"] <= spread["median"] <= spread["high"]
     assert found["crowd"]["served"] == 12 and found["crowd"]["first_s"] <= found["crowd"]["last_s"]
+    assert found["crowd"]["added_mb"] >= 0
     assert "first frame after the press" in capsys.readouterr().out
 
 
