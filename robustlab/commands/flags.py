@@ -78,6 +78,11 @@ def positive(text: str) -> int:
     return value
 
 
+def images(text: str) -> int | list[str]:
+    """How many, or files separated by commas."""
+    return positive(text) if text.lstrip("+-").isdigit() else names(text)
+
+
 def times(text: str) -> float:
     """A number of at least 1."""
     value = number(text)
@@ -155,9 +160,13 @@ FLAGS: dict[str, Flag] = {
         "visualize, add-feature, extremes or sensitivity",
         metavar="TASK",
     ),
-    "images": Flag("how many images to work on: the first of each class, then the second, and so on", positive),
+    "images": Flag(
+        "how many images to work on, the first of each class, then the second, and so on; or pictures of your own: cat.png,dog.jpg",
+        images,
+        metavar="N|FILE,FILE,...",
+    ),
     "positions": Flag("work on the images at these positions of the split instead: 3,17", counts, metavar="N,N,..."),
-    "target": Flag("the class to aim at; where left out all in turn, or the one after the image's own", metavar="CLASS"),
+    "target": Flag("the class to aim at; where left out all in turn, the image's own, or the one after it", metavar="CLASS"),
     "layer": Flag(
         "look into this module of the network, such as body.layer3; the features before the last layer where left out", metavar="NAME"
     ),

@@ -189,7 +189,7 @@ class Synthesize:
     download: bool = False
     classes: list[str] | None = None
     limit: int | None = None
-    images: int | None = None
+    images: int | list[str] | None = None
     positions: list[int] | None = None
     target: str | None = None
     layer: str | None = None

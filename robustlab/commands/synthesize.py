@@ -24,9 +24,11 @@ from robustlab.commands.common import bar, check_fits, choose_device, load_model
 from robustlab.commands.flags import parse
 from robustlab.commands.tasks import TASKS, Made, Subject, Task, Work, in_turn
 from robustlab.construction.shards import fingerprint
-from robustlab.data.imageset import Images
+from robustlab.data.folder import open_pictures
+from robustlab.data.imageset import Images, to_float
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
+from robustlab.models.frozen import frozen
 from robustlab.models.zoo import load, released
 from robustlab.records import environment
 from robustlab.synthesis.budget import Search
@@ -47,7 +49,7 @@ def run(wanted: settings.Synthesize) -> None:
     grid, out = _places(wanted)
     device = choose_device(wanted.device, wanted.threads)
     models = _models(wanted, device)
-    images = _images(wanted, wanted.split)
+    images = _images(wanted, wanted.split) if not _own(wanted) else _pictures(wanted, *next(iter(models.items())))
     subjects = [_subject(name, model, images, wanted) for name, model in models.items()]
     judges = _judges(wanted, subjects, images, device) if task.judged else {s.name: s for s in subjects}
     weights = {s.name: _sha256(s.model) for s in (*subjects, *judges.values())}
@@ -116,11 +118,28 @@ def _task(wanted: settings.Synthesize) -> Task:
             raise UserError(f"the task {wanted.task!r} has no {_flag(name)}; it has {', '.join(map(_flag, sorted(task.flags)))}")
     if not wanted.model:
         raise UserError(f"with which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
-    if wanted.data is None and wanted.dataset is None:
-        raise UserError(f"the task {wanted.task!r} needs images: --data PATH, or --dataset shapes")
+    if _own(wanted):
+        _check_own(wanted, task)
+    elif wanted.data is None and wanted.dataset is None:
+        files_too = ", or --images FILE,FILE" if task.own else ""
+        raise UserError(f"the task {wanted.task!r} needs images: --data PATH, or --dataset shapes{files_too}")
     if wanted.images is not None and wanted.positions is not None:
         raise UserError("--images and --positions both say which images to work on: give one of them")
     return task
+
+
+def _own(wanted: settings.Synthesize) -> bool:
+    """Whether the pictures are files of the user's own."""
+    return isinstance(wanted.images, list)
+
+
+def _check_own(wanted: settings.Synthesize, task: Task) -> None:
+    if not task.own:
+        able = ", ".join(name for name, one in TASKS.items() if one.own)
+        raise UserError(f"the task {wanted.task!r} needs a set of labelled images, --data PATH; files in --images are for {able}")
+    for name in ("data", "dataset", "split", "classes", "limit", "download"):
+        if name in _given(wanted):
+            raise UserError(f"--images names files already, so {_flag(name)} means nothing: leave it out")
 
 
 def _places(wanted: settings.Synthesize) -> tuple[Path, Path | None]:
@@ -161,6 +180,19 @@ def _images(wanted: settings.Synthesize, split: str) -> Images:
     )
 
 
+def _pictures(wanted: settings.Synthesize, name: str, model: Classifier) -> Images:
+    """The user's own files, each of the class that the first model takes it for."""
+    assert isinstance(wanted.images, list)
+    images = open_pictures(wanted.images, model.classes, image_size=wanted.image_size)
+    with frozen(model), torch.no_grad():
+        parts = [model(to_float(part).to(model.mean.device)).argmax(1).cpu() for part in images.pixels.split(wanted.batch_size)]
+    images = replace(images, labels=torch.cat(parts))
+    if wanted.target is None:
+        told = ", ".join(images.classes[label] for label in images.labels.tolist())
+        print(f"note: {name} takes the pictures for {told}; --target names another class", file=sys.stderr)
+    return images
+
+
 def _subject(name: str, model: Classifier, images: Images, wanted: settings.Synthesize) -> Subject:
     check_fits(model, images, name, chosen=bool(wanted.classes))
     return Subject(name, model, model.outputs_for(images.classes, images.name).to(model.mean.device))
@@ -196,6 +228,8 @@ def _fitting(name: str, images: Images, wanted: settings.Synthesize, device: tor
 
 def _index(wanted: settings.Synthesize, images: Images, task: Task) -> Tensor:
     """Positions of the images to work on."""
+    if isinstance(wanted.images, list):
+        return torch.arange(len(images))
     if wanted.positions is None:
         return in_turn(images.labels.cpu(), wanted.images or task.images)
     beyond = [position for position in wanted.positions if position >= len(images)]
@@ -260,8 +294,9 @@ def replayed(wanted: settings.Synthesize, recipe: Mapping[str, Any]) -> settings
         UserError: a setting was given that the recipe decides; the recipe has settings that there are not.
     """
     given = _given(wanted)
+    moved = ("data", "images") if _own(wanted) and isinstance(recipe["settings"].get("images"), list) else ("data",)
     for name in given:
-        if name not in (*HERE, "data") and not (name == "task" and wanted.task == recipe["settings"].get("task")):
+        if name not in (*HERE, *moved) and not (name == "task" and wanted.task == recipe["settings"].get("task")):
             raise UserError(f"a replay brings its own settings: leave out {_flag(name)}")
     fields = {field.name for field in dataclasses.fields(wanted)} - set(HERE)
     for name in recipe["settings"]:

@@ -219,7 +219,7 @@ def generate(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def inpaint(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, y, mask, weight = work.x, work.y, work.mask, work.weight
+    x, y, mask, weight = work.x, work.target(work.y), work.mask, work.weight
     start = edit.fill(x, mask)
     made = work.each(
         lambda x, mask, y: edit.inpaint(subject.model, x, mask, subject.outputs[y], work.search, weight, on_step=work.on_step), x, mask, y
@@ -234,7 +234,7 @@ def inpaint(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def super_resolve(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, y, size = work.x, work.y, (work.x.shape[2], work.x.shape[3])
+    x, y, size = work.x, work.target(work.y), (work.x.shape[2], work.x.shape[3])
     small = F.adaptive_avg_pool2d(x, (_smaller(size[0], work.wanted.factor), _smaller(size[1], work.wanted.factor)))
     smooth = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1)
     made = work.each(
@@ -525,6 +525,7 @@ class Task:
         preset: whose settings these are, in ``budget.PRESETS`` and ``budget.USUAL``; None where nothing is searched for.
         weights: of changes outside a mask, ours and the published one; None where there is no mask.
         images: how many images where no flag says otherwise.
+        own: whether the images may be files of the user's own, of which nothing is known.
         judged: whether an independent classifier judges the result.
     """
 
@@ -535,6 +536,7 @@ class Task:
     weights: tuple[float, float] | None = None
     images: int = 10
     judged: bool = False
+    own: bool = False
 
     def search(self, wanted: settings.Synthesize, size: int) -> Search:
         """The steps to take: the flags', else ours or, where asked for, the published ones, for images of ``size`` pixels."""
@@ -557,15 +559,19 @@ FEATURE = ("positions", "layer", "units")
 TASKS: dict[str, Task] = {
     "gradients": Task(gradients, "what the loss is sensitive to", ("positions",)),
     "generate": Task(generate, "images of classes, from seeds", (*SEARCH, "target", "judge"), "generate", judged=True),
-    "inpaint": Task(inpaint, "a missing part", (*CLASS, "mask", "weight"), "inpaint", (math.inf, 10.0), judged=True),
-    "super-resolve": Task(super_resolve, "a small image enlarged", (*CLASS, "factor"), "super_resolve", judged=True),
-    "translate": Task(translate, "images turned into another class", (*CLASS, "target"), "translate", judged=True),
-    "sketch": Task(sketch, "images from line drawings", (*CLASS, "target", "drawn"), "sketch", judged=True),
-    "paint": Task(paint, "a feature within a mask", (*CLASS, *FEATURE, "target", "mask", "weight"), "paint", (900.0, 900.0), judged=True),
-    "invert": Task(invert, "what a representation keeps", (*FREE, "positions", "layer", "start"), "invert"),
-    "interpolate": Task(interpolate, "a walk between images", (*FREE, "positions", "layer", "start", "points"), "interpolate", images=4),
+    "inpaint": Task(inpaint, "a missing part", (*CLASS, "target", "mask", "weight"), "inpaint", (math.inf, 10.0), judged=True, own=True),
+    "super-resolve": Task(super_resolve, "a small image enlarged", (*CLASS, "target", "factor"), "super_resolve", judged=True, own=True),
+    "translate": Task(translate, "images turned into another class", (*CLASS, "target"), "translate", judged=True, own=True),
+    "sketch": Task(sketch, "images from line drawings", (*CLASS, "target", "drawn"), "sketch", judged=True, own=True),
+    "paint": Task(
+        paint, "a feature within a mask", (*CLASS, *FEATURE, "target", "mask", "weight"), "paint", (900.0, 900.0), judged=True, own=True
+    ),
+    "invert": Task(invert, "what a representation keeps", (*FREE, "positions", "layer", "start"), "invert", own=True),
+    "interpolate": Task(
+        interpolate, "a walk between images", (*FREE, "positions", "layer", "start", "points"), "interpolate", images=4, own=True
+    ),
     "visualize": Task(visualize, "what a feature responds to", (*FREE, *FEATURE, "start", "fourier"), "visualize"),
-    "add-feature": Task(add_feature, "a feature in an image", (*SEARCH, *FEATURE, "target", "level"), "add_feature"),
+    "add-feature": Task(add_feature, "a feature in an image", (*SEARCH, *FEATURE, "target", "level"), "add_feature", own=True),
     "extremes": Task(extremes, "the images that a feature responds to", (*FREE, "layer", "units", "top", "fourier"), "extremes"),
     "sensitivity": Task(sensitivity, "features that mistakes are owed to", (*FREE, "positions", "top"), "visualize", images=500),
 }

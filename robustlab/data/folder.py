@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from robustlab.data.imageset import Images, ImageSet, mean_std, relabelled
@@ -87,6 +87,24 @@ def open_folder(
     return stream if len(paths) * channels * height * width > memory_limit else load(stream, progress)
 
 
+def open_pictures(paths: Sequence[str], classes: Sequence[str], *, image_size: int | None = None) -> ImageSet:
+    """Picture files of a person's own, upright, and on white where they are transparent. What they show is not known: all labels are 0.
+
+    Args:
+        paths: at least one file.
+        classes: the names that labels may have.
+        image_size: as for ``open_folder``; without it all pictures must be of one size.
+
+    Raises:
+        UserError: a file that is not there, cannot be read, or is of another size.
+    """
+    read = [decode(path, image_size, upright=True) for path in paths]
+    for path, picture in zip(paths, read, strict=True):
+        _same_size(path, picture.shape[:2], read[0].shape[:2])
+    pixels = torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(pixels, torch.zeros(len(read), dtype=torch.int64), tuple(classes), "your own")
+
+
 def load(stream: FolderStream, progress: Progress | None = None, chunk: int = 256) -> ImageSet:
     """Decode a stream into memory, several images at a time."""
     n = len(stream)
@@ -107,26 +125,46 @@ def load(stream: FolderStream, progress: Progress | None = None, chunk: int = 25
     return ImageSet(pixels, stream.labels, stream.classes, stream.name)
 
 
-def decode(path: str, image_size: int | None = None) -> np.ndarray:
-    """One image file as RGB, uint8, shape ``(H, W, 3)``; resized and centre-cropped where ``image_size`` is given."""
+def decode(path: str, image_size: int | None = None, *, upright: bool = False) -> np.ndarray:
+    """One image file as RGB, uint8, shape ``(H, W, 3)``; resized and centre-cropped where ``image_size`` is given.
+
+    Args:
+        upright: turn it as its EXIF data say, and put it on white where it is transparent. Sets of images are read without, as
+            everywhere in the field.
+    """
     try:
         with Image.open(path) as image:
             if image.mode[0] in "IF":
                 raise UserError(f"the image {path} has more than 8 bits per channel, convert it to 8 bits first")
-            rgb = image.convert("RGB")
+            rgb = on_white(ImageOps.exif_transpose(image)) if upright else image.convert("RGB")
     # PIL reports broken files by any of these, depending on the format.
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read the image {path}: {error}") from error
     return np.asarray(rgb if image_size is None else _resized(rgb, image_size))
 
 
+def on_white(image: Image.Image) -> Image.Image:
+    """As RGB, with white behind what is transparent."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
 def decode_into(slot: Tensor, path: str, image_size: int | None) -> None:
     """Decode an image into ``slot``, uint8, shape ``(3, H, W)``."""
-    pixels = torch.from_numpy(decode(path, image_size).transpose(2, 0, 1).copy())
-    if pixels.shape != slot.shape:
-        found, wanted = (f"{s[2]}x{s[1]}" for s in (pixels.shape, slot.shape))
-        raise UserError(f"the image {path} is {found} but the images before it are {wanted}; give --image-size to bring them to one size")
-    slot.copy_(pixels)
+    pixels = decode(path, image_size)
+    _same_size(path, pixels.shape[:2], tuple(slot.shape[1:]))
+    slot.copy_(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
+
+
+def _same_size(path: str, found: Sequence[int], wanted: Sequence[int]) -> None:
+    """Heights and widths."""
+    if tuple(found) != tuple(wanted):
+        told = [f"{width}x{height}" for height, width in (found, wanted)]
+        raise UserError(
+            f"the image {path} is {told[0]} but the images before it are {told[1]}; give --image-size to bring them to one size"
+        )
 
 
 def split_folder(root: Path, split: str) -> Path:

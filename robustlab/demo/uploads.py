@@ -7,6 +7,7 @@ import warnings
 
 from PIL import Image, ImageOps
 
+from robustlab.data.folder import on_white
 from robustlab.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -45,6 +46,4 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if (factor := min(image.size) // (4 * size)) > 1:
         image = image.reduce(factor)  # takes far less memory than what follows
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+    return ImageOps.fit(on_white(image), (size, size), Image.Resampling.LANCZOS)

@@ -230,6 +230,47 @@ def test_a_mistake_is_taken_apart_feature_by_feature(synthesize: Call, models: d
     assert titles == {"mistaken", "first", "second"}
 
 
+# Pictures of one's own
+
+
+def own_files(folder: Path) -> list[Path]:
+    """A photograph that lies on its side, and a drawing without a background."""
+    photograph = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photograph.save(folder / "photograph.jpg", exif=turned)
+    drawing = Image.new("RGBA", (12, 12), (0, 0, 0, 0))
+    drawing.paste((0, 0, 0, 255), (2, 2, 6, 6))
+    drawing.save(folder / "drawing.png")
+    return [folder / "photograph.jpg", folder / "drawing.png"]
+
+
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if task.own])
+def test_files_of_ones_own(call: Call, models: dict[str, Path], tmp_path: Path, task: str) -> None:
+    files = own_files(tmp_path)
+    judge = ["--judge", models["c"]] if task in JUDGED else []
+    words = [task, "--model", models["a"], "--images", f"{files[0]},{files[1]}", "--image-size", "8", "--steps", "2", *judge, *LIGHT]
+    told = call("synthesize", *words, "--grid", tmp_path / "out.png")
+    assert told.code == 0 and "takes the pictures for" in told.err, told
+    recipe = read(tmp_path / "out.json")
+    assert recipe["images"] == [0, 1] and recipe["data"]["test"]["name"] == "your own"
+    assert "byte for byte" in call("synthesize", "--replay", tmp_path / "out.json", *LIGHT).out
+    # They may lie elsewhere by now.
+    for file in files:
+        file.rename(tmp_path / f"moved-{file.name}")
+    moved = ",".join(str(tmp_path / f"moved-{file.name}") for file in files)
+    assert "byte for byte" in call("synthesize", "--replay", tmp_path / "out.json", "--images", moved, *LIGHT).out
+
+
+def test_a_named_class_holds_for_files_too(call: Call, models: dict[str, Path], tmp_path: Path) -> None:
+    files = own_files(tmp_path)
+    words = ["--model", models["a"], "--judge", models["c"], "--images", files[1], "--target", "blue", "--steps", "2", *LIGHT]
+    told = call("synthesize", "sketch", "--drawn", *words, "--grid", tmp_path / "out.png")
+    assert told.code == 0 and "takes the pictures for" not in told.err
+    with Image.open(tmp_path / "out.png") as sheet:
+        assert sheet.getpixel((160, 28)) == (255, 255, 255), "white behind the drawing, not black"
+
+
 # Judges
 
 
@@ -299,6 +340,17 @@ MISTAKES = [
     (["gradients", "{data}", "{model}", "--tensorboard"], "--tensorboard writes into --out FOLDER"),
     (["gradients", "{data}", "{model}", "--out", "{here}"], "is not an empty folder"),
     (["gradients", "{data}", "{model}", "--grid", "{foreign}"], "is something else: name another picture with --grid"),
+    (
+        ["gradients", "--model", "{a}", "--images", "{white}"],
+        "needs a set of labelled images, --data PATH; files in --images are for inpaint",
+    ),
+    (["invert", "{data}", "{model}", "--images", "{white}"], "--images names files already, so --data means nothing: leave it out"),
+    (["invert", "{model}", "--images", "{white},{large}"], "is 9x8 but the images before it are 8x8; give --image-size"),
+    (["invert", "{model}", "--images", "nowhere.png"], "cannot read the image nowhere.png"),
+    (["invert", "{model}", "--images", "{text}"], "cannot read the image"),
+    (["invert", "{model}", "--images", "{deep}"], "has more than 8 bits per channel, convert it to 8 bits first"),
+    (["invert", "{model}", "--images", "-3"], "-3 is negative"),
+    (["invert", "--model", "{a}"], "needs images: --data PATH, or --dataset shapes, or --images FILE,FILE"),
     (["--replay", "nowhere.json"], "nowhere.json does not exist"),
     (["--replay", "{text}"], "cannot be read as a recipe"),
     (["--replay", "{object}"], "is no recipe of robustlab synthesize"),
@@ -310,10 +362,11 @@ def places(models: dict[str, Path], data: Path, tmp_path_factory: pytest.TempPat
     here = tmp_path_factory.mktemp("wrong")
     for name, size, value in (("large", (9, 8), 255), ("black", (8, 8), 0), ("white", (8, 8), 255)):
         Image.new("L", size, value).save(here / f"{name}.png")
+    Image.new("I;16", (8, 8), 40_000).save(here / "deep.png")
     (here / "text.png").write_text("no picture")
     (here / "foreign.json").write_text("{}")
     return {
-        **{name: here / f"{name}.png" for name in ("large", "black", "white", "text", "foreign")},
+        **{name: here / f"{name}.png" for name in ("large", "black", "white", "text", "foreign", "deep")},
         "object": here / "foreign.json",
         "here": here,
         **models,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustlab.data.folder import FolderStream, open_folder
+from robustlab.data.folder import FolderStream, open_folder, open_pictures
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
 
@@ -176,3 +176,27 @@ def test_each_mistake_is_one_sentence_that_names_the_path(root, damage, memory_l
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="there is no folder .*nowhere"):
         open_folder(tmp_path / "nowhere", "train")
+
+
+def test_pictures_of_ones_own_are_upright_and_on_white(tmp_path):
+    upright = np.zeros((4, 6, 3), dtype=np.uint8)
+    upright[:, :3] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(np.ascontiguousarray(upright[::-1, ::-1])).save(tmp_path / "turned.png", exif=exif)
+    glass = Image.new("RGBA", (6, 4), (10, 20, 30, 0))
+    glass.putpixel((1, 2), (10, 20, 30, 255))
+    glass.save(tmp_path / "glass.png")
+    Image.new("L", (6, 4), 77).save(tmp_path / "grey.png")
+    paths = [str(tmp_path / name) for name in ("turned.png", "glass.png", "grey.png")]
+    found = open_pictures(paths, ("a", "b"))
+    assert (
+        found.pixels.dtype == torch.uint8 and found.shape == (3, 4, 6) and found.classes == ("a", "b") and found.labels.tolist() == [0] * 3
+    )
+    assert np.array_equal(found.pixels[0].permute(1, 2, 0).numpy(), upright)
+    assert found.pixels[1, :, 2, 1].tolist() == [10, 20, 30] and int((found.pixels[1] == 255).all(0).sum()) == 23
+    assert (found.pixels[2] == 77).all()
+    assert open_pictures(paths, ("a",), image_size=2).shape == (3, 2, 2)
+    Image.new("RGB", (4, 6)).save(tmp_path / "tall.png")
+    with pytest.raises(UserError, match="tall.png is 4x6 but the images before it are 6x4; give --image-size"):
+        open_pictures([*paths, str(tmp_path / "tall.png")], ("a",))
