@@ -35,7 +35,8 @@ def run(wanted: settings.Demo) -> None:
         raise UserError(f"a port is a number up to 65535, got {wanted.port}")
     device = choose_device(wanted.device, wanted.threads)
     known = released()
-    names = list(known) if wanted.model is None else wanted.model.split(",")
+    # Robust ones first: the first is chosen when the page opens, and others draw only noise.
+    names = sorted(known, key=lambda name: known[name]["threat"] == "none") if wanted.model is None else wanted.model.split(",")
     if not names:
         raise UserError("which model? --model takes checkpoints' paths, or names of released models, and none is released yet")
     generated = wanted.data is None and wanted.dataset in (None, "shapes")

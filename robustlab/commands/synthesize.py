@@ -211,7 +211,9 @@ def _judges(wanted: settings.Synthesize, subjects: list[Subject], images: Images
             raise UserError(f"{wanted.judge} makes the pictures and cannot judge them: name another classifier with --judge")
         return dict.fromkeys((s.name for s in subjects), _subject(wanted.judge, model, images, wanted))
     fitting = [judge for name in released() if (judge := _fitting(name, images, wanted, device)) is not None]
-    fitting.sort(key=lambda judge: _sha256(judge.model) in making)  # one that makes no pictures here first
+    # First one that makes no pictures here, and of another architecture than those that do, which makes it more independent.
+    archs = {subject.model.arch for subject in subjects}
+    fitting.sort(key=lambda judge: (_sha256(judge.model) in making, judge.model.arch in archs))
     chosen = {s.name: [judge for judge in fitting if _sha256(judge.model) != _sha256(s.model)] for s in subjects}
     for name, judges in chosen.items():
         if not judges:

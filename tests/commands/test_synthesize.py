@@ -32,13 +32,13 @@ Call = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def models(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three small networks of the data's classes, hardly trained, so that they make mistakes."""
+    """Small networks of the data's classes, hardly trained, so that they make mistakes; the last of another architecture."""
     with pytest.MonkeyPatch.context() as patch:
         tiny.add_architectures(patch)
         found = {}
-        for seed, name in enumerate("abc"):
-            out = tmp_path_factory.mktemp("runs") / name
-            words = ["--arch", "tiny", "--epochs", "1", "--batch-size", "16", "--lr", "0.001", "--seed", str(seed), "--no-amp", "--no-test"]
+        for seed, name in enumerate("abcd"):
+            out, arch = tmp_path_factory.mktemp("runs") / name, "tiny2" if name == "d" else "tiny"
+            words = ["--arch", arch, "--epochs", "1", "--batch-size", "16", "--lr", "0.001", "--seed", str(seed), "--no-amp", "--no-test"]
             training.run(parse(Train, [*words, "--workers", "0", *LIGHT, "--data", str(data), "--out", str(out)], "train"))
             found[name] = out / "model.json"
     return found
@@ -306,6 +306,8 @@ def test_left_out_the_judge_is_a_released_model_that_did_not_make_the_pictures(
     assert judges("a,b") == ["b", "a"], "each judges what the other made"
     release("c")
     assert judges("a,b") == ["c", "c"]
+    release("d")
+    assert judges("a") == ["d"] and judges("a,b") == ["d", "d"], "rather one of another architecture"
 
 
 # Mistakes
