@@ -45,6 +45,8 @@ def run(wanted: settings.Demo) -> None:
     models: dict[str, Served] = {}
     for name in names:
         model = load_model(name, wanted).to(device)
+        if not generated and model.unnamed and model.num_classes == len(images.classes):
+            model.classes = images.classes
         short = Path(name).stem if name not in known else name
         served = Served(_unused(short, models), _note(model.arch, known.get(name)), model, attributes_of(model))
         _check_size(served, images.shape[-1], device)

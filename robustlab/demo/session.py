@@ -27,7 +27,7 @@ from robustlab.norms import L2
 from robustlab.optimize import minimize
 from robustlab.steps import Steepest
 
-LARGEST = {"eps": 100.0, "step": 100.0, "steps": 200}
+LARGEST = {"eps": 1000.0, "step": 1000.0, "steps": 200}
 SECONDS = 30.0  # after which a run ends with what it has
 
 

@@ -67,6 +67,11 @@ class Classifier(nn.Module):
         return len(self.classes)
 
     @property
+    def unnamed(self) -> bool:
+        """Whether the outputs have numbers for names, as those of another project's checkpoint do."""
+        return self.classes == tuple(str(k) for k in range(self.num_classes))
+
+    @property
     def channels(self) -> int:
         return self.mean.shape[1]
 
@@ -91,8 +96,7 @@ class Classifier(nn.Module):
         Raises:
             UserError: a class that this model does not know.
         """
-        unnamed = self.classes == tuple(str(k) for k in range(self.num_classes))
-        if unnamed and not set(classes) <= set(self.classes):
+        if self.unnamed and not set(classes) <= set(self.classes):
             if len(classes) != self.num_classes:
                 raise UserError(f"the model has {self.num_classes} unnamed classes, but {name} has {len(classes)}")
             return torch.arange(len(classes))

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from robustlab.commands import demo
 from robustlab.demo import server
 from robustlab.models.checkpoints import released
+from robustlab.models.zoo import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +56,18 @@ def test_one_model_and_other_pictures(call, served, tmp_path: Path) -> None:
     assert call("demo", "--model", "cifar10-small-l2", "--data", tmp_path, "--device", "cpu").code == 0
     assert list(served["page"].models) == ["cifar10-small-l2"] and served["page"].size == 16
     assert [starter.name for starter in served["page"].starters][-10:] == names
+
+
+def test_outputs_without_names_take_those_of_the_data(call, served, tmp_path: Path) -> None:
+    theirs = build("mlp", num_classes=3).state_dict()
+    torch.save({"state_dict": theirs}, tmp_path / "theirs.pt")
+    np.savez(tmp_path / "test.npz", x=np.zeros((10, 32, 32, 3), np.uint8), y=np.arange(10) % 3, classes=np.array(["ant", "bee", "cow"]))
+    words = ["demo", "--model", tmp_path / "theirs.pt", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2", "--device", "cpu"]
+    assert call(*words, "--data", tmp_path).code == 0
+    (model,) = (one.model for one in served["page"].models.values())
+    assert model.classes == ("ant", "bee", "cow") and model.mean.flatten().tolist() == [0.5] * 3
+    assert call(*words).code == 0
+    assert next(iter(served["page"].models.values())).model.classes == ("0", "1", "2"), "the sketches' names are not theirs"
 
 
 def test_another_host_gets_a_token_of_its_own(call, served) -> None:

@@ -301,6 +301,7 @@ def test_reset_fill_and_starters(hand, page):
 def test_a_press_raises_the_logit_and_minimize_lowers_it(hand):
     hand.locator("#starters button").nth(2).click()
     hand.idle()
+    hand.locator("#presets button", has_text="Wild").click()
     before, start = hand.logit("boat"), hand.pixels()
     hand.press("boat")
     raised = hand.logit("boat")
@@ -665,6 +666,17 @@ def test_a_picture_that_stays_is_said_to_and_holding_ends(open_):
     hand.idle()
     assert hand.pixels() == before and hand.past() == 2, "one run, though the button is still held"
     hand.mouse.up()
+
+
+@pytest.mark.parametrize("size, eps, step", [(16, 2, 0.1), (32, 4, 0.2), (56, 7, 0.35), (224, 28, 1.4)])
+def test_lengths_are_those_of_the_pictures_size(open_, size, eps, step):
+    hand = open_(listening(Page({"tiny": served()}, size, [Starter("empty", bytes(raster.blank(size))), *sketches(size)], "a test")))
+    for name in ("Gentle", "Bold", "Wild"):
+        hand.locator("#presets button", has_text=name).click()
+        assert hand.locator("#presets .pressed").inner_text() == name, "the sliders can stand where the preset wants them"
+    hand.locator("#bold").click()
+    assert (float(hand.locator("#eps").input_value()), float(hand.locator("#step").input_value())) == (eps, step)
+    assert float(hand.locator("#eps").get_attribute("max")) == 20 * size / 32
 
 
 def test_a_model_of_many_classes_can_be_searched(browser, open_):

@@ -214,7 +214,7 @@ def test_an_order_is_read(tiny, picture):
         ({"target": None, "attribute": 1}, "attribute must be a whole number from 0 to 0"),
         ({"minimize": 1}, "minimize must be"),
         ({"eps": -1}, "eps must be a number from 0 to 100"),
-        ({"eps": 101}, "eps must be"),
+        ({"eps": 1001}, "eps must be"),
         ({"eps": True}, "eps must be"),
         ({"eps": "1"}, "eps must be"),
         ({"step": None}, "step must be"),

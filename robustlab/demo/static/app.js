@@ -629,6 +629,15 @@ function setSliders(values) {
   for (const button of $("presets").children) button.classList.toggle("pressed", ["eps", "step", "steps"].every((id) => Number(button.dataset[id]) === Number($(id).value)));
 }
 
+// Radius and step are written in the page for 32 pixels; an L2 norm grows with the side of the picture.
+function scaleLengths(factor) {
+  const scaled = (length) => Number((length * factor).toPrecision(3));
+  for (const name of ["eps", "step"]) {
+    for (const side of ["min", "max", "step"]) $(name)[side] = scaled(Number($(name)[side]));
+    for (const button of $("presets").children) button.dataset[name] = scaled(Number(button.dataset[name]));
+  }
+}
+
 function setAnchor(bytes) {
   stopRun();
   anchor = bytes;
@@ -745,10 +754,10 @@ async function start() {
     $("swatches").append(button);
   }
   $("width").max = Math.max(4, Math.round(meta.size * 0.375));
-  $("eps").max = Math.max(20, Math.round(0.3 * meta.size));
+  scaleLengths(meta.size / 32);
   $("made").textContent = `robustlab ${meta.version}, ${meta.size} x ${meta.size} pixels, on ${meta.device}`;
   const kept = recalled();
-  setSliders({ eps: 4, step: 0.2, steps: 40, width: Math.max(1, Math.round(meta.size / 10)), ...kept });
+  setSliders({ ...$("bold").dataset, width: Math.max(1, Math.round(meta.size / 10)), ...kept });
   setColor(kept?.color ?? "#7a5434");
   useModel(kept?.model);
   wire();
