@@ -6,8 +6,9 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,7 +21,7 @@ from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import load
+from robustlab.models.zoo import ENDINGS, load
 from robustlab.norms import L2, NORMS
 
 ForModels = settings.Evaluate | settings.Construct | settings.Synthesize | settings.Demo  # with flags that say how to read a checkpoint
@@ -87,6 +88,28 @@ def normalization_of(wanted: ForModels) -> tuple[list[float], list[float]] | Non
     if (wanted.mean is None) != (wanted.std is None):
         raise UserError("--mean and --std belong together: give both or neither")
     return (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """For each model, given by its name or path, a word: the file's name without its ending, and of the folders before it as many as
+    tell it from the others."""
+    paths = {name: Path(name) for name in names}
+    stems = {name: path.with_suffix("") if path.suffix in ENDINGS else path for name, path in paths.items()}
+    parts = {name: [part for part in stem.parts if part.strip("/\\.")] for name, stem in stems.items()}
+
+    def tail(name: str, length: int) -> str:
+        return "-".join(parts[name][-length:])
+
+    def word(name: str) -> str:
+        lengths = range(1, len(parts[name]) + 1)
+        alone = (tail(name, k) for k in lengths if sum(tail(other, k) == tail(name, k) for other in parts) == 1)
+        return next(alone, "-".join(parts[name]))
+
+    found: dict[str, str] = {}
+    for name in parts:
+        same = sum(word(other) == word(name) for other in found)
+        found[name] = f"{word(name)}-{same + 1}" if same else word(name)
+    return found
 
 
 def check_fits(model: Classifier, images: Images, name: str, *, chosen: bool) -> None:

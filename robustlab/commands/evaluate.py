@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
-from robustlab.commands.common import bar, check_fits, choose_device, load_model, open_data, threat_of
+from robustlab.commands.common import bar, check_fits, choose_device, load_model, open_data, short_names, threat_of
 from robustlab.commands.plots import save_curve
 from robustlab.data.batches import Batch, Batches
 from robustlab.data.imageset import Images, hold_out
@@ -51,7 +51,7 @@ def run(wanted: settings.Evaluate) -> None:
     curves = {}
     for name, model in models.items():
         report, rates = job.measure(name, model)
-        short = _short(name, models)
+        short = short_names(models)[name]
         if out:
             job.write(out / short if len(models) > 1 else out, model, report, rates)
         curves[short] = rates
@@ -113,10 +113,3 @@ class _Job:
                 "accuracies": {name: rate.to_json() for name, rate in report.rates().items()},
             },
         )
-
-
-def _short(name: str, names: Iterable[str]) -> str:
-    """A checkpoint's file name without its ending, with the folders before it where another has the same."""
-    path = Path(name)
-    alone = [Path(other).stem for other in names].count(path.stem) == 1
-    return path.stem if alone else "-".join(path.with_suffix("").parts).strip("/-")

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from robustlab import __version__, files, pictures
 from robustlab.commands import settings
-from robustlab.commands.common import bar, check_fits, choose_device, load_model, normalization_of, open_data
+from robustlab.commands.common import bar, check_fits, choose_device, load_model, normalization_of, open_data, short_names
 from robustlab.commands.flags import parse
 from robustlab.commands.tasks import TASKS, Made, Subject, Task, Work, in_turn
 from robustlab.construction.shards import fingerprint
@@ -383,11 +383,11 @@ def _say_what_stays(name: str, course: Course, search: Search) -> None:
 
 def sheet_of(made: Mapping[str, Made], columns: int) -> Tensor:
     """The first columns with their titles; what does not depend on the model only once, if the columns mean the same for all."""
-    first = next(iter(made.values()))
+    first, words = next(iter(made.values())), short_names(made)
     if all((list(each.heads), list(each.feet)) == (list(first.heads), list(first.feet)) for each in made.values()):
-        rows = first.given + [(f"{title}\n{_last(name)}", x) for name, each in made.items() for title, x in each.rows]
+        rows = first.given + [(f"{title}\n{_last(words[name])}", x) for name, each in made.items() for title, x in each.rows]
         return _sheet(rows, first, columns)
-    rows_of = {name: each.given + [(f"{title}\n{_last(name)}", x) for title, x in each.rows] for name, each in made.items()}
+    rows_of = {name: each.given + [(f"{title}\n{_last(words[name])}", x) for title, x in each.rows] for name, each in made.items()}
     sheets = [_sheet(rows_of[name], each, columns) for name, each in made.items()]
     width = max(sheet.shape[2] for sheet in sheets)
     return torch.cat([torch.nn.functional.pad(sheet, (0, width - sheet.shape[2]), value=1.0) for sheet in sheets], 1)
