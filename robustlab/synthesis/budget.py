@@ -127,8 +127,8 @@ PRESETS_CIFAR: dict[str, Search] = {
 }
 
 # Ours at 32 pixels, found with the models that ship, on training images, where the published settings, scaled, do something else there
-# or take hours on a CPU. At a radius of 30 generated images saturate, at 21.6 * 32 / 224 holes and painted patches become garish, and at 8 * 32 / 224 hardly
-# anything of an enlarged image changes.
+# or take hours on a CPU: at a radius of 30 generated images saturate, at the scaled ones holes and painted patches become garish, and
+# hardly anything of an enlarged image changes.
 USUAL: dict[str, Search] = {
     "generate": Search(5, 0.25, 60),
     "inpaint": Search(1.5, 0.05, 100),
