@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from robustlab.constraints import Ball
 from robustlab.demo.raster import apply
 from robustlab.errors import UserError, unknown
+from robustlab.goals import Goal, Targeted, Untargeted
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier, Features
 from robustlab.models.frozen import frozen
@@ -85,7 +86,7 @@ class Order:
         picture: where to start, ``3 * size * size`` bytes.
         anchor: centre of the ball; the picture itself where None.
         target, attribute: which class or attribute to change; both None only looks, with no steps.
-        minimize: lower its logit or level rather than raise it.
+        minimize: make it less likely, or lower its level, rather than more.
         eps: radius of the ball, L2 in units of [0, 1] pixels.
         step: length of a step, in the same units.
     """
@@ -154,16 +155,23 @@ def carry_out(order: Order, on_frame: Callable[[Frame], object] | None = None, s
     start, center = (as_image(picture).to(device) for picture in (order.picture, order.anchor or order.picture))
     seen: dict[str, Tensor] = {}
     moved: list[Tensor] = []  # the first two pictures of the search
+    y = torch.tensor([order.target or 0], device=device)
+    # Of a class the cross-entropy and not the logit, which can rise while that of another class stays above it.
+    goal: Goal = Untargeted(y) if order.minimize else Targeted(y)
 
     def objective(x: Tensor) -> Tensor:
         logits, levels = served.outputs(x)
         seen.update(logits=logits.detach(), levels=levels.detach())
-        value = logits[:, order.target] if order.target is not None else levels[:, order.attribute or 0]
-        return value if order.minimize else -value
+        if order.target is not None:
+            return goal.loss(logits)
+        level = levels[:, order.attribute or 0]
+        return level if order.minimize else -level
 
     def on_step(t: int, x: Tensor, value: Tensor) -> None:
         if stopped and stopped():
             raise Abandoned
+        if not value.isfinite().all():  # at once: what follows would be no picture
+            raise UserError(f"{served.name} gives NaN or infinity for this picture instead of a number")
         if t < 2:
             moved.append(x)
         if on_frame:

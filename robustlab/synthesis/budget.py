@@ -126,9 +126,9 @@ PRESETS_CIFAR: dict[str, Search] = {
     "interpolate": Search(None, 0.1, 10_000),
 }
 
-# Ours at 32 pixels, found with the models that ship, on training images, where the published settings, scaled, do something else there
-# or take hours on a CPU: at a radius of 30 generated images saturate, at the scaled ones holes and painted patches become garish, and
-# hardly anything of an enlarged image changes.
+# Ours at 32 pixels, found with the models that ship (inpaint and paint on training images), where the published settings, scaled, do
+# something else there or take hours on a CPU: at a radius of 30 generated images saturate, at the scaled ones holes and painted patches
+# become garish, and hardly anything of an enlarged image changes.
 USUAL: dict[str, Search] = {
     "generate": Search(5, 0.25, 60),
     "inpaint": Search(1.5, 0.05, 100),

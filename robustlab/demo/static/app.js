@@ -626,12 +626,14 @@ function setSliders(values) {
     if (values[id] !== undefined) $(id).value = values[id];
     $(`${id}-told`).value = $(id).value;
   }
-  for (const button of $("presets").children) button.classList.toggle("pressed", ["eps", "step", "steps"].every((id) => Number(button.dataset[id]) === Number($(id).value)));
+  // A slider stands at the nearest of its places.
+  const at = (id, wanted) => Math.abs(Number($(id).value) - wanted) < 0.005 * wanted;
+  for (const button of $("presets").children) button.classList.toggle("pressed", ["eps", "step", "steps"].every((id) => at(id, Number(button.dataset[id]))));
 }
 
 // Radius and step are written in the page for 32 pixels; an L2 norm grows with the side of the picture.
 function scaleLengths(factor) {
-  const scaled = (length) => Number((length * factor).toPrecision(3));
+  const scaled = (length) => Number((length * factor).toPrecision(6));
   for (const name of ["eps", "step"]) {
     for (const side of ["min", "max", "step"]) $(name)[side] = scaled(Number($(name)[side]));
     for (const button of $("presets").children) button.dataset[name] = scaled(Number(button.dataset[name]));
