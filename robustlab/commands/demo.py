@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, load_model, open_data
+from robustlab.commands.common import choose_device, load_model, open_data, short_names
 from robustlab.demo.attributes import attributes_of
 from robustlab.demo.session import Served
 from robustlab.demo.starters import examples, sketches
 from robustlab.errors import UserError
+from robustlab.models.checkpoints import read_record
 from robustlab.models.zoo import released
 
 SHORTEST_TOKEN = 12
@@ -43,12 +44,11 @@ def run(wanted: settings.Demo) -> None:
     images = open_data(wanted.dataset, wanted.data, "test", image_size=wanted.image_size, limit=10 if generated else None)
     starters = [*sketches(images.shape[-1]), *examples(images)]
     models: dict[str, Served] = {}
-    for name in names:
+    for name, word in short_names(names).items():
         model = load_model(name, wanted).to(device)
         if not generated and model.unnamed and model.num_classes == len(images.classes):
             model.classes = images.classes
-        short = Path(name).stem if name not in known else name
-        served = Served(_unused(short, models), _note(model.arch, known.get(name)), model, attributes_of(model))
+        served = Served(word, _note(model.arch, known.get(name) or _record(name)), model, attributes_of(model))
         _check_size(served, images.shape[-1], device)
         models[served.name] = served
     page = Page(models, images.shape[-1], starters, _device_name(device))
@@ -68,8 +68,10 @@ def _check_token(token: str | None) -> None:
         raise UserError(f"a token needs at least {SHORTEST_TOKEN} letters, digits or -_.~; without --token one is made up")
 
 
-def _unused(name: str, taken: dict[str, Served]) -> str:
-    return name if name not in taken else next(f"{name} ({k})" for k in range(2, 1000) if f"{name} ({k})" not in taken)
+def _record(name: str) -> dict[str, Any] | None:
+    """What lies beside weights of our own, which is more than a checkpoint says."""
+    path = Path(name)
+    return read_record(path.with_suffix(".json")) if path.suffix in (".json", ".safetensors") and path.exists() else None
 
 
 def _note(arch: str, record: dict[str, Any] | None) -> str:
@@ -78,7 +80,7 @@ def _note(arch: str, record: dict[str, Any] | None) -> str:
         return arch or "a network of your own"
     threat = "not trained against attacks" if record["threat"] == "none" else f"trained against {record['threat']}"
     numbers = ", ".join(f"{what} {value:.1f} %" for what, value in record["accuracies"].items())
-    return f"{record['arch']} on {record['dataset']}, {threat}: {numbers}"
+    return f"{record['arch']} on {record['dataset']}, {threat}" + (f": {numbers}" if numbers else "")
 
 
 def _check_size(served: Served, size: int, device: torch.device) -> None:

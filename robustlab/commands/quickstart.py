@@ -203,11 +203,13 @@ def _made(wanted: settings.Quickstart, models: dict[str, Any], seconds: float, d
 
 
 def next_commands(wanted: settings.Quickstart) -> list[tuple[str, str]]:
-    """Three commands that lead on from here, each with what it does."""
+    """Some commands that lead on from here, each with what it does."""
     places = [[f"--{name.replace('_', '-')}", str(value)] for name in ("dataset", "data", "image_size") if (value := getattr(wanted, name))]
     data = [word for place in places for word in place]
     evaluate = ["evaluate", "--model", str(Path(wanted.out) / "robust" / "model.json"), *data]
     harder = ([*evaluate, "--steps", "50", "--restarts", "3", "--limit", "500"], "attack the robust model harder: does its number hold?")
+    both = ",".join(str(Path(wanted.out) / name / "model.json") for name in ("robust", "standard"))
+    page = (["demo", "--model", both, *data], "draw, press a class, and watch what each model makes of it; needs `pip install -e .[web]`")
     mine = ["quickstart", "--data", "PATH", "--out", "runs/mine"]
     photographs = ["train", "--recipe", "fast-l2", "--dataset", "cifar10", "--download"]
     longer = ["train", "--recipe", "fast-l2", "--epochs", "30", *data, "--out", "runs/longer"]
@@ -216,9 +218,12 @@ def next_commands(wanted: settings.Quickstart) -> list[tuple[str, str]]:
         return _typed(
             (mine, "the same on your own images: PATH/train/CLASS/*.png and PATH/test/CLASS/*.png"),
             harder,
+            page,
             (photographs, "a robust model for photographs, in half an hour to an hour on two cores"),
         )
-    return _typed((longer, "train a robust model for longer"), harder, (otherwise, "attack it in a way that it was not trained against"))
+    return _typed(
+        (longer, "train a robust model for longer"), harder, page, (otherwise, "attack it in a way that it was not trained against")
+    )
 
 
 def _typed(*commands: tuple[list[str], str]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ import torch
 
 from robustlab.commands import demo
 from robustlab.demo import server
-from robustlab.models.checkpoints import released
+from robustlab.models.checkpoints import Provenance, released, save_released
 from robustlab.models.zoo import build
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,18 @@ def test_one_model_and_other_pictures(call, served, tmp_path: Path) -> None:
     assert call("demo", "--model", "cifar10-small-l2", "--data", tmp_path, "--device", "cpu").code == 0
     assert list(served["page"].models) == ["cifar10-small-l2"] and served["page"].size == 16
     assert [starter.name for starter in served["page"].starters][-10:] == names
+
+
+def test_models_of_ones_own_have_short_names_and_what_is_known_of_them(call, served, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        provenance = Provenance("shapes", "fast-l2", "L2 eps=0.5", {"clean": 88.0} if name == "one" else {}, 100, 0, "abc")
+        save_released(tmp_path / name / "model", build("mlp", num_classes=3), provenance)
+    words = ["--model", f"{tmp_path}/one/model.json,{tmp_path}/two/model.safetensors", "--device", "cpu"]
+    assert call("demo", *words).code == 0
+    assert [(name, one.note) for name, one in served["page"].models.items()] == [
+        ("one-model", "mlp on shapes, trained against L2 eps=0.5: clean 88.0 %"),
+        ("two-model", "mlp on shapes, trained against L2 eps=0.5"),
+    ]
 
 
 def test_outputs_without_names_take_those_of_the_data(call, served, tmp_path: Path) -> None:
