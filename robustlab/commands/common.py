@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from robustlab.commands import settings
@@ -24,7 +26,9 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import ENDINGS, load
 from robustlab.norms import L2, NORMS
 
-ForModels = settings.Evaluate | settings.Construct | settings.Synthesize | settings.Demo  # with flags that say how to read a checkpoint
+ForModels = (
+    settings.Train | settings.Evaluate | settings.Construct | settings.Synthesize | settings.Demo
+)  # with flags that say how to read a checkpoint
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 
 
@@ -107,8 +111,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for name in parts:
-        same = sum(word(other) == word(name) for other in found)
-        found[name] = f"{word(name)}-{same + 1}" if same else word(name)
+        found[name] = next(one for k in count(1) if (one := word(name) if k == 1 else f"{word(name)}-{k}") not in found.values())
     return found
 
 
@@ -119,6 +122,15 @@ def check_fits(model: Classifier, images: Images, name: str, *, chosen: bool) ->
     model.outputs_for(images.classes, images.name)
     if chosen and not set(images.classes) <= set(model.classes):
         raise UserError(f"{name} does not name its classes, so that --classes cannot say which of its outputs are meant")
+
+
+def check_reads(network: Callable[[Tensor], Any], shape: Sequence[int], name: str, device: torch.device) -> None:
+    """Refuse images ``(C, H, W)`` of a size that a network cannot read, before anything is made of them."""
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, *shape, device=device))
+    except RuntimeError as error:
+        raise UserError(f"{name} cannot read images of {shape[2]}x{shape[1]} pixels; --data or --image-size gives others") from error
 
 
 def threat_of(norm: str | None, eps: float | None, default: ThreatModel | None = None) -> ThreatModel:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, load_model, open_data, short_names
+from robustlab.commands.common import check_reads, choose_device, load_model, open_data, short_names
 from robustlab.demo.attributes import attributes_of
 from robustlab.demo.session import Served
 from robustlab.demo.starters import examples, sketches
@@ -49,7 +49,7 @@ def run(wanted: settings.Demo) -> None:
         if not generated and model.unnamed and model.num_classes == len(images.classes):
             model.classes = images.classes
         served = Served(word, _note(model.arch, known.get(name) or _record(name)), model, attributes_of(model))
-        _check_size(served, images.shape[-1], device)
+        check_reads(served.outputs, (3, *images.shape[1:]), served.name, device)
         models[served.name] = served
     page = Page(models, images.shape[-1], starters, _device_name(device))
 
@@ -81,15 +81,6 @@ def _note(arch: str, record: dict[str, Any] | None) -> str:
     threat = "not trained against attacks" if record["threat"] == "none" else f"trained against {record['threat']}"
     numbers = ", ".join(f"{what} {value:.1f} %" for what, value in record["accuracies"].items())
     return f"{record['arch']} on {record['dataset']}, {threat}" + (f": {numbers}" if numbers else "")
-
-
-def _check_size(served: Served, size: int, device: torch.device) -> None:
-    """Refuse pictures that a model cannot read before anybody draws one."""
-    try:
-        with torch.no_grad():
-            served.outputs(torch.zeros(1, 3, size, size, device=device))
-    except RuntimeError as error:
-        raise UserError(f"{served.name} cannot read pictures of {size}x{size} pixels; --data or --image-size gives others") from error
 
 
 def _device_name(device: torch.device) -> str:

@@ -13,6 +13,9 @@ class Train:
     recipe: str = "standard"
     arch: str | None = None
     init: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    trust_checkpoint: bool = False
     dataset: str | None = None
     data: str | None = None
     image_size: int | None = None

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from robustlab import __version__, files, pictures
 from robustlab.commands import settings
-from robustlab.commands.common import bar, check_fits, choose_device, load_model, normalization_of, open_data, short_names
+from robustlab.commands.common import bar, check_fits, check_reads, choose_device, load_model, normalization_of, open_data, short_names
 from robustlab.commands.flags import parse
 from robustlab.commands.tasks import TASKS, Made, Subject, Task, Work, in_turn
 from robustlab.construction.shards import fingerprint
@@ -49,13 +49,17 @@ def run(wanted: settings.Synthesize) -> None:
     grid, out = _places(wanted)
     device = choose_device(wanted.device, wanted.threads)
     models = _models(wanted, device)
-    images = _images(wanted, wanted.split) if not _own(wanted) else _pictures(wanted, *next(iter(models.items())))
+    images = _images(wanted, wanted.split) if not _own(wanted) else _pictures(wanted, models)
     subjects = [_subject(name, model, images, wanted) for name, model in models.items()]
-    judges = _judges(wanted, subjects, images, device) if task.judged else {s.name: s for s in subjects}
+    named = {} if recipe is None else recipe.get("judges", {})
+    judges = _judges(wanted, subjects, images, device, named) if task.judged else {s.name: s for s in subjects}
     weights = {s.name: _sha256(s.model) for s in (*subjects, *judges.values())}
     if recipe is not None:
         _check("models", recipe["models"], weights)
     index = _index(wanted, images, task)
+    if _own(wanted) and wanted.target is None:
+        told = ", ".join(images.classes[label] for label in images.labels.tolist())
+        print(f"note: {subjects[0].name} takes the pictures for {told}; --target names another class", file=sys.stderr)
     wanted = _resolved(wanted, task, images)
     opened: list[Images] = []
     courses: dict[str, Course] = {}
@@ -180,36 +184,51 @@ def _images(wanted: settings.Synthesize, split: str) -> Images:
     )
 
 
-def _pictures(wanted: settings.Synthesize, name: str, model: Classifier) -> Images:
+def _pictures(wanted: settings.Synthesize, models: Mapping[str, Classifier]) -> Images:
     """The user's own files, each of the class that the first model takes it for."""
     assert isinstance(wanted.images, list)
-    images = open_pictures(wanted.images, model.classes, image_size=wanted.image_size)
+    name, model = next(iter(models.items()))
+    judges = [] if wanted.judge is None else [_judge(wanted, wanted.judge)]
+    # Another project's network has numbers for outputs; then another one here may tell what they mean.
+    alike = (one.classes for one in [*models.values(), *judges] if not one.unnamed and one.num_classes == model.num_classes)
+    classes = next(alike, model.classes) if model.unnamed else model.classes
+    images = open_pictures(wanted.images, classes, image_size=wanted.image_size)
+    subject = _subject(name, model, images, wanted)
     with frozen(model), torch.no_grad():
-        parts = [model(to_float(part).to(model.mean.device)).argmax(1).cpu() for part in images.pixels.split(wanted.batch_size)]
-    images = replace(images, labels=torch.cat(parts))
-    if wanted.target is None:
-        told = ", ".join(images.classes[label] for label in images.labels.tolist())
-        print(f"note: {name} takes the pictures for {told}; --target names another class", file=sys.stderr)
-    return images
+        parts = [model(to_float(part).to(model.mean.device))[:, subject.outputs] for part in images.pixels.split(wanted.batch_size)]
+    return replace(images, labels=torch.cat(parts).argmax(1).cpu())
 
 
 def _subject(name: str, model: Classifier, images: Images, wanted: settings.Synthesize) -> Subject:
     check_fits(model, images, name, chosen=bool(wanted.classes))
+    with frozen(model):
+        check_reads(model, images.shape, name, model.mean.device)
     return Subject(name, model, model.outputs_for(images.classes, images.name).to(model.mean.device))
 
 
-def _judges(wanted: settings.Synthesize, subjects: list[Subject], images: Images, device: torch.device) -> dict[str, Subject]:
+def _judge(wanted: settings.Synthesize, name: str) -> Classifier:
+    return load(name, normalization=normalization_of(wanted), trust=wanted.trust_checkpoint)
+
+
+def _judges(
+    wanted: settings.Synthesize, subjects: list[Subject], images: Images, device: torch.device, named: Mapping[str, str]
+) -> dict[str, Subject]:
     """Who judges the pictures of each model: never the model itself, and the named judge none of its own pictures at all.
+
+    Args:
+        named: by a recipe, for each model; empty where there is none.
 
     Raises:
         UserError: the judge is one of the models, also under another name; or none is named, and no released one fits.
     """
     making = {_sha256(subject.model): subject.name for subject in subjects}
     if wanted.judge is not None:
-        model = load(wanted.judge, normalization=normalization_of(wanted), trust=wanted.trust_checkpoint).to(device)
+        model = _judge(wanted, wanted.judge).to(device)
         if _sha256(model) in making:
             raise UserError(f"{wanted.judge} makes the pictures and cannot judge them: name another classifier with --judge")
         return dict.fromkeys((s.name for s in subjects), _subject(wanted.judge, model, images, wanted))
+    if all(isinstance(named.get(subject.name), str) for subject in subjects):
+        return {s.name: _subject(named[s.name], _judge(wanted, named[s.name]).to(device), images, wanted) for s in subjects}
     fitting = [judge for name in released() if (judge := _fitting(name, images, wanted, device)) is not None]
     # First one that makes no pictures here, and of another architecture than those that do, which makes it more independent.
     archs = {subject.model.arch for subject in subjects}
@@ -217,7 +236,8 @@ def _judges(wanted: settings.Synthesize, subjects: list[Subject], images: Images
     chosen = {s.name: [judge for judge in fitting if _sha256(judge.model) != _sha256(s.model)] for s in subjects}
     for name, judges in chosen.items():
         if not judges:
-            raise UserError(f"no released classifier of these classes can judge the pictures of {name}: name one with --judge")
+            hint = ", whose outputs have no names" if all(subject.model.unnamed for subject in subjects) else ""
+            raise UserError(f"no released classifier of these classes can judge the pictures of {name}{hint}: name one with --judge")
     return {name: judges[0] for name, judges in chosen.items()}
 
 
@@ -305,6 +325,8 @@ def replayed(wanted: settings.Synthesize, recipe: Mapping[str, Any]) -> settings
         if name not in fields:
             raise UserError(f"{wanted.replay}: {unknown('setting', name, fields)}")
     found = parse(settings.Synthesize, words(recipe["settings"]), f"robustlab synthesize: {wanted.replay}")
+    if found.weight is None and found.task in TASKS and (weights := TASKS[found.task].weights):
+        found = replace(found, weight=weights[1])  # of a recipe from before weights were written down
     return replace(found, **{name: getattr(wanted, name) for name in given})
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
-from robustlab.commands.common import bar, choose_device, computes_bfloat16, interruptible, norm_name, open_data, threat_of
+from robustlab.commands.common import bar, choose_device, computes_bfloat16, interruptible, load_model, norm_name, open_data, threat_of
 from robustlab.constraints import ThreatModel
 from robustlab.data.augment import crop_flip
 from robustlab.data.batches import Batches
@@ -28,7 +28,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.evaluation import Rate, evaluate
 from robustlab.models.checkpoints import LARGEST, Provenance, save_released
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import TRAINING_FORMAT, build, describe, load
+from robustlab.models.zoo import TRAINING_FORMAT, build, describe, from_description, load
 from robustlab.records import Run
 from robustlab.training.distributed import ALONE, World, join, leave, synchronize_batch_norm
 from robustlab.training.fit import Optimization, TrainingState, fit
@@ -60,8 +60,9 @@ def complete(wanted: settings.Train, device: torch.device) -> settings.Train:
         UserError: an unknown recipe, or attack settings for a recipe that does not attack.
     """
     chosen = recipe(wanted.recipe)
-    if wanted.init is not None:
-        wanted = replace(wanted, arch=load(wanted.init, arch=wanted.arch).arch)
+    if wanted.init is None and (wanted.mean or wanted.std or wanted.trust_checkpoint):
+        raise UserError("--mean, --std and --trust-checkpoint say how to read the weights of --init, which is not given")
+    wanted = replace(wanted, arch=_arch(wanted))
     if chosen.threat is None and (wanted.steps is not None or wanted.step_size is not None):
         raise UserError(f"the recipe {wanted.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
     threat = threat_of(wanted.norm, wanted.eps, chosen.threat)
@@ -69,10 +70,20 @@ def complete(wanted: settings.Train, device: torch.device) -> settings.Train:
     filled["schedule"] = next(name for name, schedule in SCHEDULES.items() if schedule is chosen.optimization.schedule)
     filled["amp"] = chosen.optimization.amp and computes_bfloat16(device)
     filled["steps"] = chosen.steps if chosen.threat else None
-    filled["arch"] = USUAL_ARCH
-    filled["out"] = f"runs/{wanted.recipe}-{wanted.arch or USUAL_ARCH}"
+    filled["out"] = _usual_out(wanted)
     told = {name: value for name, value in dataclasses.asdict(wanted).items() if value is not None}
     return replace(wanted, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **told})
+
+
+def _arch(wanted: settings.Train) -> str:
+    """The architecture that is asked for; that of ``--init``, unless the run to resume knows it already."""
+    if wanted.init is None or (wanted.arch is not None and wanted.resume is not None):
+        return wanted.arch or USUAL_ARCH
+    return load_model(wanted.init, wanted).arch
+
+
+def _usual_out(wanted: settings.Train) -> str:
+    return f"runs/{wanted.recipe}-{_arch(wanted)}"
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
         **common,
     )
     validation = Batches(everything.subset(held_out), 250 * world.size, seed=wanted.seed, **common)
-    model = _fresh(wanted, everything) if wanted.init is None else _begun(wanted, everything, told=world.leads)
+    model = _fresh(wanted, everything) if wanted.init is None else _resumed(wanted, out) or _begun(wanted, everything, told=world.leads)
     state = TrainingState.fresh(synchronize_batch_norm(model.to(device), world), planned.optimization)
     job = _Job(wanted, planned, out, device, world, state)
     job.open()
@@ -161,13 +172,19 @@ def _fresh(wanted: settings.Train, images: Images, normalization: tuple[Tensor, 
     )
 
 
+def _resumed(wanted: settings.Train, out: Path) -> Classifier | None:
+    """The network of the run to resume, so that it needs the file of ``--init`` no more; None where it has saved nothing yet."""
+    saved = None if wanted.resume is None else Run(out, []).load("last", torch.device("cpu"))
+    return None if saved is None else from_description(saved, str(out / "last.pt"))
+
+
 def _begun(wanted: settings.Train, images: Images, *, told: bool) -> Classifier:
     """The network with the weights and the normalization of ``--init``, and of its last layer what knows the images' classes.
 
     Raises:
         UserError: those weights are for images of other channels.
     """
-    given = load(str(wanted.init))
+    given = load_model(str(wanted.init), wanted)
     if given.channels != images.shape[0]:
         raise UserError(f"{wanted.init} wants {given.channels} channels, but the images of {images.name} have {images.shape[0]}")
     model = _fresh(wanted, images, (given.mean.flatten(), given.std.flatten()))
@@ -386,7 +403,7 @@ def _as_it_was(wanted: settings.Train) -> settings.Train:
     """
     if wanted.resume != "auto" and wanted.out not in (None, wanted.resume):
         raise UserError(f"--resume names {wanted.resume} and --out {wanted.out}: a run is resumed in its own folder, so leave --out out")
-    out = Path((wanted.out or f"runs/{wanted.recipe}-{wanted.arch or USUAL_ARCH}") if wanted.resume == "auto" else str(wanted.resume))
+    out = Path((wanted.out or _usual_out(wanted)) if wanted.resume == "auto" else str(wanted.resume))
     fields = {field.name: field.default for field in dataclasses.fields(settings.Train)}
     before = {name: value for name, value in files.read_json(out / "settings.json", "a run's settings").items() if name in fields}
     told = {name: getattr(wanted, name) for name, default in fields.items() if getattr(wanted, name) != default}

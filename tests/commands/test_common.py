@@ -15,6 +15,7 @@ from robustlab.commands.common import short_names
         (["runs/a/model.json"], ["model"]),
         (["runs/standard/model.json", "runs/robust/model.json", "other.pt"], ["standard-model", "robust-model", "other"]),
         (["/x/1/best.pt", "/y/1/best.pt", "/y/2/best.pt"], ["x-1-best", "y-1-best", "2-best"]),
+        (["a-2.json", "a.json", "a.pt"], ["a-2", "a", "a-3"]),
         (["a/model.pt", "model.pt", "../model.pt"], ["a-model", "model", "model-2"]),
     ],
 )

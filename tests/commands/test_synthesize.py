@@ -22,6 +22,8 @@ from robustlab.commands import train as training
 from robustlab.commands.flags import FLAGS, parse
 from robustlab.commands.settings import Synthesize, Train
 from robustlab.commands.tasks import MASKS, TASKS, drawing_of, in_turn
+from robustlab.models.checkpoints import Provenance, save_released
+from robustlab.models.zoo import build, load
 from robustlab.synthesis.budget import preset, usual
 
 LIGHT = ["--device", "cpu", "--threads", "1"]
@@ -271,6 +273,36 @@ def test_a_named_class_holds_for_files_too(call: Call, models: dict[str, Path], 
         assert sheet.getpixel((160, 28)) == (255, 255, 255), "white behind the drawing, not black"
 
 
+def test_files_whose_classes_have_no_names(call: Call, refused: Call, models: dict[str, Path], tmp_path: Path) -> None:
+    theirs, file = tmp_path / "theirs.pt", own_files(tmp_path)[1]
+    torch.save({"state_dict": load(models["a"]).state_dict()}, theirs)
+    words = [
+        "translate",
+        "--model",
+        theirs,
+        "--arch",
+        "tiny",
+        "--mean",
+        "0.5,0.5,0.5",
+        "--std",
+        "0.2,0.2,0.2",
+        "--images",
+        file,
+        "--steps",
+        "2",
+    ]
+    named = [*words, "--image-size", "8", "--target", "blue", *LIGHT, "--grid", tmp_path / "out.png"]
+    assert "can judge the pictures of" in (said := refused("synthesize", *words, "--image-size", "8", *LIGHT)) and "have no names" in said
+    assert call("synthesize", *named, "--judge", models["c"]).code == 0, "the judge names them"
+
+
+def test_pictures_of_a_size_that_a_network_cannot_read(refused: Call, tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "two.png")
+    save_released(tmp_path / "vgg", build("vgg_small", num_classes=3), Provenance("none", "none", "none", {}, 0, 0, "abc"))
+    said = refused("synthesize", "invert", "--model", tmp_path / "vgg.json", "--images", tmp_path / "two.png", *LIGHT)
+    assert "cannot read images of 2x2 pixels; --data or --image-size gives others" in said
+
+
 # Judges
 
 
@@ -283,7 +315,7 @@ def test_the_judge_is_none_of_the_models_also_under_another_name(synthesize: Cal
 
 
 def test_left_out_the_judge_is_a_released_model_that_did_not_make_the_pictures(
-    synthesize: Call, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthesize: Call, call: Call, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROBUSTLAB_CHECKPOINTS", str(tmp_path / "shelf"))
     (tmp_path / "shelf").mkdir()
@@ -306,7 +338,11 @@ def test_left_out_the_judge_is_a_released_model_that_did_not_make_the_pictures(
     assert judges("a,b") == ["b", "a"], "each judges what the other made"
     release("c")
     assert judges("a,b") == ["c", "c"]
+    recipe = (tmp_path / "out.json").read_bytes()
     release("d")
+    (tmp_path / "before.json").write_bytes(recipe)
+    told = call("synthesize", "--replay", tmp_path / "before.json", *LIGHT)
+    assert told.code == 0 and "byte for byte" in told.out, "a recipe keeps its judge, whatever is released later"
     assert judges("a") == ["d"] and judges("a,b") == ["d", "d"], "rather one of another architecture"
 
 
@@ -406,6 +442,13 @@ def test_a_replay_with_other_weights_data_or_settings_is_refused(
     assert "is not a whole number" in changed(settings={**recipe["settings"], "seed": "x"})
     assert "leave out --seed" in refused("synthesize", "--replay", tmp_path / "out.json", "--seed", "4", *LIGHT)
     assert not (tmp_path / "changed-replay.png").exists()
+
+
+def test_a_recipe_from_before_weights_were_written_down_means_the_published_one(synthesize: Call, call: Call, tmp_path: Path) -> None:
+    assert synthesize("inpaint", "--weight", "10").code == 0
+    recipe = read(tmp_path / "out.json")
+    (tmp_path / "old.json").write_text(json.dumps({**recipe, "settings": {**recipe["settings"], "weight": None}}))
+    assert "byte for byte" in call("synthesize", "--replay", tmp_path / "old.json", *LIGHT).out
 
 
 def test_a_replay_that_makes_other_bytes_says_so_and_why(synthesize: Call, call: Call, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from robustlab.commands import common, settings
 from robustlab.commands import train as command
 from robustlab.commands.flags import FLAGS, parse
 from robustlab.data.catalog import open_dataset
-from robustlab.models.zoo import load
+from robustlab.models.zoo import build, load
 from robustlab.training import RECIPES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -389,6 +389,32 @@ def test_a_run_from_given_weights_can_be_resumed_and_says_where_it_began(call, r
     assert not out.exists()
 
 
+def test_a_resumed_run_needs_the_weights_it_began_with_no_more(call, refused, whole: Path, data: Path, tmp_path: Path) -> None:
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    words = ["--init", tmp_path / "model.json", "--epochs", "1", "--batch-size", "16", *LIGHT, "--data", data, "--out", tmp_path / "run"]
+    assert call("train", *words).code == 0
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    (tmp_path / "model.json").unlink()
+    assert call("train", "--resume", tmp_path / "run").code == 0
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    (tmp_path / "run" / "last.pt").unlink()
+    assert "there is no checkpoint" in refused("train", "--resume", tmp_path / "run"), "it has nothing else to begin with"
+
+
+def test_weights_of_another_project_begin_a_run(call, refused, monkeypatch, data: Path, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": build("mlp", num_classes=3).state_dict()}, "theirs.pt")
+    words = ["--init", "theirs.pt", "--mean", "0.4,0.4,0.4", "--std", "0.3,0.3,0.3", "--epochs", "1", "--batch-size", "16", *LIGHT]
+    told = call("train", *words, "--arch", "mlp", "--data", data, "--image-size", "8")
+    assert told.code == 0, told
+    assert load("runs/standard-mlp/model.json").mean.flatten().tolist() == pytest.approx([0.4] * 3)
+    assert call("train", *words, "--data", data, "--image-size", "8", "--resume").code == 0, (
+        "the folder is found by the weights' architecture"
+    )
+    assert "say how to read the weights of --init" in refused("train", "--mean", "0.4,0.4,0.4", *LIGHT, "--data", data)
+
+
 # Some classes, and test images from elsewhere
 
 
@@ -559,7 +585,7 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, wo
     assert again == wanted == command.complete(again, CPU)
     left_open = {name for name, value in saved.items() if value is None}
     data = {"dataset", "data", "image_size", "classes", "limit", "test_data"}
-    assert left_open <= data | {"init", "step_size", "patience", "threads", "resume", "steps"}
+    assert left_open <= data | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps"}
     assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
     planned = command.plan(wanted)
     if not words:
