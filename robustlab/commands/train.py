@@ -45,7 +45,9 @@ FREE = ("out", "resume", "device", "threads", "workers", "no_test")  # what may 
 
 def run(wanted: settings.Train) -> None:
     """The command."""
-    device = choose_device(wanted.device, wanted.threads)
+    # The threads of the run that is resumed: sums of another number of threads round otherwise.
+    threads = wanted.threads if wanted.resume is None else _as_it_was(wanted).threads
+    device = choose_device(wanted.device, threads)
     world = join(device)
     try:
         train(wanted, device, world)

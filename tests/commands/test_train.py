@@ -389,6 +389,15 @@ def test_a_run_from_given_weights_can_be_resumed_and_says_where_it_began(call, r
     assert not out.exists()
 
 
+def test_a_resumed_run_computes_with_as_many_threads(call, monkeypatch, data: Path, tmp_path: Path) -> None:
+    asked: list[int | None] = []
+    monkeypatch.setattr(command, "choose_device", lambda device, threads: asked.append(threads) or CPU)
+    assert call("train", *MLP, "--data", data, "--out", tmp_path / "run").code == 0
+    assert call("train", "--resume", tmp_path / "run").code == 0
+    assert call("train", "--resume", tmp_path / "run", "--threads", "2").code == 0
+    assert asked == [1, 1, 2]
+
+
 def test_a_resumed_run_needs_the_weights_it_began_with_no_more(call, refused, whole: Path, data: Path, tmp_path: Path) -> None:
     for name in ("model.json", "model.safetensors"):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
