@@ -38,7 +38,7 @@ from robustlab.goals import Untargeted  # noqa: E402
 from robustlab.models.accelerate import accelerate  # noqa: E402
 from robustlab.models.classifier import Classifier  # noqa: E402
 from robustlab.models.zoo import build, load  # noqa: E402
-from robustlab.objectives import reaching, value_and_gradient  # noqa: E402
+from robustlab.objectives import goal_objective, value_and_gradient  # noqa: E402
 from robustlab.records import environment  # noqa: E402
 
 BARE = "bare loop"
@@ -146,7 +146,7 @@ def entrants(model: nn.Module, task: Task, compile: bool, peers: bool) -> dict[s
 def gradient_cosine(model: nn.Module, x: Tensor, y: Tensor) -> Spread:
     """Cosine, per image, between the loss's gradient in bfloat16 on a stand-in and the one in float32 on the model."""
     fast = accelerate(model, dtype=torch.bfloat16)
-    exact, rough = (value_and_gradient(reaching(m, Untargeted(y)), x)[2].flatten(1) for m in (model, fast))
+    exact, rough = (value_and_gradient(goal_objective(m, Untargeted(y)), x)[2].flatten(1) for m in (model, fast))
     return Spread.of(torch.cosine_similarity(exact, rough).tolist())
 
 

@@ -31,7 +31,7 @@ from benchmarks.interleaved import Spread, clock, described, in_turn, table  # n
 from robustlab import files  # noqa: E402
 from robustlab.commands.common import choose_device, computes_bfloat16, open_data, threat_of  # noqa: E402
 from robustlab.commands.flags import positive, radius  # noqa: E402
-from robustlab.construction import Construction, Inverted, Plan, Relabelled, build, following  # noqa: E402
+from robustlab.construction import Construction, Inverted, Plan, Relabelled, build, next_class  # noqa: E402
 from robustlab.data.imageset import Images, to_float  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
 from robustlab.models.classifier import Classifier, Features  # noqa: E402
@@ -76,10 +76,10 @@ def contenders(
     x = to_float(images.fetch(torch.arange(len(images)))).to(device)
     common: dict[str, Any] = {"batch_size": wanted.batch_size, "shard_size": wanted.shard_size, "dtype": "float16", "device": device}
 
-    def builder(search: torch.dtype | None) -> Callable[[int], Any]:
+    def builder(compute_dtype: torch.dtype | None) -> Callable[[int], Any]:
         def task(number: int) -> Any:
             with tempfile.TemporaryDirectory() as folder:
-                return build(folder, Plan(construction, images, model, search=search, **common))
+                return build(folder, Plan(construction, images, model, compute_dtype=compute_dtype, **common))
 
         return task
 
@@ -146,7 +146,7 @@ def _work(folder: str, argv: list[str], rounds: int, barrier: Barrier, rank: int
 
 def constructions(wanted: argparse.Namespace) -> dict[str, Construction]:
     return {
-        "relabelled": Relabelled(following, threat_of(wanted.norm, wanted.eps), wanted.steps, None),
+        "relabelled": Relabelled(next_class, threat_of(wanted.norm, wanted.eps), wanted.steps, None),
         "inverted": Inverted(wanted.steps),
     }
 

@@ -75,13 +75,13 @@ def bare_l2(model: nn.Module, x: Tensor, y: Tensor, task: Task) -> Tensor:
     return x_adv
 
 
-def ours(model: nn.Module, task: Task, search: nn.Module | None = None, keep_best: bool = False) -> Attack:
+def ours(model: nn.Module, task: Task, fast_model: nn.Module | None = None, keep_best: bool = False) -> Attack:
     """Ours; with a stand-in for the search also the verdict of the model itself, without which no success counts."""
     pgd = PGD(task.threat, task.steps, task.step_size, random_start=task.random_start, keep_best=keep_best)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        x_adv = pgd(model, x, y, search=search)
-        if search:
+        x_adv = pgd(model, x, y, fast_model=fast_model)
+        if fast_model:
             predictions(model, x_adv)
         return x_adv
 

@@ -12,7 +12,7 @@ from robustlab import L2, ThreatModel, Untargeted, minimize
 from robustlab.goals import margin
 from robustlab.models.frozen import frozen
 from robustlab.models.zoo import build
-from robustlab.objectives import reaching
+from robustlab.objectives import goal_objective
 from robustlab.steps import Adam
 
 
@@ -24,7 +24,7 @@ class AdamAttack:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         with frozen(model):
-            objective = reaching(model, Untargeted(y, margin))
+            objective = goal_objective(model, Untargeted(y, margin))
             return minimize(objective, x, self.threat.around(x), Adam(self.step_size), steps=self.steps).x
 
 

@@ -42,7 +42,7 @@ def check_labels(y: Tensor, x: Tensor) -> int:
     return high
 
 
-def giving_logits(model: Callable[[Tensor], Tensor], highest_label: int) -> Callable[[Tensor], Tensor]:
+def with_logit_checks(model: Callable[[Tensor], Tensor], highest_label: int) -> Callable[[Tensor], Tensor]:
     """The model, with its output's shape checked at each call: ``(B, K)`` with ``K`` above every label."""
 
     def checked(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success sync it to disk and rename it into place.
 
     The folder is made where it is missing. After an exception, also a full disk, ``path`` is what it was before
@@ -52,7 +52,7 @@ def check_vacant(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; on success sync it to disk and rename it into place.
 
     After an exception, also a full disk or Ctrl-C, ``path`` is what it was before and the temporary folder is gone.
@@ -79,7 +79,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Write ``content`` to ``path`` atomically."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -95,12 +95,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def write_with(path: str | os.PathLike[str], save: Callable[[Path], object]) -> None:
     """Write ``path`` atomically by a function that saves to a path, such as ``image.save``."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save(temporary)
 
 
 @contextmanager
-def claimed(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[bool]:
+def file_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[bool]:
     """Yield whether this process alone holds the name ``path``; the system frees it when the process ends, however it ends.
 
     For sharing work between processes on one file system. Where the system has no such locks, everybody holds everything:

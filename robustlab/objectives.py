@@ -14,7 +14,7 @@ from robustlab.goals import Goal, recordable
 Objective = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 
 
-def reaching(model: Callable[[Tensor], Tensor], goal: Goal) -> Objective:
+def goal_objective(model: Callable[[Tensor], Tensor], goal: Goal) -> Objective:
     """The goal's loss at the model's logits, and whether the goal is achieved there."""
 
     def objective(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Ob
     return objective
 
 
-def evaluate(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def evaluate_objective(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """The objective's value, shape ``(B,)``, and its verdict, bool ``(B,)``, where it gives one.
 
     Raises:
@@ -57,7 +57,7 @@ def evaluate(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Value and verdict as ``evaluate`` gives them, and the value's gradient, shape of ``x``.
+    """Value and verdict as ``evaluate_objective`` gives them, and the value's gradient, shape of ``x``.
 
     The values are summed, never averaged, before differentiation: each example's gradient is its own, whatever the
     batch. Differentiates with respect to ``x`` alone.
@@ -68,7 +68,7 @@ def value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor 
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone() if x.is_inference() else x.detach()
         x.requires_grad_()
-        value, achieved = evaluate(objective, x)
+        value, achieved = evaluate_objective(objective, x)
         if not value.requires_grad:
             raise UserError("the objective has no gradient with respect to its input: the model is constant, or cuts the gradient")
         (grad,) = torch.autograd.grad(value.sum(), x)

@@ -15,7 +15,7 @@ from torch import Tensor
 from robustlab.constraints import ConstraintSet
 from robustlab.errors import UserError
 from robustlab.norms import expanded
-from robustlab.objectives import Objective, evaluate, value_and_gradient
+from robustlab.objectives import Objective, evaluate_objective, value_and_gradient
 
 OnStep = Callable[[int, Tensor, Tensor], object]
 
@@ -103,7 +103,7 @@ def minimize(
         x, state = rule.step(x, value, grad, constraint, state)
     if keep_best:
         with torch.no_grad():
-            value, achieved = evaluate(objective, x)
+            value, achieved = evaluate_objective(objective, x)
         broken |= value.isnan()
         here = Solution(x, value, achieved)
         best = best.or_better(here) if best else here

@@ -35,7 +35,7 @@ class Sparse:
         return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign() / max(count, 1)).reshape(g.shape)
 
 
-def attacking(norm: Norm) -> Directions:
+def attack_directions(norm: Norm) -> Directions:
     """The directions of attacks in a norm: its steepest ones, but sparse ones for L1."""
     return Sparse() if isinstance(norm, L1) else norm
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from laws import images
 
-from robustlab.checks import check_images, check_labels, giving_logits
+from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.errors import UserError, unknown
 
 BAD_IMAGES = {
@@ -69,12 +69,12 @@ BAD_OUTPUT = {
 @pytest.mark.parametrize("model, sentence", BAD_OUTPUT.values(), ids=BAD_OUTPUT.keys())
 def test_what_are_no_logits_for_these_labels_is_refused(model, sentence):
     with pytest.raises(UserError, match=sentence):
-        giving_logits(model, 3)(images(2, 5))
+        with_logit_checks(model, 3)(images(2, 5))
 
 
 def test_logits_pass_unchanged():
     x = images(2, 4)
-    assert giving_logits(lambda x: x, 3)(x) is x
+    assert with_logit_checks(lambda x: x, 3)(x) is x
 
 
 @pytest.mark.parametrize("wrong, guess", [("resnet81", "resnet18"), ("ResNet18", "resnet18"), ("wrn2810", "wrn-28-10")])

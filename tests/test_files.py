@@ -121,7 +121,7 @@ def test_sha256(tmp_path):
 
 
 def test_a_folder_appears_with_all_its_files(tmp_path):
-    with files.replacing_folder(tmp_path / "a" / "set") as temporary:
+    with files.atomic_folder(tmp_path / "a" / "set") as temporary:
         (temporary / "x").write_text("1")
         (temporary / "inner").mkdir()
         (temporary / "inner" / "y").write_text("2")
@@ -133,7 +133,7 @@ def test_a_folder_appears_with_all_its_files(tmp_path):
 def test_an_empty_folder_is_replaced_also_through_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with files.replacing_folder(tmp_path / "link") as temporary:
+    with files.atomic_folder(tmp_path / "link") as temporary:
         (temporary / "x").write_text("1")
     assert (tmp_path / "link").is_symlink() and left_in(tmp_path / "real") == {"x": "1"}
 
@@ -145,7 +145,7 @@ def test_an_empty_folder_is_replaced_also_through_a_link(tmp_path):
 def test_a_folder_that_failed_leaves_nothing(tmp_path, there, error, told):
     if there:
         (tmp_path / "set").mkdir()
-    with pytest.raises(told), files.replacing_folder(tmp_path / "set") as temporary:
+    with pytest.raises(told), files.atomic_folder(tmp_path / "set") as temporary:
         (temporary / "x").write_text("half of i")
         raise error
     assert list(tmp_path.rglob("*")) == ([tmp_path / "set"] if there else [])
@@ -153,7 +153,7 @@ def test_a_folder_that_failed_leaves_nothing(tmp_path, there, error, told):
 
 def test_a_folder_that_filled_up_in_the_meantime_is_not_overwritten(tmp_path):
     (tmp_path / "set").mkdir()
-    with pytest.raises(UserError, match="cannot write .*set: Directory not empty"), files.replacing_folder(tmp_path / "set") as temporary:
+    with pytest.raises(UserError, match="cannot write .*set: Directory not empty"), files.atomic_folder(tmp_path / "set") as temporary:
         (temporary / "x").write_text("mine")
         (tmp_path / "set" / "y").write_text("somebody else's")
     assert left_in(tmp_path / "set") == {"y": "somebody else's"} and len(list(tmp_path.iterdir())) == 1
@@ -166,7 +166,7 @@ def test_a_place_that_is_taken_is_refused_before_anything_is_written(tmp_path):
     for name in ("file", "full"):
         with pytest.raises(UserError, match=f"{name} is not an empty folder: name another one with --out"):
             files.check_vacant(tmp_path / name)
-        with pytest.raises(UserError, match="is not an empty folder"), files.replacing_folder(tmp_path / name):
+        with pytest.raises(UserError, match="is not an empty folder"), files.atomic_folder(tmp_path / name):
             pytest.fail("the folder was begun")
     assert {path.name for path in tmp_path.iterdir()} == {"file", "full"}
 
@@ -185,23 +185,23 @@ with_locks = pytest.mark.skipif(files.fcntl is None, reason="this system has no 
 @with_locks
 def test_a_name_is_held_by_one_at_a_time(tmp_path):
     name = tmp_path / "new" / ".lock"
-    with files.claimed(name) as first:
-        with files.claimed(name) as second, files.claimed(tmp_path / "new" / ".other") as other:
+    with files.file_lock(name) as first:
+        with files.file_lock(name) as second, files.file_lock(tmp_path / "new" / ".other") as other:
             assert first and not second and other
-        with files.claimed(name) as third:
+        with files.file_lock(name) as third:
             assert not third, "who did not get it does not free it either"
-    with files.claimed(name) as again:
+    with files.file_lock(name) as again:
         assert again
 
 
 def test_a_name_is_free_again_after_an_exception(tmp_path):
-    with pytest.raises(KeyError), files.claimed(tmp_path / ".lock"):
+    with pytest.raises(KeyError), files.file_lock(tmp_path / ".lock"):
         raise KeyError
-    with files.claimed(tmp_path / ".lock") as again:
+    with files.file_lock(tmp_path / ".lock") as again:
         assert again
 
 
-HOLDER = "import sys; from robustlab import files\nwith files.claimed(sys.argv[1]) as mine: print(mine, flush=True); sys.stdin.read()"
+HOLDER = "import sys; from robustlab import files\nwith files.file_lock(sys.argv[1]) as mine: print(mine, flush=True); sys.stdin.read()"
 
 
 @with_locks
@@ -209,10 +209,10 @@ def test_a_name_is_free_again_when_its_process_is_killed(tmp_path):
     command = [sys.executable, "-c", HOLDER, str(tmp_path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "True\n"
-        with files.claimed(tmp_path / ".lock") as mine:
+        with files.file_lock(tmp_path / ".lock") as mine:
             assert not mine
         holder.kill()
-    with files.claimed(tmp_path / ".lock", wait=True) as mine:
+    with files.file_lock(tmp_path / ".lock", wait=True) as mine:
         assert mine
 
 
@@ -221,10 +221,10 @@ def test_who_waits_gets_the_name_when_it_is_free(tmp_path):
     order = []
 
     def late() -> None:
-        with files.claimed(tmp_path / ".lock", wait=True) as mine:
+        with files.file_lock(tmp_path / ".lock", wait=True) as mine:
             order.append(("late", mine))
 
-    with files.claimed(tmp_path / ".lock"):
+    with files.file_lock(tmp_path / ".lock"):
         thread = threading.Thread(target=late)
         thread.start()
         thread.join(0.1)
@@ -235,7 +235,7 @@ def test_who_waits_gets_the_name_when_it_is_free(tmp_path):
 
 def test_where_there_are_no_locks_everybody_holds_everything(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "fcntl", None)
-    with files.claimed(tmp_path / ".lock") as first, files.claimed(tmp_path / ".lock") as second:
+    with files.file_lock(tmp_path / ".lock") as first, files.file_lock(tmp_path / ".lock") as second:
         assert first and second
 
 
@@ -285,7 +285,7 @@ def test_sweeping_takes_half_written_files_and_nothing_else(tmp_path):
 
 
 def test_what_a_killed_process_leaves_is_swept(tmp_path):
-    with files.replacing(tmp_path / "f") as temporary:
+    with files.atomic_write(tmp_path / "f") as temporary:
         temporary.write_text("half of i")
         temporary.with_name(temporary.name.replace(str(os.getpid()), "1")).write_text("of a process that was killed")
     files.sweep(tmp_path)

@@ -9,7 +9,7 @@ from torch import nn
 
 from robustlab.errors import UserError
 from robustlab.goals import Away, Targeted, Untargeted, margin
-from robustlab.objectives import evaluate, feature_distance, reaching, value_and_gradient
+from robustlab.objectives import evaluate_objective, feature_distance, goal_objective, value_and_gradient
 
 
 def cubes(x):
@@ -45,14 +45,14 @@ def test_goals_made_in_inference_mode_work(goal):
     model = nn.Linear(4, 3)
     with torch.inference_mode():
         x, y = images(2, 4), torch.tensor([0, 2])
-        inside = value_and_gradient(reaching(model, goal(y)), x)
-    outside = value_and_gradient(reaching(model, goal(torch.tensor([0, 2]))), images(2, 4))
+        inside = value_and_gradient(goal_objective(model, goal(y)), x)
+    outside = value_and_gradient(goal_objective(model, goal(torch.tensor([0, 2]))), images(2, 4))
     assert all(map(torch.equal, inside, outside))
 
 
 def test_reaching_gives_loss_and_success_at_the_models_logits():
     logits, y = drawn(3, 4), torch.tensor([0, 1, 2])
-    loss, achieved = evaluate(reaching(lambda x: logits, Untargeted(y)), torch.zeros(3, 1))
+    loss, achieved = evaluate_objective(goal_objective(lambda x: logits, Untargeted(y)), torch.zeros(3, 1))
     torch.testing.assert_close(loss, -nn.functional.cross_entropy(logits, y, reduction="none"))
     assert torch.equal(achieved, logits.argmax(1) != y)
 
@@ -62,9 +62,9 @@ def test_losses_are_worked_out_in_float32_at_least():
     y = torch.zeros(1, dtype=torch.int64)
     for dtype, wanted in [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)]:
         logits = torch.tensor([[0.0, 1.0]], dtype=dtype)
-        assert evaluate(reaching(lambda x, logits=logits: logits, Untargeted(y)), y)[0].dtype == wanted
+        assert evaluate_objective(goal_objective(lambda x, logits=logits: logits, Untargeted(y)), y)[0].dtype == wanted
     close = torch.tensor([[1.0, 1.0 + 1e-12]], dtype=torch.float64)
-    assert evaluate(reaching(lambda x: close, Untargeted(y)), y)[1].all()
+    assert evaluate_objective(goal_objective(lambda x: close, Untargeted(y)), y)[1].all()
 
 
 @pytest.mark.parametrize("objective", [lambda x: cubes(x).mean(), lambda x: x**2, lambda x: cubes(x)[:1]])
@@ -81,7 +81,7 @@ def test_an_objective_without_gradient_is_named_as_such(objective):
 
 def test_feature_distance_is_relative_to_the_size_of_the_target():
     features, target = drawn(3, 5), drawn(3, 5, seed=1)
-    value, achieved = evaluate(feature_distance(lambda x: features, target), torch.zeros(3, 1))
+    value, achieved = evaluate_objective(feature_distance(lambda x: features, target), torch.zeros(3, 1))
     torch.testing.assert_close(value, (features - target).norm(dim=1) / target.norm(dim=1))
     assert achieved is None
 
@@ -121,7 +121,7 @@ def test_feature_distance_takes_its_target_as_constant():
 def test_feature_distance_is_worked_out_in_the_dtype_of_the_target():
     """Features of a coarse stand-in are measured against exact ones."""
     features, target = drawn(2, 300).bfloat16(), drawn(2, 300, seed=1, dtype=torch.float32)
-    value = evaluate(feature_distance(lambda x: features, target), torch.zeros(2, 1))[0]
+    value = evaluate_objective(feature_distance(lambda x: features, target), torch.zeros(2, 1))[0]
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, (features.float() - target).norm(dim=1) / target.norm(dim=1))
 

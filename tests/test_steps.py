@@ -9,7 +9,7 @@ from laws import drawn, every_norm
 from robustlab.constraints import Box, Everywhere, Masked
 from robustlab.norms import L1, L2, Linf
 from robustlab.optimize import minimize
-from robustlab.steps import Adam, Momentum, Sparse, Steepest, attacking
+from robustlab.steps import Adam, Momentum, Sparse, Steepest, attack_directions
 
 X, GRAD, VALUE = drawn(4, 2, 3), drawn(4, 2, 3, seed=1), torch.zeros(4)
 
@@ -49,7 +49,7 @@ def test_sparse_directions_are_unit_steps_along_the_largest_gradients(share, cou
 
 
 def test_attacks_step_sparsely_in_l1_and_steepest_in_other_norms():
-    assert attacking(L1()) == Sparse() and attacking(L2()) == L2() and attacking(Linf()) == Linf()
+    assert attack_directions(L1()) == Sparse() and attack_directions(L2()) == L2() and attack_directions(Linf()) == Linf()
 
 
 RULES = [Steepest(L2(), 0.3), Momentum(Linf(), 0.3, 0.9), Adam(0.3)]

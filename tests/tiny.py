@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from robustlab.construction import Inverted, Relabelled
+from robustlab.experiments import cache as caches
 from robustlab.experiments import data_size, mislabelled, regimes, robustified, transfer, two_classes
-from robustlab.experiments import workshop as workshops
 from robustlab.models.architectures import BODIES
 from robustlab.models.mlp import MLP
 
@@ -61,9 +61,9 @@ class Work:
 
 
 def count_work(patch: pytest.MonkeyPatch, on_step: Callable[[Work], object] = lambda work: None) -> Work:
-    """Counts what workshops do from now on; ``on_step`` is called after each step of a training."""
+    """Counts what caches do from now on; ``on_step`` is called after each step of a training."""
     work = Work()
-    fit = workshops.fit
+    fit = caches.fit
 
     def counted(*args: Any, **options: Any) -> Any:
         work.trainings += 1
@@ -74,7 +74,7 @@ def count_work(patch: pytest.MonkeyPatch, on_step: Callable[[Work], object] = la
 
         return fit(*args, on_step=step, **options)
 
-    patch.setattr(workshops, "fit", counted)
+    patch.setattr(caches, "fit", counted)
     for kind in (Relabelled, Inverted):
         patch.setattr(kind, "__call__", _counting(kind.__call__, work))
     return work

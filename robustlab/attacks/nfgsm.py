@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from robustlab import seeding
-from robustlab.checks import giving_logits
+from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.goals import Untargeted
 from robustlab.models.frozen import frozen
-from robustlab.objectives import reaching
+from robustlab.objectives import goal_objective
 from robustlab.optimize import minimize
-from robustlab.steps import Steepest, attacking
+from robustlab.steps import Steepest, attack_directions
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class NFGSM:
         keys = seeding.content_keys(x) if keys is None else keys
         x = x.detach()
         start = x + self.threat.norm.sample(seeding.fold(keys, "noise"), x.shape[1:], self.noise * self.threat.eps).to(x)
-        rule = Steepest(attacking(self.threat.norm), self.step * self.threat.eps)
+        rule = Steepest(attack_directions(self.threat.norm), self.step * self.threat.eps)
         with frozen(model, training=self.training_mode):
-            objective = reaching(giving_logits(model, -1), Untargeted(y))
+            objective = goal_objective(with_logit_checks(model, -1), Untargeted(y))
             return minimize(objective, start, self.threat.box, rule, steps=1, keep_best=False).x

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from robustlab import seeding
-from robustlab.checks import check_images, check_labels, giving_logits
+from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
 from robustlab.models.frozen import frozen
-from robustlab.objectives import Objective, evaluate, reaching
+from robustlab.objectives import Objective, evaluate_objective, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
-from robustlab.steps import Momentum, Steepest, attacking
+from robustlab.steps import Momentum, Steepest, attack_directions
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PGD:
     step goes along the 1 % of values with the largest gradients (see ``robustlab.steps.Sparse``).
 
     A call costs, per restart, ``steps`` forward and backward passes with respect to the input, and one forward pass
-    more with ``keep_best``; a separate ``search`` model with more than one restart adds a forward pass of the model.
+    more with ``keep_best``; a separate ``fast_model`` model with more than one restart adds a forward pass of the model.
 
     Attributes:
         threat: what the adversary may do.
@@ -66,11 +66,11 @@ class PGD:
     def rule(self) -> StepRule:
         """The step rule that the settings describe."""
         size = 2.5 * self.threat.eps / max(self.steps, 1) if self.step_size is None else self.step_size
-        directions = attacking(self.threat.norm)
+        directions = attack_directions(self.threat.norm)
         return Momentum(directions, size, self.momentum) if self.momentum else Steepest(directions, size)
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, search: nn.Module | None = None
+        self, model: nn.Module, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: nn.Module | None = None
     ) -> Tensor:
         """Attack each image of a batch by itself.
 
@@ -79,7 +79,7 @@ class PGD:
             x: images in [0, 1], shape ``(B, ...)``.
             y: labels to leave, int64 ``(B,)``, or any goal.
             keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
-            search: a faster stand-in for ``model`` to take the steps on, see ``robustlab.models.accelerate``.
+            fast_model: a faster stand-in for ``model`` to take the steps on, see ``robustlab.models.accelerate``.
 
         Returns:
             Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``.
@@ -89,16 +89,16 @@ class PGD:
         highest = check_labels(y, x) if isinstance(y, Tensor) else -1
         goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y
         keys = seeding.content_keys(x) if keys is None else keys
-        stepped = search or model
+        stepped = fast_model or model
         with frozen(model, training=self.training_mode), frozen(stepped, training=self.training_mode):
-            objective = reaching(giving_logits(stepped, highest), goal)
+            objective = goal_objective(with_logit_checks(stepped, highest), goal)
             best = self._run(objective, x, keys, 0)
             if self.restarts > 1:
-                judge = reaching(giving_logits(model, highest), goal)
-                best = self._judged(best, judge) if search else best
+                judge = goal_objective(with_logit_checks(model, highest), goal)
+                best = self._judged(best, judge) if fast_model else best
                 for restart in range(1, self.restarts):
                     found = self._run(objective, x, keys, restart)
-                    best = best.or_better(self._judged(found, judge) if search else found)
+                    best = best.or_better(self._judged(found, judge) if fast_model else found)
         return best.x
 
     def _run(self, objective: Objective, x: Tensor, keys: Tensor, restart: int) -> Solution:
@@ -110,7 +110,7 @@ class PGD:
     @staticmethod
     def _judged(solution: Solution, judge: Objective) -> Solution:
         with torch.no_grad():
-            return Solution(solution.x, *evaluate(judge, solution.x))
+            return Solution(solution.x, *evaluate_objective(judge, solution.x))
 
 
 def FGSM(threat: ThreatModel) -> PGD:

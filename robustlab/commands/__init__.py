@@ -62,12 +62,12 @@ def _run(argv: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    wanted: Any = parse(COMMANDS[name], rest, f"robustlab {name}")
+    args: Any = parse(COMMANDS[name], rest, f"robustlab {name}")
     # Read by torch's OpenMP when it is loaded. By default its threads spin while they wait for each other, which costs most
     # of the speed as soon as anything else runs on the same cores (two threads beside one busy process: measured 1/4 to 1/8).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # Only now, since this imports torch: help and mistakes in the flags are answered at once.
-    import_module(f"robustlab.commands.{name}").run(wanted)
+    import_module(f"robustlab.commands.{name}").run(args)
     return 0
 
 

@@ -39,8 +39,8 @@ class Source:
 
 def render(kind: str, manifest: dict[str, Any], source: Source, command: str) -> str:
     """The card."""
-    wanted, known = manifest["settings"], manifest["facts"]
-    made, data = wanted["construction"], wanted["source"]
+    args, known = manifest["settings"], manifest["facts"]
+    made, data = args["construction"], args["source"]
     size = "x".join(map(str, manifest["shape"]))
     lines = [
         f"# {kind}: {manifest['n']:,} images of {data['name']}, {TITLES[kind]}",
@@ -52,9 +52,9 @@ def render(kind: str, manifest: dict[str, Any], source: Source, command: str) ->
         f"| images | {manifest['n']:,} of {size}, stored as {manifest['dtype']}, in {len(manifest['shards'])} shards |",
         f"| classes | {_listed(manifest['classes'])} |",
         f"| construction | {', '.join(f'{name} {value}' for name, value in made.items())} |",
-        f"| seed | {wanted['seed']} |",
-        f"| steps taken in | {wanted['search']} on {wanted['device']}; what was reached is judged in float32 |",
-        f"| source model | {source.name} ({wanted['model']['arch']}), weights sha256 {wanted['model']['sha256'][:16]} |",
+        f"| seed | {args['seed']} |",
+        f"| steps taken in | {args['compute_dtype']} on {args['device']}; what was reached is judged in float32 |",
+        f"| source model | {source.name} ({args['model']['arch']}), weights sha256 {args['model']['sha256'][:16]} |",
         f"| its accuracy on {source.clean.n} of them | clean {_percent(source.clean.value)}, {source.attack} "
         f"{_percent(source.robust.value)} |",
     ]

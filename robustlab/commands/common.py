@@ -74,24 +74,24 @@ def computes_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def load_model(name: str, wanted: ForModels) -> Classifier:
+def load_model(name: str, args: ForModels) -> Classifier:
     """A released model or a checkpoint, as the settings say how to read it.
 
     Raises:
         UserError: nothing there, or not what the settings say.
     """
-    return load(name, arch=wanted.arch, normalization=normalization_of(wanted), trust=wanted.trust_checkpoint)
+    return load(name, arch=args.arch, normalization=normalization_of(args), trust=args.trust_checkpoint)
 
 
-def normalization_of(wanted: ForModels) -> tuple[list[float], list[float]] | None:
+def normalization_of(args: ForModels) -> tuple[list[float], list[float]] | None:
     """``--mean`` and ``--std``, for checkpoints that do not carry their own along.
 
     Raises:
         UserError: one without the other.
     """
-    if (wanted.mean is None) != (wanted.std is None):
+    if (args.mean is None) != (args.std is None):
         raise UserError("--mean and --std belong together: give both or neither")
-    return (wanted.mean, wanted.std) if wanted.mean and wanted.std else None
+    return (args.mean, args.std) if args.mean and args.std else None
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

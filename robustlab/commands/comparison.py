@@ -21,7 +21,7 @@ from robustlab.goals import Targeted
 from robustlab.models.accelerate import accelerate
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2, Linf
-from robustlab.objectives import reaching, value_and_gradient
+from robustlab.objectives import goal_objective, value_and_gradient
 
 ATTACK = PGD(ThreatModel(L2(), 0.5), steps=20)
 RADII = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
@@ -73,11 +73,11 @@ def measure(
         on_images: told how many more images are done, of ``len(test) + min(CURVE_IMAGES, len(test))``.
         batches: how to cut the images, see ``Batches``.
     """
-    search = accelerate(model, dtype=torch.bfloat16 if bfloat16 else None)
+    fast_model = accelerate(model, dtype=torch.bfloat16 if bfloat16 else None)
     everything = Batches(test, 250, **batches)
     some = Batches(test.subset(hold_out(test, min(CURVE_IMAGES, len(test)), seed=0)[1]), 200, **batches)
-    report = evaluate(model, everything.epoch(0), [ATTACK], search=search, on_batch=lambda found: on_images(len(found)))
-    rates = curve(model, lambda: some.epoch(0), ATTACK, RADII, search=search, on_batch=on_images)
+    report = evaluate(model, everything.epoch(0), [ATTACK], fast_model=fast_model, on_batch=lambda found: on_images(len(found)))
+    rates = curve(model, lambda: some.epoch(0), ATTACK, RADII, fast_model=fast_model, on_batch=on_images)
     return Measured(report, rates, follows(model, len(test), some.device) if features_known else {})
 
 
@@ -86,8 +86,8 @@ def columns(labels: Tensor, recognized: Tensor, num_classes: int) -> Tensor:
     left = [*recognized.nonzero()[:, 0].tolist(), *(~recognized).nonzero()[:, 0].tolist()]
     chosen = []
     for place in range(min(COLUMNS, len(left))):
-        wanted = place * num_classes // COLUMNS if num_classes > COLUMNS else place % num_classes
-        chosen.append(next((i for i in left if labels[i] == wanted), left[0]))
+        args = place * num_classes // COLUMNS if num_classes > COLUMNS else place % num_classes
+        chosen.append(next((i for i in left if labels[i] == args), left[0]))
         left.remove(chosen[-1])
     return torch.tensor(chosen, dtype=torch.int64)
 
@@ -123,7 +123,7 @@ def gradient_rows(models: Mapping[str, nn.Module], x: Tensor, y: Tensor, classes
     rows = [_images(x, y, classes)]
     for name, model in models.items():
         with frozen(model):
-            _, _, grad = value_and_gradient(reaching(model, Targeted(y)), x)
+            _, _, grad = value_and_gradient(goal_objective(model, Targeted(y)), x)
         cells = [
             Cell(picture, "", f"input gradient of the {name} model for an image of {classes[label]}")
             for picture, label in zip(pictures.gradient_picture(grad), y.tolist(), strict=True)

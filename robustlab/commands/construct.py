@@ -17,7 +17,7 @@ from robustlab.commands import settings
 from robustlab.commands.card import Source, contact_sheet, render
 from robustlab.commands.common import bar, check_fits, choose_device, interruptible, load_model, open_data, threat_of
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Building, Construction, Inverted, Plan, Relabelled, drawn, following
+from robustlab.construction import Building, Construction, Inverted, Plan, Relabelled, next_class, random_target
 from robustlab.data.batches import Batches
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError, unknown
@@ -32,43 +32,43 @@ PROBE = PGD(ThreatModel(L2(), 0.25), steps=10)
 ROBUST = 0.5  # a model that keeps this share of its accuracy under PROBE counts as robust, one that keeps less as standard
 
 
-def run(wanted: settings.Construct) -> None:
+def run(args: settings.Construct) -> None:
     """Make the set, or what is missing of it; called again it checks the set and prints its card."""
-    kind, out = _kind(wanted.kind), Path(wanted.out or _default_out(wanted))
-    if wanted.model is None:
+    kind, out = _kind(args.kind), Path(args.out or _default_out(args))
+    if args.model is None:
         raise UserError(f"through which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
-    construction = _construction(kind, wanted)
-    device = choose_device(wanted.device, wanted.threads)
-    model = load_model(wanted.model, wanted).to(device)
+    construction = _construction(kind, args)
+    device = choose_device(args.device, args.threads)
+    model = load_model(args.model, args).to(device)
     images = open_data(
-        wanted.dataset,
-        wanted.data,
-        wanted.split,
-        image_size=wanted.image_size,
-        download=wanted.download,
-        classes=wanted.classes,
-        limit=wanted.limit,
+        args.dataset,
+        args.data,
+        args.split,
+        image_size=args.image_size,
+        download=args.download,
+        classes=args.classes,
+        limit=args.limit,
     )
-    check_fits(model, images, wanted.model, chosen=bool(wanted.classes))
+    check_fits(model, images, args.model, chosen=bool(args.classes))
     plan = Plan(
         construction,
         images,
         model,
-        seed=wanted.seed,
-        dtype=wanted.store,
-        shard_size=wanted.shard_size,
-        batch_size=wanted.batch_size,
-        search=torch.bfloat16 if wanted.amp else None,
+        seed=args.seed,
+        dtype=args.store,
+        shard_size=args.shard_size,
+        batch_size=args.batch_size,
+        compute_dtype=torch.bfloat16 if args.amp else None,
         device=device,
     )
     building = Building(out, plan)
-    source = _probed(wanted, kind, model, images, device)
-    if not _built(building, wanted, out):
+    source = _probed(args, kind, model, images, device)
+    if not _built(building, args, out):
         return
     manifest = building.finish()
     index = _shown(images)
     pictures.save(out / "contact.png", contact_sheet(out, manifest, images, index))
-    files.write_text(out / "card.md", render(kind, manifest, source, _command(wanted, out)))
+    files.write_text(out / "card.md", render(kind, manifest, source, _command(args, out)))
     print((out / "card.md").read_text())
     print(f"{len(images):,} images in {out}, sha256 {manifest['sha256']}\npictures: {out / 'contact.png'}")
 
@@ -82,23 +82,23 @@ def _kind(name: str | None) -> str:
     return kinds[name.lower().replace("_", "")]
 
 
-def _default_out(wanted: settings.Construct) -> str:
-    model = Path(str(wanted.model)).stem
-    return f"datasets/{_kind(wanted.kind)}-{model}"
+def _default_out(args: settings.Construct) -> str:
+    model = Path(str(args.model)).stem
+    return f"datasets/{_kind(args.kind)}-{model}"
 
 
-def _construction(kind: str, wanted: settings.Construct) -> Construction:
+def _construction(kind: str, args: settings.Construct) -> Construction:
     """Published settings (Ilyas et al. 2019) where no flag says otherwise."""
     if kind in ("D_R", "D_NR"):
-        if wanted.norm is not None or wanted.eps is not None:
+        if args.norm is not None or args.eps is not None:
             raise UserError(f"{kind} matches features wherever in the pixel box that leads, so --norm and --eps mean nothing to it")
-        return Inverted(1000 if wanted.steps is None else wanted.steps, 0.1 if wanted.step_size is None else wanted.step_size)
-    threat = threat_of(wanted.norm, wanted.eps)
-    size = threat.eps / 5 if wanted.step_size is None else wanted.step_size
-    return Relabelled(drawn if kind == "D_rand" else following, threat, 100 if wanted.steps is None else wanted.steps, size)
+        return Inverted(1000 if args.steps is None else args.steps, 0.1 if args.step_size is None else args.step_size)
+    threat = threat_of(args.norm, args.eps)
+    size = threat.eps / 5 if args.step_size is None else args.step_size
+    return Relabelled(random_target if kind == "D_rand" else next_class, threat, 100 if args.steps is None else args.steps, size)
 
 
-def _probed(wanted: settings.Construct, kind: str, model: Classifier, images: Images, device: torch.device) -> Source:
+def _probed(args: settings.Construct, kind: str, model: Classifier, images: Images, device: torch.device) -> Source:
     """What the model reaches on some of the images; says so where it is not the model that this kind of set is made from."""
     some = images.subset(hold_out(images, min(PROBED, len(images)), seed=0)[1])
     outputs = model.outputs_for(images.classes, images.name).to(device)
@@ -114,15 +114,15 @@ def _probed(wanted: settings.Construct, kind: str, model: Classifier, images: Im
         }.get(kind, "its perturbations are visible changes rather than faint ones")
         wants = "a robust model" if wants_robust else "a standard one"
         print(
-            f"warning: {kind} wants {wants}, but {wanted.model} is right for {100 * clean.value:.0f} % of {clean.n} images and for "
+            f"warning: {kind} wants {wants}, but {args.model} is right for {100 * clean.value:.0f} % of {clean.n} images and for "
             f"{100 * robust.value:.0f} % under {PROBE}: {why}",
             file=sys.stderr,
         )
-    record = next((known for name, known in released().items() if name == wanted.model), None)
-    return Source(str(wanted.model), clean, robust, str(PROBE), record)
+    record = next((known for name, known in released().items() if name == args.model), None)
+    return Source(str(args.model), clean, robust, str(PROBE), record)
 
 
-def _built(building: Building, wanted: settings.Construct, out: Path) -> bool:
+def _built(building: Building, args: settings.Construct, out: Path) -> bool:
     """Make what is missing and check everything; False where other processes make the rest."""
     total = len(building.plan.source)
     with interruptible() as noted:
@@ -131,7 +131,7 @@ def _built(building: Building, wanted: settings.Construct, out: Path) -> bool:
                 shown.update(building.done)
                 whole = building.run(first=_first(building), on_images=shown.update, stop=lambda: bool(noted))
             if noted:
-                print(f"the shards that are there stay; go on with the same command: {_command(wanted, out)}", file=sys.stderr)
+                print(f"the shards that are there stay; go on with the same command: {_command(args, out)}", file=sys.stderr)
                 raise KeyboardInterrupt
             if not whole:
                 print(f"nothing is left to begin in {out}: other processes make the last shards, and the last of them finishes the set")
@@ -160,10 +160,10 @@ def _shown(images: Images, most: int = 12) -> torch.Tensor:
     return torch.cat(found)
 
 
-def _command(wanted: settings.Construct, out: Path) -> str:
+def _command(args: settings.Construct, out: Path) -> str:
     """The command that makes this set, without what does not change it."""
     defaults = settings.Construct()
-    given = dataclasses.asdict(replace(wanted, device="auto", threads=None, out=str(out)))
+    given = dataclasses.asdict(replace(args, device="auto", threads=None, out=str(out)))
     words = ["robustlab", "construct"]
     for name, value in given.items():
         if value == getattr(defaults, name):

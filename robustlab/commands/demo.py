@@ -22,30 +22,30 @@ from robustlab.models.zoo import released
 SHORTEST_TOKEN = 12
 
 
-def run(wanted: settings.Demo) -> None:
+def run(args: settings.Demo) -> None:
     """Load the models and serve until Ctrl-C."""
     if not (find_spec("starlette") and find_spec("uvicorn")):
         raise UserError("the page needs the packages starlette and uvicorn; install them by: pip install robustlab[web]")
     from robustlab.demo.server import Page, is_local, serve
 
-    token = wanted.token
-    if token is None and not is_local(wanted.host):
+    token = args.token
+    if token is None and not is_local(args.host):
         token = secrets.token_urlsafe(18)
     _check_token(token)
-    if wanted.port > 65535:
-        raise UserError(f"a port is a number up to 65535, got {wanted.port}")
-    device = choose_device(wanted.device, wanted.threads)
+    if args.port > 65535:
+        raise UserError(f"a port is a number up to 65535, got {args.port}")
+    device = choose_device(args.device, args.threads)
     known = released()
     # Robust ones first: the first is chosen when the page opens, and others draw only noise.
-    names = sorted(known, key=lambda name: known[name]["threat"] == "none") if wanted.model is None else wanted.model.split(",")
+    names = sorted(known, key=lambda name: known[name]["threat"] == "none") if args.model is None else args.model.split(",")
     if not names:
         raise UserError("which model? --model takes checkpoints' paths, or names of released models, and none is released yet")
-    generated = wanted.data is None and wanted.dataset in (None, "shapes")
-    images = open_data(wanted.dataset, wanted.data, "test", image_size=wanted.image_size, limit=10 if generated else None)
+    generated = args.data is None and args.dataset in (None, "shapes")
+    images = open_data(args.dataset, args.data, "test", image_size=args.image_size, limit=10 if generated else None)
     starters = [*sketches(images.shape[-1]), *examples(images)]
     models: dict[str, Served] = {}
     for name, word in short_names(names).items():
-        model = load_model(name, wanted).to(device)
+        model = load_model(name, args).to(device)
         if not generated and model.unnamed and model.num_classes == len(images.classes):
             model.classes = images.classes
         served = Served(word, _note(model.arch, known.get(name) or _record(name)), model, attributes_of(model))
@@ -54,11 +54,11 @@ def run(wanted: settings.Demo) -> None:
     page = Page(models, images.shape[-1], starters, _device_name(device))
 
     def ready(address: str) -> None:
-        if not is_local(wanted.host):
+        if not is_local(args.host):
             print("warning: other machines can reach this page; whoever has the address below, with its token, can use it")
         print(f"{', '.join(models)} on {page.device}\nopen {address}   (Ctrl-C ends it)", flush=True)
 
-    serve(page, wanted.host, wanted.port, token=token, on_ready=ready)
+    serve(page, args.host, args.port, token=token, on_ready=ready)
 
 
 def _check_token(token: str | None) -> None:

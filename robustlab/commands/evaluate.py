@@ -27,27 +27,27 @@ from robustlab.models.zoo import released
 from robustlab.records import environment
 
 
-def run(wanted: settings.Evaluate) -> None:
+def run(args: settings.Evaluate) -> None:
     """Print the accuracies of each model; with ``--out`` also write them, the records, pictures, and the curve."""
-    if wanted.model is None:
+    if args.model is None:
         raise UserError(f"which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
-    out = Path(wanted.out) if wanted.out else None
+    out = Path(args.out) if args.out else None
     if out:
         files.check_vacant(out)
-    device = choose_device(wanted.device, wanted.threads)
-    models = {name: load_model(name, wanted).to(device) for name in wanted.model.split(",")}
+    device = choose_device(args.device, args.threads)
+    models = {name: load_model(name, args).to(device) for name in args.model.split(",")}
     images = open_data(
-        wanted.dataset,
-        wanted.data,
-        wanted.split,
-        image_size=wanted.image_size,
-        download=wanted.download,
-        classes=wanted.classes,
-        limit=wanted.limit,
+        args.dataset,
+        args.data,
+        args.split,
+        image_size=args.image_size,
+        download=args.download,
+        classes=args.classes,
+        limit=args.limit,
     )
     for name, model in models.items():
-        check_fits(model, images, name, chosen=bool(wanted.classes))
-    job = _Job(wanted, images, PGD(threat_of(wanted.norm, wanted.eps), wanted.steps, wanted.step_size, restarts=wanted.restarts), device)
+        check_fits(model, images, name, chosen=bool(args.classes))
+    job = _Job(args, images, PGD(threat_of(args.norm, args.eps), args.steps, args.step_size, restarts=args.restarts), device)
     curves = {}
     for name, model in models.items():
         report, rates = job.measure(name, model)
@@ -55,8 +55,8 @@ def run(wanted: settings.Evaluate) -> None:
         if out:
             job.write(out / short if len(models) > 1 else out, model, report, rates)
         curves[short] = rates
-    if out and wanted.curve:
-        save_curve(out / "curve.png", curves, f"{images.name}: accuracy under PGD-{wanted.steps}", type(job.attack.threat.norm).__name__)
+    if out and args.curve:
+        save_curve(out / "curve.png", curves, f"{images.name}: accuracy under PGD-{args.steps}", type(job.attack.threat.norm).__name__)
     if out:
         print(f"written to {out}")
 
@@ -64,23 +64,25 @@ def run(wanted: settings.Evaluate) -> None:
 class _Job:
     """One attack on one set of images, for one model after another."""
 
-    def __init__(self, wanted: settings.Evaluate, images: Images, attack: PGD, device: torch.device) -> None:
-        self.wanted, self.images, self.attack = wanted, images, attack
-        self.batches = Batches(images, wanted.batch_size, seed=wanted.seed, device=device, workers=wanted.workers)
+    def __init__(self, args: settings.Evaluate, images: Images, attack: PGD, device: torch.device) -> None:
+        self.args, self.images, self.attack = args, images, attack
+        self.batches = Batches(images, args.batch_size, seed=args.seed, device=device, workers=args.workers)
 
     def measure(self, name: str, model: Classifier) -> tuple[Report, dict[float, Rate]]:
         """Attack, and print the numbers."""
-        search = accelerate(model, dtype=torch.bfloat16 if self.wanted.amp else None, compile=self.wanted.compile)
+        fast_model = accelerate(model, dtype=torch.bfloat16 if self.args.amp else None, compile=self.args.compile)
         with bar(len(self.images), str(self.attack), "img") as shown:
-            report = evaluate(model, self._batches(model), [self.attack], search=search, on_batch=lambda found: shown.update(len(found)))
-        print(f"{name} on {self.images.name} ({self.wanted.split})")
+            report = evaluate(
+                model, self._batches(model), [self.attack], fast_model=fast_model, on_batch=lambda found: shown.update(len(found))
+            )
+        print(f"{name} on {self.images.name} ({self.args.split})")
         for attack, rate in report.rates().items():
             print(f"  {attack:<28} {rate}")
         rates: dict[float, Rate] = {}
-        if self.wanted.curve:
+        if self.args.curve:
             with bar(len(self.images), "curve", "img") as shown:
                 again = partial(self._batches, model)
-                rates = curve(model, again, self.attack, self.wanted.curve, search=search, on_batch=shown.update)
+                rates = curve(model, again, self.attack, self.args.curve, fast_model=fast_model, on_batch=shown.update)
         for eps, rate in rates.items():
             print(f"  at eps = {eps:<19.4g} {rate}")
         sys.stdout.flush()
@@ -107,7 +109,7 @@ class _Job:
         files.write_json(
             out / "report.json",
             {
-                "settings": dataclasses.asdict(replace(self.wanted, eps=self.attack.threat.eps)),
+                "settings": dataclasses.asdict(replace(self.args, eps=self.attack.threat.eps)),
                 "environment": environment(),
                 "dataset": self.images.name,
                 "accuracies": {name: rate.to_json() for name, rate in report.rates().items()},

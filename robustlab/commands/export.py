@@ -12,26 +12,26 @@ from robustlab.data.exports import LAYOUTS, export
 from robustlab.errors import UserError
 
 
-def run(wanted: settings.Export) -> None:
+def run(args: settings.Export) -> None:
     """Write the set, and say what rounding changed."""
-    if wanted.format is None:
+    if args.format is None:
         raise UserError(f"in which layout? --format takes one of: {', '.join(LAYOUTS)}")
-    if wanted.out is None:
+    if args.out is None:
         raise UserError("where to? --out takes a folder that is new or empty")
-    out = Path(wanted.out)
+    out = Path(args.out)
     files.check_vacant(out)
     images = open_data(
-        wanted.dataset,
-        wanted.data,
-        wanted.split,
-        image_size=wanted.image_size,
-        download=wanted.download,
-        classes=wanted.classes,
-        limit=wanted.limit,
+        args.dataset,
+        args.data,
+        args.split,
+        image_size=args.image_size,
+        download=args.download,
+        classes=args.classes,
+        limit=args.limit,
     )
     with bar(len(images), "exporting", "img") as shown:
-        facts, rounding = export(images, wanted.split, out, wanted.format, shown.update, _card(wanted.data))
-    print(f"{facts['n']:,} images of {images.name} ({wanted.split}) in {out}, layout {wanted.format}")
+        facts, rounding = export(images, args.split, out, args.format, shown.update, _card(args.data))
+    print(f"{facts['n']:,} images of {images.name} ({args.split}) in {out}, layout {args.format}")
     if rounding:
         added = f"added {rounding.mean:.4g} on average, at most {rounding.largest:.4g}, to an image (L2 norm, pixels in [0, 1])"
         print(f"pixels rounded from {facts['source_dtype']} to 8 bits: {added}")

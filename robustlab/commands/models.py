@@ -6,7 +6,7 @@ from robustlab.commands import settings
 from robustlab.models import zoo
 
 
-def run(wanted: settings.Models) -> None:
+def run(args: settings.Models) -> None:
     """Print both lists."""
     print("architectures:", ", ".join(zoo.architectures()), "and torchvision:NAME, timm:NAME")
     print("released models:")

@@ -45,41 +45,41 @@ TEST_IMAGES = 1000
 FREE = ("out", "device", "threads", "workers", "download")  # settings that may differ when a quickstart goes on
 
 
-def run(wanted: settings.Quickstart) -> None:
+def run(args: settings.Quickstart) -> None:
     """The command. Called again after an interruption, it goes on where it was."""
     began = time.monotonic()
-    device = choose_device(wanted.device, wanted.threads)
-    wanted = completed(wanted)
-    out = Path(wanted.out)
-    _claim(out, wanted)
+    device = choose_device(args.device, args.threads)
+    args = completed(args)
+    out = Path(args.out)
+    _claim(out, args)
     try:
-        trained = {name: _trained(name, wanted, out / name, device) for name in RECIPES}
-        _compare(wanted, out, trained, device, began)
+        trained = {name: _trained(name, args, out / name, device) for name in RECIPES}
+        _compare(args, out, trained, device, began)
     except KeyboardInterrupt:
         print("the same quickstart command goes on from here", file=sys.stderr)
         raise
 
 
-def completed(wanted: settings.Quickstart) -> settings.Quickstart:
+def completed(args: settings.Quickstart) -> settings.Quickstart:
     """The settings with everything filled in that was left open: on *shapes* as much as takes two minutes on two cores."""
-    generated = _generated(wanted)
+    generated = _generated(args)
     return replace(
-        wanted,
-        limit=wanted.limit or (8000 if generated else 50_000),
-        epochs=wanted.epochs or (6 if generated else 10),
-        batch_size=wanted.batch_size or 128,
-        data=None if wanted.data is None else str(Path(wanted.data).expanduser().absolute()),
+        args,
+        limit=args.limit or (8000 if generated else 50_000),
+        epochs=args.epochs or (6 if generated else 10),
+        batch_size=args.batch_size or 128,
+        data=None if args.data is None else str(Path(args.data).expanduser().absolute()),
     )
 
 
-def _claim(out: Path, wanted: settings.Quickstart) -> None:
+def _claim(out: Path, args: settings.Quickstart) -> None:
     """Make the folder this quickstart's own; settings count from the moment that a training began with them.
 
     Raises:
         UserError: it holds something else, or a quickstart with other settings.
     """
     mark = out / "quickstart.json"
-    now = {name: value for name, value in dataclasses.asdict(wanted).items() if name not in FREE}
+    now = {name: value for name, value in dataclasses.asdict(args).items() if name not in FREE}
     if not mark.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not an empty folder, and no quickstart made it: name another one with --out")
     before = files.read_json(mark, "a quickstart's settings") if any((out / name).exists() for name in RECIPES) else now
@@ -94,20 +94,20 @@ def _flag(name: str, value: object) -> str:
     return f"no {flag}" if value is None else f"{flag} {value}"
 
 
-def _trained(name: str, wanted: settings.Quickstart, out: Path, device: torch.device) -> Path:
+def _trained(name: str, args: settings.Quickstart, out: Path, device: torch.device) -> Path:
     """The weights of one of the two models: those there are, or trained now, from the start or from where it stopped."""
     result = out / "model.json"
     if result.exists():
         print(f"the {name} model is there already: {result}")
         return result
     print(f"training the {name} model (recipe {RECIPES[name]})")
-    shared = {field.name for field in dataclasses.fields(settings.Train)} & {field.name for field in dataclasses.fields(wanted)}
+    shared = {field.name for field in dataclasses.fields(settings.Train)} & {field.name for field in dataclasses.fields(args)}
     train(
         settings.Train(
             **{
-                **{key: getattr(wanted, key) for key in shared},
+                **{key: getattr(args, key) for key in shared},
                 "recipe": RECIPES[name],
-                "val_size": 200 if _generated(wanted) else 500,
+                "val_size": 200 if _generated(args) else 500,
                 "no_test": True,
                 "out": str(out),
                 "resume": str(out) if (out / "settings.json").exists() else None,
@@ -118,13 +118,13 @@ def _trained(name: str, wanted: settings.Quickstart, out: Path, device: torch.de
     return result
 
 
-def _compare(wanted: settings.Quickstart, out: Path, trained: dict[str, Path], device: torch.device, began: float) -> None:
+def _compare(args: settings.Quickstart, out: Path, trained: dict[str, Path], device: torch.device, began: float) -> None:
     """Attack both models, and write and print what was found."""
     models = {name: load(path).to(device) for name, path in trained.items()}
-    limit = min(TEST_IMAGES, wanted.limit or TEST_IMAGES)
-    test = open_data(wanted.dataset, wanted.data, "test", image_size=wanted.image_size, limit=limit)
-    measured = _measured(models, test, wanted, device)
-    rows = _rows(models, measured, test, wanted, device)
+    limit = min(TEST_IMAGES, args.limit or TEST_IMAGES)
+    test = open_data(args.dataset, args.data, "test", image_size=args.image_size, limit=limit)
+    measured = _measured(models, test, args, device)
+    rows = _rows(models, measured, test, args, device)
     for section, shown in rows.items():
         pictures.save(out / f"{section}.png", sheet(shown))
     numbers = {name: _numbers(measured[name], read_record(path)) for name, path in trained.items()}
@@ -134,11 +134,11 @@ def _compare(wanted: settings.Quickstart, out: Path, trained: dict[str, Path], d
         "eps": ATTACK.threat.eps,
         "attack": str(ATTACK),
         "models": numbers,
-        **({"exchange_lengths": exchange_lengths()} if _generated(wanted) else {}),
-        "made": _made(wanted, numbers, time.monotonic() - began, device),
+        **({"exchange_lengths": exchange_lengths()} if _generated(args) else {}),
+        "made": _made(args, numbers, time.monotonic() - began, device),
     }
     files.write_json(out / "results.json", results)
-    following = next_commands(wanted)
+    following = next_commands(args)
     files.write_text(out / "index.html", render(results, rows, following))
     _print(results)
     print(f"\nthe page with the pictures: {(out / 'index.html').absolute()}\n\nnext:")
@@ -146,10 +146,10 @@ def _compare(wanted: settings.Quickstart, out: Path, trained: dict[str, Path], d
         print(f"  {command}\n      {what}")
 
 
-def _measured(models: dict[str, Classifier], test: Images, wanted: settings.Quickstart, device: torch.device) -> dict[str, Measured]:
+def _measured(models: dict[str, Classifier], test: Images, args: settings.Quickstart, device: torch.device) -> dict[str, Measured]:
     print(f"attacking both: {ATTACK} on {len(test)} test images")
-    options: dict[str, Any] = {"features_known": _generated(wanted), "bfloat16": computes_bfloat16(device)}
-    options |= {"seed": wanted.seed, "device": device, "workers": wanted.workers}
+    options: dict[str, Any] = {"features_known": _generated(args), "bfloat16": computes_bfloat16(device)}
+    options |= {"seed": args.seed, "device": device, "workers": args.workers}
     measured = {}
     for name, model in models.items():
         with bar(len(test) + min(CURVE_IMAGES, len(test)), f"attacking the {name} model", "img") as shown:
@@ -158,7 +158,7 @@ def _measured(models: dict[str, Classifier], test: Images, wanted: settings.Quic
 
 
 def _rows(
-    models: dict[str, Classifier], measured: dict[str, Measured], test: Images, wanted: settings.Quickstart, device: torch.device
+    models: dict[str, Classifier], measured: dict[str, Measured], test: Images, args: settings.Quickstart, device: torch.device
 ) -> dict[str, list[Row]]:
     """The pictures of the page, by section."""
     records = zip(*(found.report.records for found in measured.values()), strict=True)
@@ -166,10 +166,10 @@ def _rows(
     index = columns(test.labels.cpu(), recognized, len(test.classes))
     x, y = to_float(test.fetch(index)).to(device), test.labels.cpu()[index].to(device)
     rows = {
-        "attacks": attack_rows(models, x, y, example_keys(wanted.seed, index).to(device), test.classes),
+        "attacks": attack_rows(models, x, y, example_keys(args.seed, index).to(device), test.classes),
         "gradients": gradient_rows(models, x, y, test.classes),
     }
-    return {**rows, "contradictions": contradiction_rows(models, device)} if _generated(wanted) else rows
+    return {**rows, "contradictions": contradiction_rows(models, device)} if _generated(args) else rows
 
 
 def _numbers(found: Measured, record: dict[str, Any]) -> dict[str, Any]:
@@ -185,36 +185,36 @@ def _numbers(found: Measured, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _made(wanted: settings.Quickstart, models: dict[str, Any], seconds: float, device: torch.device) -> dict[str, str]:
+def _made(args: settings.Quickstart, models: dict[str, Any], seconds: float, device: torch.device) -> dict[str, str]:
     """Settings, times and hardware, in words."""
     here = environment()
     hardware = ", ".join(here["gpus"]) if device.type == "cuda" else f"{here['processor']}, {here['threads']} threads"
     return {
-        "Network": f"{wanted.arch}, both times",
-        "Training images": f"up to {wanted.limit:,}, in batches of {wanted.batch_size}",
-        "Epochs": f"{wanted.epochs}; the one with the best validation accuracy was kept",
+        "Network": f"{args.arch}, both times",
+        "Training images": f"up to {args.limit:,}, in batches of {args.batch_size}",
+        "Epochs": f"{args.epochs}; the one with the best validation accuracy was kept",
         "Standard training": f"recipe {models['standard']['recipe']}, {models['standard']['seconds']} s",
         "Robust training": f"recipe {models['robust']['recipe']} ({models['robust']['trained_against']}), {models['robust']['seconds']} s",
-        "Seed": str(wanted.seed),
+        "Seed": str(args.seed),
         "Time of the last call": f"{seconds:.0f} s, with everything that was still to do",
         "Hardware": hardware,
         "Software": f"Python {here['python']}, torch {here['torch']}, commit {here['commit'] or 'unknown'}",
     }
 
 
-def next_commands(wanted: settings.Quickstart) -> list[tuple[str, str]]:
+def next_commands(args: settings.Quickstart) -> list[tuple[str, str]]:
     """Some commands that lead on from here, each with what it does."""
-    places = [[f"--{name.replace('_', '-')}", str(value)] for name in ("dataset", "data", "image_size") if (value := getattr(wanted, name))]
+    places = [[f"--{name.replace('_', '-')}", str(value)] for name in ("dataset", "data", "image_size") if (value := getattr(args, name))]
     data = [word for place in places for word in place]
-    evaluate = ["evaluate", "--model", str(Path(wanted.out) / "robust" / "model.json"), *data]
+    evaluate = ["evaluate", "--model", str(Path(args.out) / "robust" / "model.json"), *data]
     harder = ([*evaluate, "--steps", "50", "--restarts", "3", "--limit", "500"], "attack the robust model harder: does its number hold?")
-    both = ",".join(str(Path(wanted.out) / name / "model.json") for name in ("robust", "standard"))
+    both = ",".join(str(Path(args.out) / name / "model.json") for name in ("robust", "standard"))
     page = (["demo", "--model", both, *data], "draw, press a class, and watch what each model makes of it; needs `pip install -e .[web]`")
     mine = ["quickstart", "--data", "PATH", "--out", "runs/mine"]
     photographs = ["train", "--recipe", "fast-l2", "--dataset", "cifar10", "--download"]
     longer = ["train", "--recipe", "fast-l2", "--epochs", "30", *data, "--out", "runs/longer"]
     otherwise = [*evaluate, "--norm", "linf", "--eps", "8/255"]
-    if _generated(wanted):
+    if _generated(args):
         return _typed(
             (mine, "the same on your own images: PATH/train/CLASS/*.png and PATH/test/CLASS/*.png"),
             harder,
@@ -238,9 +238,9 @@ def program() -> str:
     return f"{shlex.quote(sys.executable if python.startswith('..') else python)} -m robustlab"
 
 
-def _generated(wanted: settings.Quickstart) -> bool:
+def _generated(args: settings.Quickstart) -> bool:
     """Whether the data are the embedded *shapes*, about which everything is known; a folder of that name is not."""
-    return (wanted.dataset or ("shapes" if wanted.data is None else "")) == "shapes"
+    return (args.dataset or ("shapes" if args.data is None else "")) == "shapes"
 
 
 def _print(results: dict[str, Any]) -> None:

@@ -16,49 +16,49 @@ from robustlab.commands.common import choose_device, computes_bfloat16, interrup
 from robustlab.commands.plots import save_heatmap
 from robustlab.errors import UserError, unknown
 from robustlab.experiments import EXPERIMENTS
-from robustlab.experiments.workshop import Workshop
+from robustlab.experiments.cache import ExperimentCache
 from robustlab.records import environment
 
 WITHOUT_DATA = ("known-features",)
 SETTINGS = {"limit": "n", "model": "source", "eps": "eps", "steps": "steps", "arch": "arch", "epochs": "epochs", "seeds": "seeds"}
 
 
-def run(wanted: settings.Reproduce) -> None:
+def run(args: settings.Reproduce) -> None:
     """The command."""
-    if wanted.experiment is None:
+    if args.experiment is None:
         raise UserError(f"which experiment? One of: {', '.join(f'{name} ({what})' for name, what in EXPERIMENTS.items())}")
-    if wanted.experiment not in EXPERIMENTS:
-        raise unknown("experiment", wanted.experiment, EXPERIMENTS)
-    if wanted.data is None and wanted.experiment not in WITHOUT_DATA:
-        raise UserError(f"the experiment {wanted.experiment!r} needs images: --data PATH")
-    module = import_module(f"robustlab.experiments.{wanted.experiment.replace('-', '_')}")
-    config = configured(module.FULL if wanted.scale == "full" else module.Config(), wanted)
-    device = choose_device(wanted.device, wanted.threads)
-    out, began = Path(wanted.out), time.monotonic()
+    if args.experiment not in EXPERIMENTS:
+        raise unknown("experiment", args.experiment, EXPERIMENTS)
+    if args.data is None and args.experiment not in WITHOUT_DATA:
+        raise UserError(f"the experiment {args.experiment!r} needs images: --data PATH")
+    module = import_module(f"robustlab.experiments.{args.experiment.replace('-', '_')}")
+    config = configured(module.FULL if args.scale == "full" else module.Config(), args)
+    device = choose_device(args.device, args.threads)
+    out, began = Path(args.out), time.monotonic()
     with interruptible() as noted:
-        workshop = Workshop(
+        cache = ExperimentCache(
             out,
-            wanted.data,
+            args.data,
             device,
-            computes_bfloat16(device) if wanted.amp is None else wanted.amp,
+            computes_bfloat16(device) if args.amp is None else args.amp,
             say=lambda text: print(f"[{time.strftime('%H:%M:%S')} {os.getpid()}] {text}", file=sys.stderr, flush=True),
             stop=lambda: bool(noted),
         )
         try:
-            found = module.run(workshop, config)
+            found = module.run(cache, config)
         except KeyboardInterrupt:
             print("the same command goes on from here", file=sys.stderr)
             raise
     text = "\n\n".join(str(table) for table in found.tables)
-    files.write_text(out / f"{wanted.experiment}.md", text + "\n")
+    files.write_text(out / f"{args.experiment}.md", text + "\n")
     for name, heatmap in found.maps.items():
         save_heatmap(out / f"{name}.png", heatmap)
     record = {"config": dataclasses.asdict(config), "found": found.numbers, "environment": environment()}
-    files.write_json(out / f"{wanted.experiment}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
+    files.write_json(out / f"{args.experiment}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
     print(text)
 
 
-def configured(config: Any, wanted: settings.Reproduce) -> Any:
+def configured(config: Any, args: settings.Reproduce) -> Any:
     """The experiment's configuration with what was given on the command line.
 
     Raises:
@@ -69,10 +69,10 @@ def configured(config: Any, wanted: settings.Reproduce) -> Any:
     known = [f"--{flag}" for flag, name in flags.items() if name in has and not (flag == "epochs" and isinstance(has[name], tuple))]
     changes = {}
     for flag, name in flags.items():
-        value = getattr(wanted, flag)
+        value = getattr(args, flag)
         if value is None:
             continue
         if f"--{flag}" not in known:
-            raise UserError(f"the experiment {wanted.experiment!r} has no --{flag}; it has {', '.join(known)}")
+            raise UserError(f"the experiment {args.experiment!r} has no --{flag}; it has {', '.join(known)}")
         changes[name] = (value,) if isinstance(has[name], tuple) else value
     return dataclasses.replace(config, **changes)

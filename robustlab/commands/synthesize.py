@@ -40,51 +40,51 @@ BY_TASK = frozenset(name for task in TASKS.values() for name in task.flags)  # s
 VERSIONS = ("robustlab", "python", "torch", "torchvision", "pillow", "threads")  # that bytes may depend on
 
 
-def run(wanted: settings.Synthesize) -> None:
+def run(args: settings.Synthesize) -> None:
     """The command."""
-    recipe = None if wanted.replay is None else read_recipe(Path(wanted.replay))
+    recipe = None if args.replay is None else read_recipe(Path(args.replay))
     if recipe is not None:
-        wanted = replayed(wanted, recipe)
-    task = _task(wanted)
-    grid, out = _places(wanted)
-    device = choose_device(wanted.device, wanted.threads)
-    models = _models(wanted, device)
-    images = _images(wanted, wanted.split) if not _own(wanted) else _pictures(wanted, models)
-    subjects = [_subject(name, model, images, wanted) for name, model in models.items()]
+        args = replayed(args, recipe)
+    task = _task(args)
+    grid, out = _places(args)
+    device = choose_device(args.device, args.threads)
+    models = _models(args, device)
+    images = _images(args, args.split) if not _own(args) else _pictures(args, models)
+    subjects = [_subject(name, model, images, args) for name, model in models.items()]
     named = {} if recipe is None else recipe.get("judges", {})
-    judges = _judges(wanted, subjects, images, device, named) if task.judged else {s.name: s for s in subjects}
+    judges = _judges(args, subjects, images, device, named) if task.judged else {s.name: s for s in subjects}
     weights = {s.name: _sha256(s.model) for s in (*subjects, *judges.values())}
     if recipe is not None:
         _check("models", recipe["models"], weights)
-    index = _index(wanted, images, task)
-    if _own(wanted) and wanted.target is None:
+    index = _index(args, images, task)
+    if _own(args) and args.target is None:
         told = ", ".join(images.classes[label] for label in images.labels.tolist())
         print(f"note: {subjects[0].name} takes the pictures for {told}; --target names another class", file=sys.stderr)
-    wanted = _resolved(wanted, task, images)
+    args = _resolved(args, task, images)
     opened: list[Images] = []
     courses: dict[str, Course] = {}
 
     def training() -> Images:
-        opened.append(opened[0] if opened else _images(wanted, "train"))
+        opened.append(opened[0] if opened else _images(args, "train"))
         return opened[0]
 
     made = {}
     for subject in subjects:
-        search = task.search(wanted, images.shape[1])
-        with bar(math.ceil(len(index) / wanted.batch_size) * (search.steps + 1), f"{wanted.task} {subject.name}", "step") as shown:
+        search = task.search(args, images.shape[1])
+        with bar(math.ceil(len(index) / args.batch_size) * (search.steps + 1), f"{args.task} {subject.name}", "step") as shown:
             course = courses[subject.name] = Course(shown.update)
-            work = Work(wanted, images, index, search, device, training, course)
+            work = Work(args, images, index, search, device, training, course)
             made[subject.name] = task.make(work, subject, judges[subject.name])
-    data = {name: _described(some) for name, some in {wanted.split: images, **({"train": opened[0]} if opened else {})}.items()}
+    data = {name: _described(some) for name, some in {args.split: images, **({"train": opened[0]} if opened else {})}.items()}
     if recipe is not None:
         _check("data", recipe["data"], data)
-    sheet = sheet_of(made, wanted.columns)
+    sheet = sheet_of(made, args.columns)
     pictures.save(grid, sheet)
     judged_by = {name: judge.name for name, judge in judges.items()} if task.judged else {}
     known = {
         "format": FORMAT,
-        "command": command(wanted),
-        "settings": {name: _plain(value) for name, value in dataclasses.asdict(wanted).items() if name not in HERE},
+        "command": command(args),
+        "settings": {name: _plain(value) for name, value in dataclasses.asdict(args).items() if name not in HERE},
         "models": weights,
         "judges": judged_by,
         "data": data,
@@ -95,13 +95,13 @@ def run(wanted: settings.Synthesize) -> None:
     }
     if out is not None:
         _write(out, made)
-        if wanted.tensorboard:
-            _board(out / "tensorboard", wanted, sheet, made, courses)
+        if args.tensorboard:
+            _board(out / "tensorboard", args, sheet, made, courses)
     files.write_json(grid.with_suffix(".json"), known)
-    print(_table(made, len(images) if wanted.task == "extremes" else len(index), images, judged_by))
+    print(_table(made, len(images) if args.task == "extremes" else len(index), images, judged_by))
     if task.preset is not None:
         for name, course in courses.items():
-            _say_what_stays(name, course, task.search(wanted, images.shape[1]))
+            _say_what_stays(name, course, task.search(args, images.shape[1]))
     print(f"pictures: {grid}\nrecipe: {grid.with_suffix('.json')}")
     if recipe is not None:
         _compare(recipe, known)
@@ -110,53 +110,53 @@ def run(wanted: settings.Synthesize) -> None:
 # What is asked
 
 
-def _task(wanted: settings.Synthesize) -> Task:
+def _task(args: settings.Synthesize) -> Task:
     """The task, if every setting that was given means something to it."""
-    if wanted.task is None:
+    if args.task is None:
         raise UserError(f"what to make? One of: {', '.join(f'{name} ({task.about})' for name, task in TASKS.items())}")
-    if wanted.task not in TASKS:
-        raise unknown("task", wanted.task, TASKS)
-    task = TASKS[wanted.task]
-    for name in _given(wanted):
+    if args.task not in TASKS:
+        raise unknown("task", args.task, TASKS)
+    task = TASKS[args.task]
+    for name in _given(args):
         if name in BY_TASK and name not in task.flags:
-            raise UserError(f"the task {wanted.task!r} has no {_flag(name)}; it has {', '.join(map(_flag, sorted(task.flags)))}")
-    if not wanted.model:
+            raise UserError(f"the task {args.task!r} has no {_flag(name)}; it has {', '.join(map(_flag, sorted(task.flags)))}")
+    if not args.model:
         raise UserError(f"with which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
-    if _own(wanted):
-        _check_own(wanted, task)
-    elif wanted.data is None and wanted.dataset is None:
+    if _own(args):
+        _check_own(args, task)
+    elif args.data is None and args.dataset is None:
         files_too = ", or --images FILE,FILE" if task.own else ""
-        raise UserError(f"the task {wanted.task!r} needs images: --data PATH, or --dataset shapes{files_too}")
-    if wanted.images is not None and wanted.positions is not None:
+        raise UserError(f"the task {args.task!r} needs images: --data PATH, or --dataset shapes{files_too}")
+    if args.images is not None and args.positions is not None:
         raise UserError("--images and --positions both say which images to work on: give one of them")
     return task
 
 
-def _own(wanted: settings.Synthesize) -> bool:
+def _own(args: settings.Synthesize) -> bool:
     """Whether the pictures are files of the user's own."""
-    return isinstance(wanted.images, list)
+    return isinstance(args.images, list)
 
 
-def _check_own(wanted: settings.Synthesize, task: Task) -> None:
+def _check_own(args: settings.Synthesize, task: Task) -> None:
     if not task.own:
         able = ", ".join(name for name, one in TASKS.items() if one.own)
-        raise UserError(f"the task {wanted.task!r} needs a set of labelled images, --data PATH; files in --images are for {able}")
+        raise UserError(f"the task {args.task!r} needs a set of labelled images, --data PATH; files in --images are for {able}")
     for name in ("data", "dataset", "split", "classes", "limit", "download"):
-        if name in _given(wanted):
+        if name in _given(args):
             raise UserError(f"--images names files already, so {_flag(name)} means nothing: leave it out")
 
 
-def _places(wanted: settings.Synthesize) -> tuple[Path, Path | None]:
+def _places(args: settings.Synthesize) -> tuple[Path, Path | None]:
     """Where the sheet goes, and the folder for everything else; checked before any work."""
-    out = None if wanted.out is None else Path(wanted.out)
+    out = None if args.out is None else Path(args.out)
     if out is not None:
         files.check_vacant(out)
-    if wanted.tensorboard and out is None:
+    if args.tensorboard and out is None:
         raise UserError("where to? --tensorboard writes into --out FOLDER")
-    default = Path("runs/synthesize") / f"{wanted.task}.png" if out is None else out / "grid.png"
-    if wanted.replay is not None and out is None:
-        default = Path(wanted.replay).with_name(f"{Path(wanted.replay).stem}-replay.png")
-    grid = default if wanted.grid is None else Path(wanted.grid)
+    default = Path("runs/synthesize") / f"{args.task}.png" if out is None else out / "grid.png"
+    if args.replay is not None and out is None:
+        default = Path(args.replay).with_name(f"{Path(args.replay).stem}-replay.png")
+    grid = default if args.grid is None else Path(args.grid)
     if grid.suffix.lower() != ".png" or grid.is_dir():
         raise UserError(f"--grid takes a PNG file to write, such as sheet.png, got {grid}")
     beside = grid.with_suffix(".json")
@@ -165,53 +165,53 @@ def _places(wanted: settings.Synthesize) -> tuple[Path, Path | None]:
     return grid, out
 
 
-def _models(wanted: settings.Synthesize, device: torch.device) -> dict[str, Classifier]:
-    names = [name for name in str(wanted.model).split(",") if name]
+def _models(args: settings.Synthesize, device: torch.device) -> dict[str, Classifier]:
+    names = [name for name in str(args.model).split(",") if name]
     if len(set(names)) < len(names) or not names:
-        raise UserError(f"--model takes the names of different models, got {wanted.model!r}")
-    return {name: load_model(name, wanted).to(device) for name in names}
+        raise UserError(f"--model takes the names of different models, got {args.model!r}")
+    return {name: load_model(name, args).to(device) for name in names}
 
 
-def _images(wanted: settings.Synthesize, split: str) -> Images:
+def _images(args: settings.Synthesize, split: str) -> Images:
     return open_data(
-        wanted.dataset,
-        wanted.data,
+        args.dataset,
+        args.data,
         split,
-        image_size=wanted.image_size,
-        download=wanted.download,
-        classes=wanted.classes,
-        limit=wanted.limit if split == wanted.split else None,
+        image_size=args.image_size,
+        download=args.download,
+        classes=args.classes,
+        limit=args.limit if split == args.split else None,
     )
 
 
-def _pictures(wanted: settings.Synthesize, models: Mapping[str, Classifier]) -> Images:
+def _pictures(args: settings.Synthesize, models: Mapping[str, Classifier]) -> Images:
     """The user's own files, each of the class that the first model takes it for."""
-    assert isinstance(wanted.images, list)
+    assert isinstance(args.images, list)
     name, model = next(iter(models.items()))
-    judges = [] if wanted.judge is None else [_judge(wanted, wanted.judge)]
+    judges = [] if args.judge is None else [_judge(args, args.judge)]
     # Another project's network has numbers for outputs; then another one here may tell what they mean.
     alike = (one.classes for one in [*models.values(), *judges] if not one.unnamed and one.num_classes == model.num_classes)
     classes = next(alike, model.classes) if model.unnamed else model.classes
-    images = open_pictures(wanted.images, classes, image_size=wanted.image_size)
-    subject = _subject(name, model, images, wanted)
+    images = open_pictures(args.images, classes, image_size=args.image_size)
+    subject = _subject(name, model, images, args)
     with frozen(model), torch.no_grad():
-        parts = [model(to_float(part).to(model.mean.device))[:, subject.outputs] for part in images.pixels.split(wanted.batch_size)]
+        parts = [model(to_float(part).to(model.mean.device))[:, subject.outputs] for part in images.pixels.split(args.batch_size)]
     return replace(images, labels=torch.cat(parts).argmax(1).cpu())
 
 
-def _subject(name: str, model: Classifier, images: Images, wanted: settings.Synthesize) -> Subject:
-    check_fits(model, images, name, chosen=bool(wanted.classes))
+def _subject(name: str, model: Classifier, images: Images, args: settings.Synthesize) -> Subject:
+    check_fits(model, images, name, chosen=bool(args.classes))
     with frozen(model):
         check_reads(model, images.shape, name, model.mean.device)
     return Subject(name, model, model.outputs_for(images.classes, images.name).to(model.mean.device))
 
 
-def _judge(wanted: settings.Synthesize, name: str) -> Classifier:
-    return load(name, normalization=normalization_of(wanted), trust=wanted.trust_checkpoint)
+def _judge(args: settings.Synthesize, name: str) -> Classifier:
+    return load(name, normalization=normalization_of(args), trust=args.trust_checkpoint)
 
 
 def _judges(
-    wanted: settings.Synthesize, subjects: list[Subject], images: Images, device: torch.device, named: Mapping[str, str]
+    args: settings.Synthesize, subjects: list[Subject], images: Images, device: torch.device, named: Mapping[str, str]
 ) -> dict[str, Subject]:
     """Who judges the pictures of each model: never the model itself, and the named judge none of its own pictures at all.
 
@@ -222,14 +222,14 @@ def _judges(
         UserError: the judge is one of the models, also under another name; or none is named, and no released one fits.
     """
     making = {_sha256(subject.model): subject.name for subject in subjects}
-    if wanted.judge is not None:
-        model = _judge(wanted, wanted.judge).to(device)
+    if args.judge is not None:
+        model = _judge(args, args.judge).to(device)
         if _sha256(model) in making:
-            raise UserError(f"{wanted.judge} makes the pictures and cannot judge them: name another classifier with --judge")
-        return dict.fromkeys((s.name for s in subjects), _subject(wanted.judge, model, images, wanted))
+            raise UserError(f"{args.judge} makes the pictures and cannot judge them: name another classifier with --judge")
+        return dict.fromkeys((s.name for s in subjects), _subject(args.judge, model, images, args))
     if all(isinstance(named.get(subject.name), str) for subject in subjects):
-        return {s.name: _subject(named[s.name], _judge(wanted, named[s.name]).to(device), images, wanted) for s in subjects}
-    fitting = [judge for name in released() if (judge := _fitting(name, images, wanted, device)) is not None]
+        return {s.name: _subject(named[s.name], _judge(args, named[s.name]).to(device), images, args) for s in subjects}
+    fitting = [judge for name in released() if (judge := _fitting(name, images, args, device)) is not None]
     # First one that makes no pictures here, and of another architecture than those that do, which makes it more independent.
     archs = {subject.model.arch for subject in subjects}
     fitting.sort(key=lambda judge: (_sha256(judge.model) in making, judge.model.arch in archs))
@@ -241,36 +241,36 @@ def _judges(
     return {name: judges[0] for name, judges in chosen.items()}
 
 
-def _fitting(name: str, images: Images, wanted: settings.Synthesize, device: torch.device) -> Subject | None:
+def _fitting(name: str, images: Images, args: settings.Synthesize, device: torch.device) -> Subject | None:
     try:
-        return _subject(name, load(name).to(device), images, wanted)
+        return _subject(name, load(name).to(device), images, args)
     except UserError:  # of other classes or channels
         return None
 
 
-def _index(wanted: settings.Synthesize, images: Images, task: Task) -> Tensor:
+def _index(args: settings.Synthesize, images: Images, task: Task) -> Tensor:
     """Positions of the images to work on."""
-    if isinstance(wanted.images, list):
+    if isinstance(args.images, list):
         return torch.arange(len(images))
-    if wanted.positions is None:
-        return in_turn(images.labels.cpu(), wanted.images or task.images)
-    beyond = [position for position in wanted.positions if position >= len(images)]
+    if args.positions is None:
+        return in_turn(images.labels.cpu(), args.images or task.images)
+    beyond = [position for position in args.positions if position >= len(images)]
     if beyond:
-        raise UserError(f"there is no image at position {beyond[0]}: {images.name} ({wanted.split}) has {len(images)}, from 0 on")
-    return torch.tensor(wanted.positions)
+        raise UserError(f"there is no image at position {beyond[0]}: {images.name} ({args.split}) has {len(images)}, from 0 on")
+    return torch.tensor(args.positions)
 
 
-def _resolved(wanted: settings.Synthesize, task: Task, images: Images) -> settings.Synthesize:
+def _resolved(args: settings.Synthesize, task: Task, images: Images) -> settings.Synthesize:
     """With what was left open filled in, so that a recipe does not depend on defaults."""
-    search = task.search(wanted, images.shape[1])
+    search = task.search(args, images.shape[1])
     if task.preset is not None:
-        wanted = replace(wanted, eps=search.eps, step_size=search.step_size, steps=search.steps, weight=task.weight(wanted))
-    return wanted if wanted.positions is not None else replace(wanted, images=wanted.images or task.images)
+        args = replace(args, eps=search.eps, step_size=search.step_size, steps=search.steps, weight=task.weight(args))
+    return args if args.positions is not None else replace(args, images=args.images or task.images)
 
 
-def _given(wanted: settings.Synthesize) -> list[str]:
+def _given(args: settings.Synthesize) -> list[str]:
     """The settings that are not what they are where nothing is said."""
-    return [field.name for field in dataclasses.fields(wanted) if getattr(wanted, field.name) != field.default]
+    return [field.name for field in dataclasses.fields(args) if getattr(args, field.name) != field.default]
 
 
 def _flag(name: str) -> str:
@@ -280,10 +280,10 @@ def _flag(name: str) -> str:
 # Recipes
 
 
-def command(wanted: settings.Synthesize) -> str:
+def command(args: settings.Synthesize) -> str:
     """What to type for these settings."""
-    values = {name: getattr(wanted, name) for name in _given(wanted) if name not in HERE and name != "task"}
-    return shlex.join(["robustlab", "synthesize", str(wanted.task), *words(values)])
+    values = {name: getattr(args, name) for name in _given(args) if name not in HERE and name != "task"}
+    return shlex.join(["robustlab", "synthesize", str(args.task), *words(values)])
 
 
 def words(values: Mapping[str, Any]) -> list[str]:
@@ -309,25 +309,25 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return recipe
 
 
-def replayed(wanted: settings.Synthesize, recipe: Mapping[str, Any]) -> settings.Synthesize:
+def replayed(args: settings.Synthesize, recipe: Mapping[str, Any]) -> settings.Synthesize:
     """The settings of a recipe, with the place of the data and what does not change pictures from the command line.
 
     Raises:
         UserError: a setting was given that the recipe decides; the recipe has settings that there are not.
     """
-    given = _given(wanted)
-    moved = ("data", "images") if _own(wanted) and isinstance(recipe["settings"].get("images"), list) else ("data",)
+    given = _given(args)
+    moved = ("data", "images") if _own(args) and isinstance(recipe["settings"].get("images"), list) else ("data",)
     for name in given:
-        if name not in (*HERE, *moved) and not (name == "task" and wanted.task == recipe["settings"].get("task")):
+        if name not in (*HERE, *moved) and not (name == "task" and args.task == recipe["settings"].get("task")):
             raise UserError(f"a replay brings its own settings: leave out {_flag(name)}")
-    fields = {field.name for field in dataclasses.fields(wanted)} - set(HERE)
+    fields = {field.name for field in dataclasses.fields(args)} - set(HERE)
     for name in recipe["settings"]:
         if name not in fields:
-            raise UserError(f"{wanted.replay}: {unknown('setting', name, fields)}")
-    found = parse(settings.Synthesize, words(recipe["settings"]), f"robustlab synthesize: {wanted.replay}")
+            raise UserError(f"{args.replay}: {unknown('setting', name, fields)}")
+    found = parse(settings.Synthesize, words(recipe["settings"]), f"robustlab synthesize: {args.replay}")
     if found.weight is None and found.task in TASKS and (weights := TASKS[found.task].weights):
         found = replace(found, weight=weights[1])  # of a recipe from before weights were written down
-    return replace(found, **{name: getattr(wanted, name) for name in given})
+    return replace(found, **{name: getattr(args, name) for name in given})
 
 
 def _check(what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -433,10 +433,10 @@ def _write(out: Path, made: Mapping[str, Made]) -> None:
                 pictures.save(out / "pictures" / f"{stem}-{i:04}.png", picture.detach().cpu().clamp(0, 1).expand(3, -1, -1))
 
 
-def _board(place: Path, wanted: settings.Synthesize, sheet: Tensor, made: Mapping[str, Made], courses: Mapping[str, Course]) -> None:
+def _board(place: Path, args: settings.Synthesize, sheet: Tensor, made: Mapping[str, Made], courses: Mapping[str, Course]) -> None:
     try:
         with SummaryWriter(str(place)) as board:
-            board.add_image(str(wanted.task), sheet, 0)
+            board.add_image(str(args.task), sheet, 0)
             for name, each in made.items():
                 for key, value in each.numbers.items():
                     board.add_scalar(f"{name}/{key}", value, 0)

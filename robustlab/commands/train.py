@@ -26,7 +26,7 @@ from robustlab.data.catalog import only_for_training
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import Rate, evaluate
-from robustlab.models.checkpoints import LARGEST, Provenance, save_released
+from robustlab.models.checkpoints import LARGEST, Provenance, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import TRAINING_FORMAT, build, describe, from_description, load
 from robustlab.records import Run
@@ -43,49 +43,49 @@ USUAL_ARCH = "small"
 FREE = ("out", "resume", "device", "threads", "workers", "no_test")  # what may change when a run is resumed
 
 
-def run(wanted: settings.Train) -> None:
+def run(args: settings.Train) -> None:
     """The command."""
     # The threads of the run that is resumed: sums of another number of threads round otherwise.
-    threads = wanted.threads if wanted.resume is None else _as_it_was(wanted).threads
-    device = choose_device(wanted.device, threads)
+    threads = args.threads if args.resume is None else _as_it_was(args).threads
+    device = choose_device(args.device, threads)
     world = join(device)
     try:
-        train(wanted, device, world)
+        train(args, device, world)
     finally:
         leave(world)
 
 
-def complete(wanted: settings.Train, device: torch.device) -> settings.Train:
+def complete(args: settings.Train, device: torch.device) -> settings.Train:
     """The settings with all that was left to the recipe, the norm or the device filled in: a rerun needs nothing else.
 
     Raises:
         UserError: an unknown recipe, or attack settings for a recipe that does not attack.
     """
-    chosen = recipe(wanted.recipe)
-    if wanted.init is None and (wanted.mean or wanted.std or wanted.trust_checkpoint):
+    chosen = recipe(args.recipe)
+    if args.init is None and (args.mean or args.std or args.trust_checkpoint):
         raise UserError("--mean, --std and --trust-checkpoint say how to read the weights of --init, which is not given")
-    wanted = replace(wanted, arch=_arch(wanted))
-    if chosen.threat is None and (wanted.steps is not None or wanted.step_size is not None):
-        raise UserError(f"the recipe {wanted.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
-    threat = threat_of(wanted.norm, wanted.eps, chosen.threat)
+    args = replace(args, arch=_arch(args))
+    if chosen.threat is None and (args.steps is not None or args.step_size is not None):
+        raise UserError(f"the recipe {args.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
+    threat = threat_of(args.norm, args.eps, chosen.threat)
     filled: dict[str, Any] = {name: getattr(chosen.optimization, name) for name in OPTIMIZED}
     filled["schedule"] = next(name for name, schedule in SCHEDULES.items() if schedule is chosen.optimization.schedule)
     filled["amp"] = chosen.optimization.amp and computes_bfloat16(device)
     filled["steps"] = chosen.steps if chosen.threat else None
-    filled["out"] = _usual_out(wanted)
-    told = {name: value for name, value in dataclasses.asdict(wanted).items() if value is not None}
-    return replace(wanted, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **told})
+    filled["out"] = _usual_out(args)
+    told = {name: value for name, value in dataclasses.asdict(args).items() if value is not None}
+    return replace(args, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **told})
 
 
-def _arch(wanted: settings.Train) -> str:
+def _arch(args: settings.Train) -> str:
     """The architecture that is asked for; that of ``--init``, unless the run to resume knows it already."""
-    if wanted.init is None or (wanted.arch is not None and wanted.resume is not None):
-        return wanted.arch or USUAL_ARCH
-    return load_model(wanted.init, wanted).arch
+    if args.init is None or (args.arch is not None and args.resume is not None):
+        return args.arch or USUAL_ARCH
+    return load_model(args.init, args).arch
 
 
-def _usual_out(wanted: settings.Train) -> str:
-    return f"runs/{wanted.recipe}-{_arch(wanted)}"
+def _usual_out(args: settings.Train) -> str:
+    return f"runs/{args.recipe}-{_arch(args)}"
 
 
 @dataclass(frozen=True)
@@ -99,57 +99,57 @@ class Plan:
     tested_by: PGD  # on the test set, once
 
 
-def plan(wanted: settings.Train) -> Plan:
+def plan(args: settings.Train) -> Plan:
     """What complete settings come to."""
-    chosen = recipe(wanted.recipe)
+    chosen = recipe(args.recipe)
     optimization = replace(
         chosen.optimization,
-        **{name: getattr(wanted, name) for name in OPTIMIZED},
-        schedule=SCHEDULES[str(wanted.schedule)],
-        amp=bool(wanted.amp),
+        **{name: getattr(args, name) for name in OPTIMIZED},
+        schedule=SCHEDULES[str(args.schedule)],
+        amp=bool(args.amp),
     )
-    threat = threat_of(wanted.norm, wanted.eps)
+    threat = threat_of(args.norm, args.eps)
     against = threat if chosen.threat else None
-    loss = chosen.make(against, wanted.steps or 0, wanted.step_size, wanted.label_smoothing, wanted.attack_in_train_mode)
+    loss = chosen.make(against, args.steps or 0, args.step_size, args.label_smoothing, args.attack_in_train_mode)
     return Plan(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20))
 
 
-def train(wanted: settings.Train, device: torch.device, world: World = ALONE) -> Path:
+def train(args: settings.Train, device: torch.device, world: World = ALONE) -> Path:
     """Train, choose the best epoch, test it, and write everything to the run folder.
 
     Returns:
         The run folder; ``model.safetensors`` and ``model.json`` in it are the result.
     """
-    wanted = complete(wanted if wanted.resume is None else _as_it_was(wanted), device)
-    planned, out = plan(wanted), Path(str(wanted.out))
+    args = complete(args if args.resume is None else _as_it_was(args), device)
+    planned, out = plan(args), Path(str(args.out))
     everything = open_data(
-        wanted.dataset,
-        wanted.data,
+        args.dataset,
+        args.data,
         "train",
-        image_size=wanted.image_size,
-        download=wanted.download,
-        classes=wanted.classes,
-        limit=wanted.limit,
+        image_size=args.image_size,
+        download=args.download,
+        classes=args.classes,
+        limit=args.limit,
     )
     if len(everything.classes) < 2:
         raise UserError(f"training needs at least two classes, but {everything.name} has only {', '.join(everything.classes) or 'none'}")
-    if not wanted.no_test and (wanted.test_data is not None or only_for_training(wanted.dataset, wanted.data)):
-        _same_shape(everything, _test_images(wanted, everything.classes))  # now, rather than after hours of training
-    keep, held_out = hold_out(everything, min(wanted.val_size, max(len(everything) // 5, 1)), wanted.seed)
-    common: dict[str, Any] = {"device": device, "rank": world.rank, "world_size": world.size, "workers": wanted.workers}
+    if not args.no_test and (args.test_data is not None or only_for_training(args.dataset, args.data)):
+        _same_shape(everything, _test_images(args, everything.classes))  # now, rather than after hours of training
+    keep, held_out = hold_out(everything, min(args.val_size, max(len(everything) // 5, 1)), args.seed)
+    common: dict[str, Any] = {"device": device, "rank": world.rank, "world_size": world.size, "workers": args.workers}
     training = Batches(
         everything.subset(keep),
         planned.optimization.batch_size,
-        seed=wanted.seed,
-        augment=None if wanted.no_augment else crop_flip(max(everything.shape[1] // 8, 1)),
+        seed=args.seed,
+        augment=None if args.no_augment else crop_flip(max(everything.shape[1] // 8, 1)),
         shuffle=True,
         drop_last=True,
         **common,
     )
-    validation = Batches(everything.subset(held_out), 250 * world.size, seed=wanted.seed, **common)
-    model = _fresh(wanted, everything) if wanted.init is None else _resumed(wanted, out) or _begun(wanted, everything, told=world.leads)
+    validation = Batches(everything.subset(held_out), 250 * world.size, seed=args.seed, **common)
+    model = _fresh(args, everything) if args.init is None else _resumed(args, out) or _begun(args, everything, told=world.leads)
     state = TrainingState.fresh(synchronize_batch_norm(model.to(device), world), planned.optimization)
-    job = _Job(wanted, planned, out, device, world, state)
+    job = _Job(args, planned, out, device, world, state)
     job.open()
     with interruptible() as noted:
         if not job.go(training, validation, noted):
@@ -160,42 +160,42 @@ def train(wanted: settings.Train, device: torch.device, world: World = ALONE) ->
     return out
 
 
-def _fresh(wanted: settings.Train, images: Images, normalization: tuple[Tensor, Tensor] | None = None) -> Classifier:
+def _fresh(args: settings.Train, images: Images, normalization: tuple[Tensor, Tensor] | None = None) -> Classifier:
     """The untrained network for some images, normalized by their own statistics unless others are given."""
     mean, std = images.mean_std() if normalization is None else normalization
     return build(
-        str(wanted.arch),
+        str(args.arch),
         num_classes=len(images.classes),
         mean=mean.tolist(),
         std=std.tolist(),
         channels=images.shape[0],
         classes=images.classes,
-        seed=wanted.seed,
+        seed=args.seed,
     )
 
 
-def _resumed(wanted: settings.Train, out: Path) -> Classifier | None:
+def _resumed(args: settings.Train, out: Path) -> Classifier | None:
     """The network of the run to resume, so that it needs the file of ``--init`` no more; None where it has saved nothing yet."""
-    saved = None if wanted.resume is None else Run(out, []).load("last", torch.device("cpu"))
+    saved = None if args.resume is None else Run(out, []).load("last", torch.device("cpu"))
     return None if saved is None else from_description(saved, str(out / "last.pt"))
 
 
-def _begun(wanted: settings.Train, images: Images, *, told: bool) -> Classifier:
+def _begun(args: settings.Train, images: Images, *, told: bool) -> Classifier:
     """The network with the weights and the normalization of ``--init``, and of its last layer what knows the images' classes.
 
     Raises:
         UserError: those weights are for images of other channels.
     """
-    given = load_model(str(wanted.init), wanted)
+    given = load_model(str(args.init), args)
     if given.channels != images.shape[0]:
-        raise UserError(f"{wanted.init} wants {given.channels} channels, but the images of {images.name} have {images.shape[0]}")
-    model = _fresh(wanted, images, (given.mean.flatten(), given.std.flatten()))
+        raise UserError(f"{args.init} wants {given.channels} channels, but the images of {images.name} have {images.shape[0]}")
+    model = _fresh(args, images, (given.mean.flatten(), given.std.flatten()))
     model.body.load_state_dict(given.body.state_dict())
     try:
         outputs = given.outputs_for(images.classes, images.name)
     except UserError:
         if told:
-            print(f"note: {wanted.init} knows other classes than {images.name}, so the last layer begins anew", file=sys.stderr)
+            print(f"note: {args.init} knows other classes than {images.name}, so the last layer begins anew", file=sys.stderr)
         return model
     model.head.load_state_dict({name: tensor[outputs] for name, tensor in given.head.state_dict().items()})
     return model
@@ -204,8 +204,8 @@ def _begun(wanted: settings.Train, images: Images, *, told: bool) -> Classifier:
 class _Job:
     """A run under way: the training state, the best epoch so far, and the folder that both are saved to."""
 
-    def __init__(self, wanted: settings.Train, planned: Plan, out: Path, device: torch.device, world: World, state: TrainingState) -> None:
-        self.wanted, self.planned, self.out, self.device, self.world, self.state = wanted, planned, out, device, world, state
+    def __init__(self, args: settings.Train, planned: Plan, out: Path, device: torch.device, world: World, state: TrainingState) -> None:
+        self.args, self.planned, self.out, self.device, self.world, self.state = args, planned, out, device, world, state
         self.best: dict[str, float] = {"value": -1.0, "epoch": -1}
         self.seconds = 0.0  # of training and validation, over all sittings
         self.clock = self.saved = time.monotonic()
@@ -213,11 +213,11 @@ class _Job:
 
     def open(self) -> None:
         """Create the run folder, or reopen it and take up the state."""
-        described = dataclasses.asdict(replace(self.wanted, resume=None))
+        described = dataclasses.asdict(replace(self.args, resume=None))
         if self.world.leads:
-            self.run = Run.reopen(self.out, described, FREE) if self.wanted.resume else Run.create(self.out, described)
+            self.run = Run.reopen(self.out, described, FREE) if self.args.resume else Run.create(self.out, described)
         self.world.wait()
-        saved = Run(self.out, []).load("last", self.device) if self.wanted.resume else None
+        saved = Run(self.out, []).load("last", self.device) if self.args.resume else None
         if saved is not None:
             self._take_up(saved)
         if self.run:
@@ -250,7 +250,7 @@ class _Job:
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self.save("last")
 
-        options: dict[str, Any] = {"world": self.world, "seed": self.wanted.seed, "compile": self.wanted.compile}
+        options: dict[str, Any] = {"world": self.world, "seed": self.args.seed, "compile": self.args.compile}
         options |= {"stop": lambda: bool(noted), "on_step": on_step}
         for epoch in fit(state, training, self.planned.loss, self.planned.optimization, **options):
             speed, done = done / (time.monotonic() - began), 0
@@ -317,7 +317,7 @@ class _Job:
     @property
     def patience_is_over(self) -> bool:
         """Whether the last epochs were no better than one before them."""
-        patience = self.wanted.patience
+        patience = self.args.patience
         return patience is not None and self.state.epoch - 1 - self.best["epoch"] >= patience
 
     @property
@@ -329,11 +329,11 @@ class _Job:
         assert self.run
         self.run.close()
         model = load(self.out / "best.pt").to(self.device)
-        wanted, best = self.wanted, int(self.best["epoch"])
+        args, best = self.args, int(self.best["epoch"])
         accuracies, n = {}, 0
-        if not wanted.no_test:
-            test = _test_images(wanted, model.classes)
-            batches = Batches(test, 250, seed=wanted.seed, device=self.device, workers=wanted.workers)
+        if not args.no_test:
+            test = _test_images(args, model.classes)
+            batches = Batches(test, 250, seed=args.seed, device=self.device, workers=args.workers)
             with bar(len(test), "testing", "img") as shown:
                 report = evaluate(model, batches.epoch(0), [self.planned.tested_by], on_batch=lambda found: shown.update(len(found)))
             for name, rate in report.rates().items():
@@ -342,42 +342,42 @@ class _Job:
         begun_with = files.read_json(self.out / "environment.json", "a run's environment")
         provenance = Provenance(
             dataset=dataset,
-            recipe=wanted.recipe,
+            recipe=args.recipe,
             threat=str(self.planned.trained_against or "none"),
             accuracies=accuracies,
             n=n,
-            seed=wanted.seed,
+            seed=args.seed,
             commit=begun_with["commit"] or "unknown",
             details={
                 "best_epoch": best,
                 "epochs": self.planned.optimization.epochs,
                 "seconds": round(self.seconds + time.monotonic() - self.clock),
-                "settings": {name: value for name, value in dataclasses.asdict(_placeless(wanted)).items() if name not in PLACES},
+                "settings": {name: value for name, value in dataclasses.asdict(_placeless(args)).items() if name not in PLACES},
                 "environment": {name: value for name, value in begun_with.items() if name != "command"},
             },
         )
-        written = save_released(self.out / "model", model, provenance, half=_too_large(model))
+        written = save_weights(self.out / "model", model, provenance, half=_too_large(model))
         print(f"best epoch {best + 1}; weights in {written.with_suffix('.safetensors')}")
 
 
-def _placeless(wanted: settings.Train) -> settings.Train:
+def _placeless(args: settings.Train) -> settings.Train:
     """With what ``--init`` named, but not the place where it lies on this machine."""
-    return wanted if wanted.init is None else replace(wanted, init=Path(wanted.init).name)
+    return args if args.init is None else replace(args, init=Path(args.init).name)
 
 
-def _test_images(wanted: settings.Train, classes: Sequence[str]) -> Images:
+def _test_images(args: settings.Train, classes: Sequence[str]) -> Images:
     """The test images of the classes that are trained on, numbered as these are.
 
     Raises:
         UserError: they are of other classes.
     """
-    limit, size = wanted.limit, wanted.image_size
-    if wanted.test_data is None:
-        images = open_data(wanted.dataset, wanted.data, "test", image_size=size, classes=wanted.classes, limit=limit)
+    limit, size = args.limit, args.image_size
+    if args.test_data is None:
+        images = open_data(args.dataset, args.data, "test", image_size=size, classes=args.classes, limit=limit)
         if images.classes == tuple(classes)[: len(images.classes)]:  # a small test set may lack the last of unnamed classes
             return images
     else:
-        images = open_data(None, wanted.test_data, "test", image_size=size)
+        images = open_data(None, args.test_data, "test", image_size=size)
     for name in classes:
         if name not in images.classes:
             raise UserError(f"the test images do not know all classes of the training images: {unknown('class', name, images.classes)}")
@@ -397,18 +397,18 @@ def _too_large(model: Classifier) -> bool:
     return sum(tensor.numel() * 4 for tensor in model.state_dict().values()) > LARGEST
 
 
-def _as_it_was(wanted: settings.Train) -> settings.Train:
+def _as_it_was(args: settings.Train) -> settings.Train:
     """The settings of the run to resume. Those that are free follow the command line; the others must agree with it.
 
     Raises:
         UserError: no run there, two folders named, or a flag that differs from the run's settings.
     """
-    if wanted.resume != "auto" and wanted.out not in (None, wanted.resume):
-        raise UserError(f"--resume names {wanted.resume} and --out {wanted.out}: a run is resumed in its own folder, so leave --out out")
-    out = Path((wanted.out or _usual_out(wanted)) if wanted.resume == "auto" else str(wanted.resume))
+    if args.resume != "auto" and args.out not in (None, args.resume):
+        raise UserError(f"--resume names {args.resume} and --out {args.out}: a run is resumed in its own folder, so leave --out out")
+    out = Path((args.out or _usual_out(args)) if args.resume == "auto" else str(args.resume))
     fields = {field.name: field.default for field in dataclasses.fields(settings.Train)}
     before = {name: value for name, value in files.read_json(out / "settings.json", "a run's settings").items() if name in fields}
-    told = {name: getattr(wanted, name) for name, default in fields.items() if getattr(wanted, name) != default}
+    told = {name: getattr(args, name) for name, default in fields.items() if getattr(args, name) != default}
     for name, value in told.items():
         if name not in FREE and value != before.get(name):
             flag = "--" + name.replace("_", "-")

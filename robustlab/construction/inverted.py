@@ -20,7 +20,7 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier, Features
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
-from robustlab.objectives import evaluate, feature_distance
+from robustlab.objectives import evaluate_objective, feature_distance
 from robustlab.optimize import minimize
 from robustlab.seeding import fold, integers
 from robustlab.steps import Steepest
@@ -45,24 +45,24 @@ class Inverted:
         if self.steps < 0 or not self.step_size >= 0:
             raise UserError(f"inversion needs steps >= 0 and step_size >= 0, got {self.steps} and {self.step_size}")
 
-    def search(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
+    def fast_model(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
         return accelerate(Features(model), dtype=dtype)
 
-    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, search: nn.Module | None = None) -> Made:
+    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, fast_model: nn.Module | None = None) -> Made:
         index = index.cpu()
         n = len(source)
         start = (index + 1 + integers(fold(keys.cpu(), "start"), max(n - 1, 1))) % n  # any image but the own one
         x, z = (to_float(source.fetch(i).to(keys.device)) for i in (index, start))
         y = source.labels[index.to(source.labels.device)].to(keys.device)
-        stepped = search or Features(model)
+        stepped = fast_model or Features(model)
         with frozen(model), frozen(stepped):
             with torch.no_grad():
                 judge = feature_distance(model.features, model.features(x))
-                before = evaluate(judge, z)[0]
+                before = evaluate_objective(judge, z)[0]
                 objective = feature_distance(stepped, stepped(x))
             found = minimize(objective, z, PIXELS, Steepest(L2(), self.step_size), steps=self.steps).x
             with torch.no_grad():
-                after = evaluate(judge, found)[0]
+                after = evaluate_objective(judge, found)[0]
         return Made(found, y, {"start": start.to(keys.device), "distance_before": before, "distance": after})
 
     def described(self) -> dict[str, Any]:

@@ -30,11 +30,11 @@ class Made:
 class Construction(Protocol):
     """Settings that can be called. Each image depends on the model, its own position and the seed in ``keys`` alone."""
 
-    def search(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
+    def fast_model(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
         """A faster stand-in for the part of the model that the steps are taken on."""
         ...
 
-    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, search: nn.Module | None = None) -> Made:
+    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, fast_model: nn.Module | None = None) -> Made:
         """The new images for the source images at ``index``, on the device of ``keys``."""
         ...
 

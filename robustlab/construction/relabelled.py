@@ -26,12 +26,12 @@ from robustlab.seeding import fold, integers
 Targets = Callable[[Tensor, Tensor, int], Tensor]  # labels (B,), keys (B,), number of classes -> target labels (B,)
 
 
-def drawn(y: Tensor, keys: Tensor, num_classes: int) -> Tensor:
+def random_target(y: Tensor, keys: Tensor, num_classes: int) -> Tensor:
     """D_rand: any class, all equally likely, the own one among them."""
     return integers(fold(keys, "target"), num_classes)
 
 
-def following(y: Tensor, keys: Tensor, num_classes: int) -> Tensor:
+def next_class(y: Tensor, keys: Tensor, num_classes: int) -> Tensor:
     """D_det: the class after the own one, ``(y + 1) mod C``."""
     return (y + 1) % num_classes
 
@@ -43,7 +43,7 @@ class Relabelled:
     The attack is PGD from the image itself. Published settings for CIFAR-10: L2, eps 0.5, 100 steps of 0.1.
 
     Attributes:
-        targets: ``drawn`` or ``following``, or a function like them.
+        targets: ``random_target`` or ``next_class``, or a function like them.
         steps: gradient steps.
         step_size: in pixel units; None is ``2.5 * eps / steps``.
     """
@@ -57,15 +57,15 @@ class Relabelled:
     def attack(self) -> PGD:
         return PGD(self.threat, self.steps, self.step_size, random_start=False)
 
-    def search(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
+    def fast_model(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
         return accelerate(model, dtype=dtype)
 
-    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, search: nn.Module | None = None) -> Made:
+    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, fast_model: nn.Module | None = None) -> Made:
         x = to_float(source.fetch(index.cpu()).to(keys.device))
         y = source.labels[index.to(source.labels.device)].to(keys.device)
         target = self.targets(y, keys, len(source.classes))
         outputs = model.outputs_for(source.classes, source.name).to(keys.device)
-        made = self.attack(model, x, Targeted(outputs[target]), keys=keys, search=search)
+        made = self.attack(model, x, Targeted(outputs[target]), keys=keys, fast_model=fast_model)
         return Made(made, target, {"moved": self.threat.norm.measure(made.double() - x.double()).float()})
 
     def described(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from robustlab.records import differences, environment
 from robustlab.seeding import example_keys, fold
 
 OnImages = Callable[[float], object]
+OLD_TARGETS = {"drawn": "random_target", "following": "next_class"}  # in the settings of sets made before
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Plan:
         dtype: of the stored pixels: ``float32`` keeps them as they were found, the others round; by how much is reported.
         shard_size: images in a shard: what an interruption can cost.
         batch_size: images that are optimized at once, within a shard.
-        search: dtype to take the steps in; None is float32. What was reached is always judged in float32.
+        compute_dtype: dtype to take the steps in; None is float32. What was reached is always judged in float32.
         device: where to compute.
     """
 
@@ -55,7 +56,7 @@ class Plan:
     dtype: str = "float32"
     shard_size: int = 500
     batch_size: int = 250
-    search: torch.dtype | None = None
+    compute_dtype: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class Plan:
             "dtype": self.dtype,
             "shard_size": self.shard_size,
             "batch_size": self.batch_size,
-            "search": str(self.search or torch.float32).removeprefix("torch."),
+            "compute_dtype": str(self.compute_dtype or torch.float32).removeprefix("torch."),
             "device": self.device.type,
         }
 
@@ -119,6 +120,17 @@ def _weights(model: Classifier) -> bytes:
     return tensor_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
+def in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a set as they are called now; before, the dtype and the targets had other names."""
+    settings = dict(settings)
+    if "search" in settings:
+        settings["compute_dtype"] = settings.pop("search")
+    construction = settings.get("construction")
+    if isinstance(construction, dict) and construction.get("targets") in OLD_TARGETS:
+        settings["construction"] = {**construction, "targets": OLD_TARGETS[construction["targets"]]}
+    return settings
+
+
 class Building:
     """A folder in which a set is being made, by this process and perhaps by others.
 
@@ -131,7 +143,7 @@ class Building:
         self.folder, self.plan = Path(folder), plan
         described = plan.described()
         existed = self.folder.exists()
-        with files.claimed(self.folder / ".opening", wait=True):
+        with files.file_lock(self.folder / ".opening", wait=True):
             try:
                 self._open(described)
             except UserError:
@@ -145,7 +157,7 @@ class Building:
     def _open(self, described: dict[str, Any]) -> None:
         settings = self.folder / "settings.json"
         if settings.exists():
-            different = differences(files.read_json(settings, "a set's settings"), described)
+            different = differences(in_todays_words(files.read_json(settings, "a set's settings")), described)
             if different:
                 raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with --out")
         elif any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
@@ -196,7 +208,7 @@ class Building:
 
     def _run_one(self, k: int, maker: _Maker, stop: Callable[[], bool]) -> bool:
         """Make a shard, unless it is there or another process is at it; False after a stop."""
-        with files.claimed(self.folder / "shards" / f".{k:05}.lock") as mine:
+        with files.file_lock(self.folder / "shards" / f".{k:05}.lock") as mine:
             if not mine or self._is_there(k):
                 maker.skip(len(self.plan.parts[k]))
                 return True
@@ -257,12 +269,12 @@ class Building:
 
 
 class _Maker:
-    """Makes shards one after another with one search model, and tells how far it is."""
+    """Makes shards one after another with one fast model, and tells how far it is."""
 
     def __init__(self, plan: Plan, on_images: OnImages) -> None:
         self.plan, self.on_images = plan, on_images
         self.model = plan.model.to(plan.device)
-        self.stepped: nn.Module = plan.construction.search(self.model, plan.search)
+        self.stepped: nn.Module = plan.construction.fast_model(self.model, plan.compute_dtype)
         self.told, self.steps = 0.0, int(plan.construction.described().get("steps", 0))
         self._hook = self.stepped.register_forward_hook(self._on_forward)
 
@@ -270,7 +282,7 @@ class _Maker:
         self._hook.remove()
 
     def _on_forward(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Every pass of the search model is a step of each image in its batch."""
+        """Every pass of the fast model is a step of each image in its batch."""
         images = len(inputs[0])
         self._tell(min(images / (self.steps + 2), images - self.told))
 

@@ -123,7 +123,7 @@ def export(
     write, bytes_of = LAYOUTS[layout]
     job = Job(images, split, on_images, about)
     files.check_space(out, bytes_of(job))
-    with files.replacing_folder(out) as folder:
+    with files.atomic_folder(out) as folder:
         facts, rounding = write(job, folder)
         facts = {"layout": layout, **facts}
         (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks import PGD
-from robustlab.checks import check_images, check_labels, giving_logits
+from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.models.frozen import frozen
@@ -24,7 +24,7 @@ class Attack(Protocol):
     def threat(self) -> ThreatModel: ...
 
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, keys: Tensor | None = None, search: nn.Module | None = None
+        self, model: nn.Module, x: Tensor, y: Tensor, *, keys: Tensor | None = None, fast_model: nn.Module | None = None
     ) -> Tensor: ...
 
 
@@ -136,19 +136,19 @@ def evaluate(
     batches: Iterable[Examples],
     attacks: Sequence[Attack] = (),
     *,
-    search: nn.Module | None = None,
+    fast_model: nn.Module | None = None,
     on_batch: Callable[[list[Record]], object] = lambda records: None,
 ) -> Report:
     """Attack every correctly classified example with every attack.
 
     Success is judged by the model itself, in evaluation mode and its own precision, on the very image that the attack
-    returned, whatever ``search`` believed. The model is left as it was.
+    returned, whatever ``fast_model`` believed. The model is left as it was.
 
     Args:
         model: maps images in [0, 1] to logits.
         batches: examples; each one's random draws follow its ``keys``, not its batch.
         attacks: names (``str``) must differ.
-        search: a faster stand-in for the attacks' steps, see ``robustlab.models.accelerate``.
+        fast_model: a faster stand-in for the attacks' steps, see ``robustlab.models.accelerate``.
         on_batch: called with the records of each batch, for a progress bar.
 
     Raises:
@@ -160,13 +160,13 @@ def evaluate(
     records: list[Record] = []
     with frozen(model):
         for batch in batches:
-            found = _evaluate_batch(model, batch, dict(zip(names, attacks, strict=True)), search)
+            found = _evaluate_batch(model, batch, dict(zip(names, attacks, strict=True)), fast_model)
             on_batch(found)
             records += found
     return Report(names, tuple(records))
 
 
-def _evaluate_batch(model: nn.Module, batch: Examples, attacks: dict[str, Attack], search: nn.Module | None) -> list[Record]:
+def _evaluate_batch(model: nn.Module, batch: Examples, attacks: dict[str, Attack], fast_model: nn.Module | None) -> list[Record]:
     x, y = batch.x, batch.y
     check_images(x)
     highest = check_labels(y, x)
@@ -174,7 +174,7 @@ def _evaluate_batch(model: nn.Module, batch: Examples, attacks: dict[str, Attack
     right = (predicted == y).nonzero()[:, 0]
     rows: list[dict[str, Attacked]] = [{} for _ in range(len(x))]
     for name, attack in attacks.items() if len(right) else ():
-        x_adv = attack(model, x[right], y[right], keys=batch.keys[right], search=search)
+        x_adv = attack(model, x[right], y[right], keys=batch.keys[right], fast_model=fast_model)
         distance = _distance_within(attack, x[right], x_adv, name)
         after = predictions(model, x_adv, highest)
         for row, prediction, far in zip(right.tolist(), after.tolist(), distance.tolist(), strict=True):
@@ -203,7 +203,7 @@ def predictions(model: nn.Module, x: Tensor, highest_label: int = -1) -> Tensor:
     """
     if len(x) == 0:
         return torch.zeros(0, dtype=torch.int64, device=x.device)
-    logits = giving_logits(model, highest_label)(x)
+    logits = with_logit_checks(model, highest_label)(x)
     if logits.isnan().any():
         raise UserError(f"the model returned NaN logits for {int(logits.isnan().any(1).sum())} of {len(x)} images")
     return logits.argmax(1)
@@ -215,7 +215,7 @@ def curve(
     attack: PGD,
     radii: Sequence[float],
     *,
-    search: nn.Module | None = None,
+    fast_model: nn.Module | None = None,
     on_batch: Callable[[int], object] = lambda n: None,
 ) -> dict[float, Rate]:
     """Accuracy over radii, in one pass: an example broken at a radius is broken at every larger one, and not run again.
@@ -238,7 +238,7 @@ def curve(
             for eps, attack in sized.items():
                 if eps > 0 and len(alive):
                     x, y = batch.x[alive], batch.y[alive]
-                    x_adv = attack(model, x, y, keys=batch.keys[alive], search=search)
+                    x_adv = attack(model, x, y, keys=batch.keys[alive], fast_model=fast_model)
                     _distance_within(attack, x, x_adv, str(attack))
                     alive = alive[predictions(model, x_adv) == y]
                 standing[eps] += len(alive)

@@ -1,4 +1,4 @@
-"""One module per claim: a ``Config``, a ``FULL`` one for a GPU, and ``run(workshop, config)``."""
+"""One module per claim: a ``Config``, a ``FULL`` one for a GPU, and ``run(cache, config)``."""
 
 from __future__ import annotations
 

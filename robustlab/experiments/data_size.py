@@ -10,8 +10,8 @@ from robustlab.attacks import PGD
 from robustlab.constraints import ThreatModel
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
 from robustlab.experiments.table import Finding, Table, over_seeds
-from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
 from robustlab.norms import L2
 
 ATTACK = PGD(ThreatModel(L2(), 0.5), steps=20)
@@ -38,21 +38,23 @@ class Config:
 FULL = Config((1000, 3000, 10_000, 30_000, 50_000), shipped=(), arch="resnet18", updates=12_000, epochs=(30, 200), test=10_000)
 
 
-def run(workshop: Workshop, config: Config) -> Finding:
-    test = workshop.images("test", limit=config.test)
-    cells = []
+def run(cache: ExperimentCache, config: Config) -> Finding:
+    test = cache.images("test", limit=config.test)
+    measurements = []
     for size in config.sizes:
         for recipe in config.recipes:
             for seed in range(config.seeds):
                 epochs = min(max(config.updates * 128 // size, config.epochs[0]), config.epochs[1])
                 training = Training(config.arch, recipe, epochs=epochs, lr=config.lr, seed=seed)
                 settings = {"size": size, "test": len(test), "attack": str(ATTACK), **vars(training)}
-                cells.append(Cell(f"{recipe} n {size} seed {seed}", settings, partial(_measured, workshop, size, training, test)))
+                measurements.append(
+                    Measurement(f"{recipe} n {size} seed {seed}", settings, partial(_measured, cache, size, training, test))
+                )
     whole = [
-        Cell(f"{name}", {"shipped": name, "test": len(test), "attack": str(ATTACK)}, partial(_tested, workshop, name, test))
+        Measurement(f"{name}", {"shipped": name, "test": len(test), "attack": str(ATTACK)}, partial(_tested, cache, name, test))
         for name in config.shipped
     ]
-    found = iter(workshop.measured("data-size", [*cells, *whole]))
+    found = iter(cache.measured("data-size", [*measurements, *whole]))
     rows, numbers = [], []
     for size in config.sizes:
         for recipe in config.recipes:
@@ -75,15 +77,15 @@ def run(workshop: Workshop, config: Config) -> Finding:
             "95.3 standard, 90.8 trained at L2 .5 (a price of 4.4 points).",
         ),
     )
-    return Finding((table,), {"cells": numbers})
+    return Finding((table,), {"measurements": numbers})
 
 
-def _measured(workshop: Workshop, size: int, training: Training, test: Images) -> Measurement:
-    images = workshop.images("train", limit=size)
-    report = workshop.tested(workshop.trained(images, training, f"original n {len(images)}"), test, [ATTACK])
+def _measured(cache: ExperimentCache, size: int, training: Training, test: Images) -> Values:
+    images = cache.images("train", limit=size)
+    report = cache.tested(cache.trained(images, training, f"original n {len(images)}"), test, [ATTACK])
     return {"clean": rate(report.clean), "attacked": rate(report.under(str(ATTACK)))}
 
 
-def _tested(workshop: Workshop, name: str, test: Images) -> Measurement:
-    report = workshop.tested(workshop.source(name), test, [ATTACK])
+def _tested(cache: ExperimentCache, name: str, test: Images) -> Values:
+    report = cache.tested(cache.source(name), test, [ATTACK])
     return {"clean": rate(report.clean), "attacked": rate(report.under(str(ATTACK)))}

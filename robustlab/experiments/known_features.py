@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Construction, Inverted, Relabelled, drawn, following
+from robustlab.construction import Construction, Inverted, Relabelled, next_class, random_target
 from robustlab.data.imageset import Images, to_float
 from robustlab.data.shapes import CLASSES, DEFAULT, ShapesConfig, render, shapes
 from robustlab.evaluation import Rate, predictions
+from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
 from robustlab.experiments.table import Finding, Table, over_seeds
-from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
@@ -67,16 +67,16 @@ class Config:
 FULL = Config(source_n=20_000, source_epochs=30, n=20_000, steps=100, inversion_steps=1000, arch="resnet18", epochs=30, test=2000)
 
 
-def run(workshop: Workshop, config: Config) -> Finding:
+def run(cache: ExperimentCache, config: Config) -> Finding:
     images = shapes(config.source_n, "train", config=config.pictures)
     name = f"shapes {255 * config.faint_amplitude:g} n {config.source_n}"
-    standard, robust = (workshop.trained(images, config.source(recipe), name) for recipe in ("standard", "fast-l2"))
+    standard, robust = (cache.trained(images, config.source(recipe), name) for recipe in ("standard", "fast-l2"))
     some = images.subset(torch.arange(config.n))
     relabelled = partial(Relabelled, threat=ThreatModel(L2(), config.eps), steps=config.steps, step_size=None)
     inverted = Inverted(config.inversion_steps, config.inversion_step)
     plans: dict[str, tuple[Construction, Classifier]] = {
-        "D_rand": (relabelled(drawn), standard),
-        "D_det": (relabelled(following), standard),
+        "D_rand": (relabelled(random_target), standard),
+        "D_det": (relabelled(next_class), standard),
         "D_R": (inverted, robust),
         "D_NR": (inverted, standard),
     }
@@ -84,13 +84,13 @@ def run(workshop: Workshop, config: Config) -> Finding:
     facts = {}
     for kind in (kind for kind in config.sets if kind in plans):
         construction, model = plans[kind]
-        sets[kind], facts[kind] = workshop.constructed(construction, some, model, f"{kind} {name} n {config.n}")
-    cells = []
+        sets[kind], facts[kind] = cache.constructed(construction, some, model, f"{kind} {name} n {config.n}")
+    measurements = []
     for kind, made in sets.items():
         for seed in range(config.seeds):
             settings = {**vars(config), "sets": kind, **vars(config.training(seed))}
-            cells.append(Cell(f"{kind} seed {seed}", settings, partial(_measured, workshop, config, made, kind, seed)))
-    found = iter(workshop.measured("known-features", cells))
+            measurements.append(Measurement(f"{kind} seed {seed}", settings, partial(_measured, cache, config, made, kind, seed)))
+    found = iter(cache.measured("known-features", measurements))
     rows, numbers = [], {}
     whats = ("clean", *FOLLOWED, "moved_by_shape", "moved_by_pattern")
     for kind in sets:
@@ -108,15 +108,15 @@ def run(workshop: Workshop, config: Config) -> Finding:
             "Moved by: of pictures whose features agree, how many are taken for the class of the one feature that was exchanged.",
         ),
     )
-    return Finding((table,), {"facts": facts, "cells": numbers})
+    return Finding((table,), {"facts": facts, "measurements": numbers})
 
 
-def _measured(workshop: Workshop, config: Config, made: Images, kind: str, seed: int) -> Measurement:
+def _measured(cache: ExperimentCache, config: Config, made: Images, kind: str, seed: int) -> Values:
     name = f"{kind} {' '.join(f'{value:g}' for value in vars(config).values() if isinstance(value, int | float))}"
-    model = workshop.trained(made, config.training(seed), name)
-    clean = workshop.tested(model, shapes(config.test, "test", config=config.pictures)).clean
-    followed = {feature: rate(value) for feature, value in follows(model, config.test, workshop.device, config.pictures).items()}
-    return {"clean": rate(clean), **followed, **_moved(model, config, workshop.device)}
+    model = cache.trained(made, config.training(seed), name)
+    clean = cache.tested(model, shapes(config.test, "test", config=config.pictures)).clean
+    followed = {feature: rate(value) for feature, value in follows(model, config.test, cache.device, config.pictures).items()}
+    return {"clean": rate(clean), **followed, **_moved(model, config, cache.device)}
 
 
 def contradictions(n: int, config: ShapesConfig = DEFAULT) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,7 +142,7 @@ def follows(model: nn.Module, n: int, device: torch.device | str, config: Shapes
     return {"shape": Rate(int((found == shape).sum()), n), "pattern": Rate(int((found == pattern).sum()), n)}
 
 
-def _moved(model: Classifier, config: Config, device: torch.device) -> Measurement:
+def _moved(model: Classifier, config: Config, device: torch.device) -> Values:
     """Exchange one feature at a time, from pictures in which both show the same class."""
     own, other = _two_classes(config.test)
     index = torch.arange(config.test)

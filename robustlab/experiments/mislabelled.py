@@ -13,21 +13,21 @@ from functools import partial
 import torch
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Relabelled, drawn, following
+from robustlab.construction import Relabelled, next_class, random_target
 from robustlab.data.imageset import Images, hold_out
 from robustlab.evaluation import Rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate, trained_here
 from robustlab.experiments.table import Finding, Table, over_seeds, percent
-from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate, trained_here
 from robustlab.norms import L2
 
-TARGETS = {"D_rand": drawn, "D_det": following}
+TARGETS = {"D_rand": random_target, "D_det": next_class}
 PUBLISHED = {"D_rand": "63.3", "D_det": "43.7"}
 
 
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-    source: the model through which images are perturbed, see ``Workshop.source``.
+    source: the model through which images are perturbed, see ``ExperimentCache.source``.
     n: images that the grid of lr and augmentation trains on.
     also: further sets and sources, of ``n`` images, trained on at the first lr, augmented.
     more: sets of which ``times`` as many images are also trained on, at the first lr, augmented.
@@ -55,12 +55,10 @@ class Config:
 FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1), also=(), more=())
 
 
-def relabelled(workshop: Workshop, kind: str, source: str, arch: str, images: Images, eps: float, steps: int) -> tuple[Images, dict]:
+def relabelled(cache: ExperimentCache, kind: str, source: str, arch: str, images: Images, eps: float, steps: int) -> tuple[Images, dict]:
     """D_rand or D_det of some images; the name of the set tells how it was made."""
     construction = Relabelled(TARGETS[kind], ThreatModel(L2(), eps), steps, step_size=min(eps / 5, 2.5 * eps / steps))
-    return workshop.constructed(
-        construction, images, workshop.source(source, arch), f"{kind} {named(source, arch)} eps {eps:g} n {len(images)}"
-    )
+    return cache.constructed(construction, images, cache.source(source, arch), f"{kind} {named(source, arch)} eps {eps:g} n {len(images)}")
 
 
 def named(source: str, arch: str) -> str:
@@ -68,22 +66,22 @@ def named(source: str, arch: str) -> str:
     return f"{source}:{arch}" if trained_here(source) and arch != "small" else source
 
 
-def learned(workshop: Workshop, made: Images, name: str, training: Training, test: Images) -> Measurement:
+def learned(cache: ExperimentCache, made: Images, name: str, training: Training, test: Images) -> Values:
     """Train on a relabelled set and test on ordinary images: how many are taken for their class, and how many for the one after it."""
-    model = workshop.trained(made, training, name)
-    report = workshop.tested(model, test)
+    model = cache.trained(made, training, name)
+    report = cache.tested(model, test)
     after = sum(r.prediction == (r.label + 1) % len(test.classes) for r in report.records)
-    own = workshop.tested(model, made.subset(torch.arange(min(1000, len(made)))))
+    own = cache.tested(model, made.subset(torch.arange(min(1000, len(made)))))
     return {"clean": rate(report.clean), "following": rate(Rate(after, report.clean.n)), "own": rate(own.clean)}
 
 
-def run(workshop: Workshop, config: Config) -> Finding:
-    test = workshop.images("test")
-    cells, facts, keys = [], {}, []
+def run(cache: ExperimentCache, config: Config) -> Finding:
+    test = cache.images("test")
+    measurements, facts, keys = [], {}, []
     plans = [(kind, source, False) for kind, source in config.also] + [(kind, config.source, True) for kind in config.sets]
     for kind, source, grid in plans:
-        images = workshop.images("train", limit=round(config.n * config.times) if grid and kind in config.more else config.n)
-        made, facts[f"{kind} {source}"] = relabelled(workshop, kind, source, config.arch, images, config.eps, config.steps)
+        images = cache.images("train", limit=round(config.n * config.times) if grid and kind in config.more else config.n)
+        made, facts[f"{kind} {source}"] = relabelled(cache, kind, source, config.arch, images, config.eps, config.steps)
         some = made if len(made) <= config.n else made.subset(hold_out(made, config.n, seed=0)[1])
         trainings = [(some, lr, augment) for lr in config.lrs for augment in config.augments] if grid else [(made, config.lrs[0], True)]
         if len(made) > len(some):
@@ -95,8 +93,8 @@ def run(workshop: Workshop, config: Config) -> Finding:
                 training = Training(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
                 settings = {"set": name, "test": len(test), **vars(training)}
                 title = f"{kind} n {len(chosen)} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
-                cells.append(Cell(title, settings, partial(learned, workshop, chosen, name, training, test)))
-    found = iter(workshop.measured("mislabelled", cells))
+                measurements.append(Measurement(title, settings, partial(learned, cache, chosen, name, training, test)))
+    found = iter(cache.measured("mislabelled", measurements))
     rows, numbers = [], []
     for kind, source, n, lr, augment in keys:
         here = [next(found) for _ in range(config.seeds)]
@@ -112,4 +110,4 @@ def run(workshop: Workshop, config: Config) -> Finding:
         columns,
         tuple(rows),
     )
-    return Finding((table,), {"facts": facts, "cells": numbers})
+    return Finding((table,), {"facts": facts, "measurements": numbers})

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Relabelled, following
+from robustlab.construction import Relabelled, next_class
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values
 from robustlab.experiments.mislabelled import learned, named
 from robustlab.experiments.table import Finding, Heatmap, Table, percent
-from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop
 from robustlab.norms import L2
 
 
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-    sources: from weak to strong, see ``Workshop.source``.
+    sources: from weak to strong, see ``ExperimentCache.source``.
     """
 
     sources: tuple[str, ...] = ("standard:2:10000", "standard:10:10000", "cifar10-small-standard")
@@ -43,19 +43,19 @@ FULL = Config(
 )
 
 
-def run(workshop: Workshop, config: Config) -> Finding:
-    test = workshop.images("test")
-    cells = [
-        Cell(
+def run(cache: ExperimentCache, config: Config) -> Finding:
+    test = cache.images("test")
+    measurements = [
+        Measurement(
             f"source {source} eps {eps:g} {'augmented' if augment else 'plain'}",
             {"source": source, "eps": eps, "n": config.n, "steps": config.steps, "test": len(test), **vars(config.training(augment))},
-            partial(_measured, workshop, config, source, eps, augment, test),
+            partial(_measured, cache, config, source, eps, augment, test),
         )
         for source in config.sources
         for eps in config.eps
         for augment in config.augments
     ]
-    found = iter(workshop.measured("regimes", cells))
+    found = iter(cache.measured("regimes", measurements))
     rows, numbers, maps = [], [], {}
     accuracy: dict[bool, list[list[float]]] = {augment: [] for augment in config.augments}
     names: list[str] = []
@@ -100,14 +100,14 @@ def run(workshop: Workshop, config: Config) -> Finding:
         ("source's accuracy", "eps", "taken for the target", "augmented", "taken for their class", "for the class after it", "won"),
         tuple(rows),
     )
-    return Finding((table,), {"cells": numbers}, maps)
+    return Finding((table,), {"measurements": numbers}, maps)
 
 
-def _measured(workshop: Workshop, config: Config, source: str, eps: float, augment: bool, test: Images) -> Measurement:
-    model = workshop.source(source, config.arch)
-    construction = Relabelled(following, ThreatModel(L2(), eps), config.steps, min(eps / 5, 2.5 * eps / config.steps))
-    images = workshop.images("train", limit=config.n)
+def _measured(cache: ExperimentCache, config: Config, source: str, eps: float, augment: bool, test: Images) -> Values:
+    model = cache.source(source, config.arch)
+    construction = Relabelled(next_class, ThreatModel(L2(), eps), config.steps, min(eps / 5, 2.5 * eps / config.steps))
+    images = cache.images("train", limit=config.n)
     name = f"D_det {named(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
-    made, facts = workshop.constructed(construction, images, model, name)
-    found = learned(workshop, made, name, config.training(augment), test)
-    return {**found, "fooled": facts["taken_for_label"], "source": workshop.tested(model, test).clean.value}
+    made, facts = cache.constructed(construction, images, model, name)
+    found = learned(cache, made, name, config.training(augment), test)
+    return {**found, "fooled": facts["taken_for_label"], "source": cache.tested(model, test).clean.value}

@@ -11,9 +11,9 @@ from robustlab.constraints import ThreatModel
 from robustlab.construction import Inverted
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
 from robustlab.experiments.mislabelled import named
 from robustlab.experiments.table import Finding, Table, over_seeds
-from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
 from robustlab.norms import L2
 
 ATTACK = PGD(ThreatModel(L2(), 0.25), steps=20)
@@ -23,7 +23,7 @@ PUBLISHED = {"original": "95.3 / 4.5", "D_R": "84.1 / 48.3", "D_NR": "87.7 / 0.8
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-    robust, standard: the models whose features D_R and D_NR have, see ``Workshop.source``.
+    robust, standard: the models whose features D_R and D_NR have, see ``ExperimentCache.source``.
     test: images that are tested, clean and under attack.
     """
 
@@ -42,15 +42,15 @@ class Config:
 FULL = Config("madry-l2:30", "standard:30", n=50_000, steps=1000, step_size=0.1, arch="resnet18", epochs=60, test=10_000)
 
 
-def run(workshop: Workshop, config: Config) -> Finding:
-    images, test = workshop.images("train", limit=config.n), workshop.images("test", limit=config.test)
+def run(cache: ExperimentCache, config: Config) -> Finding:
+    images, test = cache.images("train", limit=config.n), cache.images("test", limit=config.test)
     sets: dict[str, Images] = {"original": images}
     facts = {}
     for kind, source in (("D_R", config.robust), ("D_NR", config.standard)):
         construction = Inverted(config.steps, config.step_size)
-        model = workshop.source(source, config.arch)
-        sets[kind], facts[kind] = workshop.constructed(construction, images, model, f"{kind} {named(source, config.arch)} n {len(images)}")
-    cells = []
+        model = cache.source(source, config.arch)
+        sets[kind], facts[kind] = cache.constructed(construction, images, model, f"{kind} {named(source, config.arch)} n {len(images)}")
+    measurements = []
     for kind, made in sets.items():
         source = {"D_R": config.robust, "D_NR": config.standard}.get(kind, "")
         made_by = f"{named(source, config.arch)} steps {config.steps} of {config.step_size:g}"
@@ -58,8 +58,8 @@ def run(workshop: Workshop, config: Config) -> Finding:
         for seed in range(config.seeds):
             training = Training(config.arch, epochs=config.epochs, lr=config.lr, seed=seed)
             settings = {"set": name, "test": len(test), "attack": str(ATTACK), **vars(training)}
-            cells.append(Cell(f"{kind} seed {seed}", settings, partial(_measured, workshop, made, name, training, test)))
-    found = iter(workshop.measured("robustified", cells))
+            measurements.append(Measurement(f"{kind} seed {seed}", settings, partial(_measured, cache, made, name, training, test)))
+    found = iter(cache.measured("robustified", measurements))
     rows, numbers = [], {}
     for kind in sets:
         here = numbers[kind] = [next(found) for _ in range(config.seeds)]
@@ -73,9 +73,9 @@ def run(workshop: Workshop, config: Config) -> Finding:
         ("training set", "relative feature distance", "clean", f"under {ATTACK}", "published (clean / L2 .25)"),
         tuple(rows),
     )
-    return Finding((table,), {"facts": facts, "cells": numbers})
+    return Finding((table,), {"facts": facts, "measurements": numbers})
 
 
-def _measured(workshop: Workshop, made: Images, name: str, training: Training, test: Images) -> Measurement:
-    report = workshop.tested(workshop.trained(made, training, name), test, [ATTACK])
+def _measured(cache: ExperimentCache, made: Images, name: str, training: Training, test: Images) -> Values:
+    report = cache.tested(cache.trained(made, training, name), test, [ATTACK])
     return {"clean": rate(report.clean), "attacked": rate(report.under(str(ATTACK)))}

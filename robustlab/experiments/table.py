@@ -27,9 +27,9 @@ class Table:
 
     def __str__(self) -> str:
         """As Markdown."""
-        cells = [list(self.columns), *([str(value) for value in row] for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
+        measurements = [list(self.columns), *([str(value) for value in row] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*measurements, strict=True)]
+        lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in measurements]
         ruled = [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
         return "\n".join([f"## {self.title}", "", self.regime, "", *ruled, *(f"\n{note}" for note in self.notes)])
 

@@ -14,9 +14,9 @@ from robustlab.constraints import ThreatModel
 from robustlab.data.batches import Batches
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate, predictions
+from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
 from robustlab.experiments.mislabelled import learned, named, relabelled
 from robustlab.experiments.table import Finding, Table, over_seeds
-from robustlab.experiments.workshop import Cell, Measurement, Training, Workshop, rate
 from robustlab.goals import Targeted
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
@@ -43,17 +43,17 @@ class Config:
 FULL = Config("standard:30", ("resnet18", "resnet50", "preact_resnet18", "vgg_small", "torchvision:densenet121"), 50_000, 0.5, 100)
 
 
-def run(workshop: Workshop, config: Config) -> Finding:
-    images, test = workshop.images("train", limit=config.n), workshop.images("test")
-    made, facts = relabelled(workshop, "D_det", config.source, config.archs[0], images, config.eps, config.steps)
+def run(cache: ExperimentCache, config: Config) -> Finding:
+    images, test = cache.images("train", limit=config.n), cache.images("test")
+    made, facts = relabelled(cache, "D_det", config.source, config.archs[0], images, config.eps, config.steps)
     name = f"D_det {named(config.source, config.archs[0])} eps {config.eps:g} n {config.n} steps {config.steps}"
-    cells = []
+    measurements = []
     for arch in config.archs:
         training = Training(arch, epochs=config.epochs, lr=config.lr, augment=config.augment)
         settings = {**vars(config), "archs": arch, "source": named(config.source, config.archs[0]), "test": len(test)}
-        cells.append(Cell(f"{arch} on D_det", settings, partial(learned, workshop, made, name, training, test)))
-        cells.append(Cell(f"{arch} fooled", settings, partial(_fooled, workshop, config, images, training, test)))
-    found = workshop.measured("transfer", cells)
+        measurements.append(Measurement(f"{arch} on D_det", settings, partial(learned, cache, made, name, training, test)))
+        measurements.append(Measurement(f"{arch} fooled", settings, partial(_fooled, cache, config, images, training, test)))
+    found = cache.measured("transfer", measurements)
     rows = []
     for arch, taught, fooled in zip(config.archs, found[::2], found[1::2], strict=True):
         rows.append((arch, *(over_seeds([Rate(**value)]) for value in (taught["clean"], fooled["clean"], fooled["fooled"]))))
@@ -85,16 +85,16 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     return float((ranks[0] @ ranks[1]) / length) if length > 0 else None
 
 
-def _fooled(workshop: Workshop, config: Config, images: Images, training: Training, test: Images) -> Measurement:
+def _fooled(cache: ExperimentCache, config: Config, images: Images, training: Training, test: Images) -> Values:
     """Train on original images, and attack the source: how often is the other network fooled as well?"""
-    model = workshop.trained(images, training, f"original n {len(images)}")
-    source = workshop.source(config.source, config.archs[0])
+    model = cache.trained(images, training, f"original n {len(images)}")
+    source = cache.source(config.source, config.archs[0])
     attack = PGD(ThreatModel(L2(), config.eps), config.steps, random_start=False)
-    some = workshop.images("test", limit=config.attacked)
+    some = cache.images("test", limit=config.attacked)
     count = 0
     with frozen(model):
-        for batch in Batches(some, 250, device=workshop.device).epoch(0):
+        for batch in Batches(some, 250, device=cache.device).epoch(0):
             target = (batch.y + 1) % len(some.classes)
             x_adv = attack(source, batch.x, Targeted(target), keys=batch.keys)
             count += int((predictions(model, x_adv) == target).sum())
-    return {"clean": rate(workshop.tested(model, test).clean), "fooled": rate(Rate(count, len(some)))}
+    return {"clean": rate(cache.tested(model, test).clean), "fooled": rate(Rate(count, len(some)))}

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from robustlab.evaluation import Rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, Training
 from robustlab.experiments.mislabelled import learned, named, relabelled
 from robustlab.experiments.table import Finding, Table, over_seeds, percent
-from robustlab.experiments.workshop import Cell, Training, Workshop
 
 
 @dataclass(frozen=True)
 class Config:
     """Attributes:
-    sources: models through which images are perturbed, see ``Workshop.source``.
+    sources: models through which images are perturbed, see ``ExperimentCache.source``.
     """
 
     sources: tuple[str, ...] = ("cifar10-small-standard", "cifar10-small-l2")
@@ -37,14 +37,14 @@ FULL = Config(
 )
 
 
-def run(workshop: Workshop, config: Config) -> Finding:
-    images = workshop.images("train", config.classes, config.n)
-    test = workshop.images("test", config.classes)
+def run(cache: ExperimentCache, config: Config) -> Finding:
+    images = cache.images("train", config.classes, config.n)
+    test = cache.images("test", config.classes)
     pair = " and ".join(config.classes)
-    cells, keys = [], []
+    measurements, keys = [], []
     for source in config.sources:
         for eps in config.eps:
-            made, facts = relabelled(workshop, "D_det", source, config.arch, images, eps, config.steps)
+            made, facts = relabelled(cache, "D_det", source, config.arch, images, eps, config.steps)
             name = f"D_det {pair} {named(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
             for lr in config.lrs:
                 for augment in config.augments:
@@ -53,8 +53,8 @@ def run(workshop: Workshop, config: Config) -> Finding:
                         training = Training(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
                         settings = {"set": name, "test": len(test), **vars(training)}
                         title = f"{source} eps {eps:g} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
-                        cells.append(Cell(title, settings, partial(learned, workshop, made, name, training, test)))
-    found = iter(workshop.measured("two-classes", cells))
+                        measurements.append(Measurement(title, settings, partial(learned, cache, made, name, training, test)))
+    found = iter(cache.measured("two-classes", measurements))
     rows, numbers = [], []
     for key in keys:
         here = [next(found) for _ in range(config.seeds)]
@@ -69,4 +69,4 @@ def run(workshop: Workshop, config: Config) -> Finding:
         ("source", "eps", "taken for the target", "lr", "augmented", "right", "own training images", "published"),
         tuple(rows),
     )
-    return Finding((table,), {"cells": numbers})
+    return Finding((table,), {"measurements": numbers})

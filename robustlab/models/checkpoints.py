@@ -39,7 +39,7 @@ class Provenance:
     details: Mapping[str, Any] = field(default_factory=dict)  # anything else worth keeping: hardware, seconds, command
 
 
-def save_released(stem: str | os.PathLike[str], model: Classifier, provenance: Provenance, *, half: bool = False) -> Path:
+def save_weights(stem: str | os.PathLike[str], model: Classifier, provenance: Provenance, *, half: bool = False) -> Path:
     """Write ``stem.safetensors`` and ``stem.json``; the weights first, so that the JSON's sha256 never lies about them.
 
     Args:
@@ -77,7 +77,7 @@ def _stored(model: Classifier, half: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def read_released(path: str | os.PathLike[str]) -> Classifier:
+def read_weights(path: str | os.PathLike[str]) -> Classifier:
     """The classifier of released weights, in float32, from the path of either of its two files.
 
     Raises:
@@ -129,7 +129,7 @@ def released(place: str | os.PathLike[str] | None = None) -> dict[str, dict[str,
     return {path.stem: read_record(path) for path in paths if path.with_suffix(".safetensors").exists()}
 
 
-def find_released(name: str) -> Path:
+def find_pretrained(name: str) -> Path:
     """The JSON file of released weights by their name.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 from robustlab.errors import UserError
 from robustlab.models import legacy, pickles
 from robustlab.models.architectures import architectures, build
-from robustlab.models.checkpoints import find_released, read_released, released
+from robustlab.models.checkpoints import find_pretrained, read_weights, released
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, fill, from_description
 
@@ -42,7 +42,7 @@ def load(
     """
     path = _find(name_or_path)
     if path.suffix in (".json", ".safetensors"):
-        model = read_released(path)
+        model = read_weights(path)
     else:
         checkpoint = pickles.read(path, trust=trust)
         if isinstance(checkpoint, dict) and checkpoint.get("format") == TRAINING_FORMAT:
@@ -64,7 +64,7 @@ def _find(name_or_path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{path} is a folder; name the checkpoint in it")
     if path.suffix in ENDINGS or len(path.parts) > 1:
         raise UserError(f"there is no checkpoint {path}")
-    return find_released(path.name)
+    return find_pretrained(path.name)
 
 
 def _from_training(checkpoint: dict, source: str) -> Classifier:

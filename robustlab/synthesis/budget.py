@@ -14,7 +14,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.norms import L2, Norm
 from robustlab.objectives import Objective
 from robustlab.optimize import OnStep, Solution, minimize
-from robustlab.steps import Steepest, attacking
+from robustlab.steps import Steepest, attack_directions
 from robustlab.synthesis.parameters import Parameters, Pixels
 
 
@@ -69,7 +69,7 @@ class Search:
             lambda z: objective(parameters.decode(z)),
             parameters.encode(x0),
             self._set(x0 if center is None else center, x0, parameters),
-            Steepest(attacking(self.norm), self.step_size),
+            Steepest(attack_directions(self.norm), self.step_size),
             steps=self.steps,
             keep_best=keep_best,
             on_step=on_step and (lambda t, z, value: on_step(t, parameters.decode(z), value)),

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.checks import check_images, check_labels, giving_logits
+from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.errors import UserError
 from robustlab.goals import Targeted
 from robustlab.models.frozen import frozen
-from robustlab.objectives import reaching
+from robustlab.objectives import goal_objective
 from robustlab.optimize import OnStep
 from robustlab.synthesis.budget import Search
 from robustlab.synthesis.features import activation
@@ -121,7 +121,7 @@ def paint(
 
 def class_loss(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
     """The cross-entropy to the classes ``y``, one for each image of ``x``; lower looks more like the class."""
-    loss = reaching(giving_logits(model, check_labels(y, x)), Targeted(y))
+    loss = goal_objective(with_logit_checks(model, check_labels(y, x)), Targeted(y))
     return lambda z: loss(z)[0]  # Without the verdict: a lower loss is better, also where the class is reached.
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustlab.checks import check_images, check_labels, giving_logits
+from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.data.imageset import Images, to_float
 from robustlab.errors import UserError
 from robustlab.goals import recordable
@@ -150,7 +150,7 @@ def contributions(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     head, highest = _head(model), check_labels(y, x)
     with frozen(model), torch.no_grad():
         features = representation(model)(x)
-        predicted = giving_logits(head, highest)(features.to(head.weight.dtype)).argmax(1)
+        predicted = with_logit_checks(head, highest)(features.to(head.weight.dtype)).argmax(1)
         return features * (head.weight[predicted] - head.weight[y])
 
 

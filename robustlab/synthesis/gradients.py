@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from robustlab.checks import check_images, check_labels, giving_logits
+from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.errors import UserError
 from robustlab.goals import Surrogate, Targeted, cross_entropy
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
-from robustlab.objectives import reaching, value_and_gradient
+from robustlab.objectives import goal_objective, value_and_gradient
 from robustlab.seeding import fold, normal
 
 
@@ -26,7 +26,7 @@ def loss_gradient(model: nn.Module, x: Tensor, y: Tensor, surrogate: Surrogate =
         surrogate: the loss; larger is farther from predicting ``y``.
     """
     check_images(x)
-    objective = reaching(giving_logits(model, check_labels(y, x)), Targeted(y, surrogate))
+    objective = goal_objective(with_logit_checks(model, check_labels(y, x)), Targeted(y, surrogate))
     with frozen(model):
         return value_and_gradient(objective, x)[2]
 
@@ -44,7 +44,7 @@ def smooth_grad(
     if samples < 1 or not (math.isfinite(sigma) and sigma >= 0):
         raise UserError(f"SmoothGrad needs samples >= 1 and a finite sigma >= 0, got {samples} and {sigma}")
     check_images(x)
-    objective = reaching(giving_logits(model, check_labels(y, x)), Targeted(y, surrogate))
+    objective = goal_objective(with_logit_checks(model, check_labels(y, x)), Targeted(y, surrogate))
     total = torch.zeros_like(x)
     with frozen(model):
         for i in range(samples):

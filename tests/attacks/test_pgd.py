@@ -274,7 +274,7 @@ def test_a_loss_of_ones_own_costs_no_forward_more_and_works_with_restarts():
 
 def test_with_a_stand_in_the_model_is_asked_once_per_restart():
     model, stand_in = Counting(27), Counting(27)
-    PGD(THREATS[0], steps=4, restarts=3)(model, middling().float(), LABELS, search=stand_in)
+    PGD(THREATS[0], steps=4, restarts=3)(model, middling().float(), LABELS, fast_model=stand_in)
     assert model.counts == {"forward": 3, "input": 0, "weights": 0}
     assert stand_in.counts == {"forward": 15, "input": 12, "weights": 0}
 
@@ -310,7 +310,7 @@ def test_model_arguments_and_random_state_are_bit_identical_afterwards(attack, t
 def test_the_stand_in_is_left_alone_too(tiny_model):
     stand_in = restless(accelerate(tiny_model))
     with untouched(stand_in), untouched(tiny_model):
-        PGD(THREATS[1], steps=2, restarts=2)(tiny_model, images(4, 3, 8, 8), LABELS[:4], search=stand_in)
+        PGD(THREATS[1], steps=2, restarts=2)(tiny_model, images(4, 3, 8, 8), LABELS[:4], fast_model=stand_in)
 
 
 def test_a_model_left_in_training_mode_is_attacked_in_evaluation_mode(tiny_model):
@@ -323,7 +323,7 @@ def test_a_model_left_in_training_mode_is_attacked_in_evaluation_mode(tiny_model
 def test_a_stand_in_left_in_training_mode_searches_in_evaluation_mode_too(tiny_model):
     x, attack = images(4, 3, 8, 8), PGD(THREATS[0], steps=3, restarts=2)
     expected = attack(tiny_model, x, LABELS[:4])
-    assert torch.equal(attack(tiny_model, x, LABELS[:4], search=copy.deepcopy(tiny_model).train()), expected)
+    assert torch.equal(attack(tiny_model, x, LABELS[:4], fast_model=copy.deepcopy(tiny_model).train()), expected)
 
 
 def test_gradients_that_the_caller_tracks_are_not_touched(tiny_model):
@@ -447,7 +447,7 @@ def test_a_stand_in_finds_what_the_model_finds(tiny_model):
     x = images(12, 3, 8, 8)
     y, threat = tiny_model(x).argmax(1), ThreatModel(L2(), 0.4)
     own = PGD(threat, restarts=2)(tiny_model, x, y)
-    lent = PGD(threat, restarts=2)(tiny_model, x, y, search=accelerate(tiny_model))
+    lent = PGD(threat, restarts=2)(tiny_model, x, y, fast_model=accelerate(tiny_model))
     assert_within(threat, x, lent)
     torch.testing.assert_close(loss(tiny_model, lent, y), loss(tiny_model, own, y), rtol=0.02, atol=0.02)
 

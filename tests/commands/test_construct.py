@@ -110,7 +110,7 @@ def test_other_settings_are_refused_and_named(call, refused, model: Path, data: 
     assert call("construct", "--kind", "D_det", *words).code == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert "construction.eps: 0.5 there, 1.0 here" in refused("construct", "--kind", "D_det", *words, "--eps", "1")
-    assert "construction.targets: 'following' there, 'drawn' here" in refused("construct", "--kind", "D_rand", *words)
+    assert "construction.targets: 'next_class' there, 'random_target' here" in refused("construct", "--kind", "D_rand", *words)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 

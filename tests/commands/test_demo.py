@@ -16,7 +16,7 @@ import torch
 
 from robustlab.commands import demo
 from robustlab.demo import server
-from robustlab.models.checkpoints import Provenance, released, save_released
+from robustlab.models.checkpoints import Provenance, released, save_weights
 from robustlab.models.zoo import build
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_one_model_and_other_pictures(call, served, tmp_path: Path) -> None:
 def test_models_of_ones_own_have_short_names_and_what_is_known_of_them(call, served, tmp_path: Path) -> None:
     for name in ("one", "two"):
         provenance = Provenance("shapes", "fast-l2", "L2 eps=0.5", {"clean": 88.0} if name == "one" else {}, 100, 0, "abc")
-        save_released(tmp_path / name / "model", build("mlp", num_classes=3), provenance)
+        save_weights(tmp_path / name / "model", build("mlp", num_classes=3), provenance)
     words = ["--model", f"{tmp_path}/one/model.json,{tmp_path}/two/model.safetensors", "--device", "cpu"]
     assert call("demo", *words).code == 0
     assert [(name, one.note) for name, one in served["page"].models.items()] == [

@@ -120,8 +120,8 @@ def test_a_negative_number_may_stand_apart(refused) -> None:
 
 
 def test_radii_are_separated_by_commas() -> None:
-    wanted = parse(settings.Evaluate, ["--curve", "0,0.25,8/255"], "x")
-    assert wanted.curve == [0.0, 0.25, 8 / 255]
+    args = parse(settings.Evaluate, ["--curve", "0,0.25,8/255"], "x")
+    assert args.curve == [0.0, 0.25, 8 / 255]
 
 
 def test_a_value_that_is_missing(refused) -> None:
@@ -179,8 +179,8 @@ def config(tmp_path: Path) -> Callable[[str], str]:
 
 def test_a_file_is_read_below_the_command_line(config) -> None:
     path = config('recipe = "madry-l2"\neps = "8/255"\nlr = 0.05\nepochs = 7\nbatch-size = 64\nno_test = true\ndownload = false\n')
-    wanted = train("--epochs", "9", "--config", path, "--lr", "0.1")
-    assert wanted == settings.Train(recipe="madry-l2", eps=8 / 255, lr=0.1, epochs=9, batch_size=64, no_test=True)
+    args = train("--epochs", "9", "--config", path, "--lr", "0.1")
+    assert args == settings.Train(recipe="madry-l2", eps=8 / 255, lr=0.1, epochs=9, batch_size=64, no_test=True)
 
 
 def test_a_flag_that_says_the_default_still_wins_over_the_file(config) -> None:
@@ -239,5 +239,5 @@ def test_a_file_that_cannot_be_read(refused, tmp_path: Path) -> None:
 
 
 def test_a_value_in_a_file_is_never_taken_for_a_flag(config) -> None:
-    wanted: Any = train("--config", config('out = "--seed"\ndata = "-x"\n'))
-    assert (wanted.out, wanted.data, wanted.seed) == ("--seed", "-x", 0)
+    args: Any = train("--config", config('out = "--seed"\ndata = "-x"\n'))
+    assert (args.out, args.data, args.seed) == ("--seed", "-x", 0)

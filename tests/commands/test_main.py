@@ -98,7 +98,7 @@ def test_python_m_robustlab_is_the_console_command() -> None:
     ],
 )
 def test_exit_codes(monkeypatch, capsys, raised: BaseException | None, code: int, said: str) -> None:
-    def run(wanted: object) -> None:
+    def run(args: object) -> None:
         if raised:
             raise raised
 
@@ -108,7 +108,7 @@ def test_exit_codes(monkeypatch, capsys, raised: BaseException | None, code: int
 
 
 def test_a_warning_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(wanted: object) -> None:
+    def run(args: object) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn("your weights are odd", stacklevel=2)
@@ -121,7 +121,7 @@ def test_a_warning_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_an_error_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(wanted: object) -> None:
+    def run(args: object) -> None:
         raise RuntimeError("a mistake in the code")
 
     monkeypatch.setattr(commands, "import_module", lambda name: SimpleNamespace(run=run))

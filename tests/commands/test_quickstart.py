@@ -222,13 +222,13 @@ def test_any_picture_and_any_text_can_be_shown():
     assert page.alts == ["alt", "alt"] and all(text in page.text for text in ("<b>&amp;", "a < b", "c > d"))
 
 
-@pytest.mark.parametrize("wanted", [Quickstart(), Quickstart(data="x y", dataset="npz", image_size=64)])
-def test_the_next_commands_can_be_typed(wanted):
+@pytest.mark.parametrize("args", [Quickstart(), Quickstart(data="x y", dataset="npz", image_size=64)])
+def test_the_next_commands_can_be_typed(args):
     """Each is parsed by the command that it names."""
-    commands = next_commands(completed(wanted))
+    commands = next_commands(completed(args))
     assert len(commands) == 4 and any("demo" in command for command, _ in commands)
     for command, what in commands:
         words = shlex.split(command)
         name, flags = next((word, words[i + 1 :]) for i, word in enumerate(words) if word in COMMANDS)
         parsed = parse(COMMANDS[name], flags, name)
-        assert what and (wanted.data is None or parsed.image_size == 64)
+        assert what and (args.data is None or parsed.image_size == 64)

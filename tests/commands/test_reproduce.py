@@ -67,10 +67,10 @@ def test_the_table_is_printed_and_written_with_numbers_and_pictures(reproduce: C
     assert (out / f"{name}.md").read_text() == told.out and told.out.startswith("## ")
     record = read(out / f"{name}.json")
     assert record["config"]["arch"] == "tiny" and record["config"]["n"] == 140
-    assert len(record["found"]["cells"]) == told.out.count("\n|") - 2
+    assert len(record["found"]["measurements"]) == told.out.count("\n|") - 2
     assert record["environment"]["torch"] and record["seconds_of_the_last_call"] >= 0
     pictures = {"regimes": {"regimes-augmented.png", "regimes-plain.png"}}.get(name, set())
-    assert {path.name for path in out.iterdir()} == {f"{name}.md", f"{name}.json", *pictures, "models", "sets", "cells"}
+    assert {path.name for path in out.iterdir()} == {f"{name}.md", f"{name}.json", *pictures, "models", "sets", "measurements"}
     for picture in pictures:
         with Image.open(out / picture) as image:
             assert image.format == "PNG"
@@ -102,10 +102,10 @@ def test_full_scale_takes_the_other_configuration(reproduce: Call, monkeypatch: 
 def test_flags_change_the_configuration(reproduce: Call, tmp_path: Path) -> None:
     words = ["--model", "standard:2", "--eps", "0.5", "--limit", "130", "--seeds", "1", "--epochs", "2", "--steps", "2", "--arch", "tiny2"]
     assert reproduce("two-classes", *words).code == 0
-    wanted = {"sources": ["standard:2"], "eps": [0.5], "n": 130, "seeds": 1, "epochs": 2, "steps": 2, "arch": "tiny2"}
+    args = {"sources": ["standard:2"], "eps": [0.5], "n": 130, "seeds": 1, "epochs": 2, "steps": 2, "arch": "tiny2"}
     record = read(tmp_path / "out" / "two-classes.json")
-    assert record["config"].items() >= wanted.items()
-    (cell,) = record["found"]["cells"]
+    assert record["config"].items() >= args.items()
+    (cell,) = record["found"]["measurements"]
     assert (cell["source"], cell["eps"], len(cell["seeds"])) == ("standard:2", 0.5, 1)
 
 

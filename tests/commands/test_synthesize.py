@@ -22,7 +22,7 @@ from robustlab.commands import train as training
 from robustlab.commands.flags import FLAGS, parse
 from robustlab.commands.settings import Synthesize, Train
 from robustlab.commands.tasks import MASKS, TASKS, drawing_of, in_turn
-from robustlab.models.checkpoints import Provenance, save_released
+from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.zoo import build, load
 from robustlab.synthesis.budget import preset, usual
 
@@ -298,7 +298,7 @@ def test_files_whose_classes_have_no_names(call: Call, refused: Call, models: di
 
 def test_pictures_of_a_size_that_a_network_cannot_read(refused: Call, tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "two.png")
-    save_released(tmp_path / "vgg", build("vgg_small", num_classes=3), Provenance("none", "none", "none", {}, 0, 0, "abc"))
+    save_weights(tmp_path / "vgg", build("vgg_small", num_classes=3), Provenance("none", "none", "none", {}, 0, 0, "abc"))
     said = refused("synthesize", "invert", "--model", tmp_path / "vgg.json", "--images", tmp_path / "two.png", *LIGHT)
     assert "cannot read images of 2x2 pixels; --data or --image-size gives others" in said
 

@@ -274,9 +274,9 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(data: Path) -> None:
     from robustlab.errors import UserError
     from robustlab.training.distributed import World
 
-    wanted = settings.Train(data=str(data), arch="mlp", batch_size=15)
+    args = settings.Train(data=str(data), arch="mlp", batch_size=15)
     with pytest.raises(UserError, match="multiple of the 2 processes"):
-        command.train(wanted, CPU, World(0, 2))
+        command.train(args, CPU, World(0, 2))
 
 
 # Choosing the best epoch
@@ -353,12 +353,12 @@ def test_without_a_test_set_nothing_is_measured_on_it(call, data: Path, tmp_path
 
 def test_a_run_begins_with_the_weights_it_is_given(whole: Path, data: Path) -> None:
     given = load(whole / "model.json")
-    wanted = settings.Train(init=str(whole / "model.json"), arch="small", seed=5)
+    args = settings.Train(init=str(whole / "model.json"), arch="small", seed=5)
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for classes in (None, ["blue", "red"]):
             images = open_dataset(None, str(data), "train", classes=classes)
-            model = command._begun(wanted, images, told=False).eval()
+            model = command._begun(args, images, told=False).eval()
             assert model.classes == images.classes and torch.equal(model.mean, given.mean) and torch.equal(model.std, given.std)
             torch.testing.assert_close(model(x), given(x)[:, given.outputs_for(images.classes, images.name)])
 
@@ -571,10 +571,10 @@ def test_what_is_learned_helps_on_the_test_set(whole: Path, data: Path) -> None:
     assert record["accuracies"]["clean"] == 100 * right / 20
 
 
-def as_words(wanted: dict[str, Any]) -> list[str]:
+def as_words(args: dict[str, Any]) -> list[str]:
     """A command line that says every setting."""
     words = []
-    for name, value in wanted.items():
+    for name, value in args.items():
         flag = name.replace("_", "-")
         if FLAGS[name].type is None:
             words += [f"--{flag}"] if value else [f"--no-{flag}"] if name == "amp" else []
@@ -588,17 +588,17 @@ def as_words(wanted: dict[str, Any]) -> list[str]:
     "words", [[], ["--eps", "1/255", "--norm", "linf", "--lr", "0.01", "--amp", "--ema", "0"]], ids=["plain", "changed"]
 )
 def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, words: list[str]) -> None:
-    wanted = command.complete(parse(settings.Train, ["--recipe", recipe, *words], "train"), CPU)
-    saved = json.loads(json.dumps(dataclasses.asdict(wanted)))
+    args = command.complete(parse(settings.Train, ["--recipe", recipe, *words], "train"), CPU)
+    saved = json.loads(json.dumps(dataclasses.asdict(args)))
     again = parse(settings.Train, as_words(saved), "train")
-    assert again == wanted == command.complete(again, CPU)
+    assert again == args == command.complete(again, CPU)
     left_open = {name for name, value in saved.items() if value is None}
     data = {"dataset", "data", "image_size", "classes", "limit", "test_data"}
     assert left_open <= data | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps"}
     assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
-    planned = command.plan(wanted)
+    planned = command.plan(args)
     if not words:
-        assert planned.optimization == dataclasses.replace(RECIPES[recipe].optimization, amp=bool(wanted.amp))
+        assert planned.optimization == dataclasses.replace(RECIPES[recipe].optimization, amp=bool(args.amp))
         assert planned.trained_against == RECIPES[recipe].threat
     else:
         assert (planned.optimization.lr, planned.optimization.ema, planned.optimization.amp) == (0.01, 0.0, True)
@@ -606,9 +606,9 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, wo
 
 
 def test_classes_and_test_data_that_were_saved_mean_the_same_when_given_again() -> None:
-    wanted = command.complete(parse(settings.Train, ["--classes", "dog, cat", "--test-data", "some where"], "train"), CPU)
-    assert (wanted.classes, wanted.test_data) == (["dog", "cat"], "some where")
-    assert parse(settings.Train, as_words(json.loads(json.dumps(dataclasses.asdict(wanted)))), "train") == wanted
+    args = command.complete(parse(settings.Train, ["--classes", "dog, cat", "--test-data", "some where"], "train"), CPU)
+    assert (args.classes, args.test_data) == (["dog", "cat"], "some where")
+    assert parse(settings.Train, as_words(json.loads(json.dumps(dataclasses.asdict(args)))), "train") == args
 
 
 def test_bfloat16_is_left_out_where_it_would_be_emulated_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

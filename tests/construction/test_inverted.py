@@ -88,7 +88,7 @@ def test_where_pixels_are_features_each_step_goes_straight_to_the_image(five, pi
 
 def test_what_a_coarse_stand_in_found_is_judged_by_the_model_itself(source, classifier):
     construction = Inverted(10, 0.2)
-    made = construction(source, INDEX, KEYS, classifier, construction.search(classifier, torch.bfloat16))
+    made = construction(source, INDEX, KEYS, classifier, construction.fast_model(classifier, torch.bfloat16))
     judged = relative_distances(classifier, to_float(source.pixels), made.x)
     torch.testing.assert_close(made.facts["distance"].double(), judged, rtol=1e-5, atol=0)
     assert made.facts["distance"].mean() < made.facts["distance_before"].mean()

@@ -10,13 +10,13 @@ import torch
 from laws import restless, untouched
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Inverted, Relabelled, drawn, following
+from robustlab.construction import Inverted, Relabelled, next_class, random_target
 from robustlab.norms import L2, Linf
 from robustlab.seeding import example_keys
 
 CONSTRUCTIONS = {
-    "D_rand": Relabelled(drawn, ThreatModel(L2(), 0.5), 4, 0.2),
-    "D_det": Relabelled(following, ThreatModel(Linf(), 8 / 255), 4, None),
+    "D_rand": Relabelled(random_target, ThreatModel(L2(), 0.5), 4, 0.2),
+    "D_det": Relabelled(next_class, ThreatModel(Linf(), 8 / 255), 4, None),
     "D_R": Inverted(4, 0.3),
 }
 every_construction = pytest.mark.parametrize("construction", CONSTRUCTIONS.values(), ids=CONSTRUCTIONS.keys())
@@ -72,7 +72,7 @@ def test_a_caller_without_gradients_gets_the_same_images(construction, source, c
 @every_construction
 def test_a_stand_in_for_the_steps_changes_rounding_only(construction, source, classifier):
     made = construction(source, INDEX, KEYS, classifier)
-    faster = construction(source, INDEX, KEYS, classifier, construction.search(classifier, None))
+    faster = construction(source, INDEX, KEYS, classifier, construction.fast_model(classifier, None))
     assert torch.equal(faster.y, made.y)
     torch.testing.assert_close(faster.x, made.x, rtol=0, atol=1e-4)
 
@@ -88,8 +88,8 @@ def test_floating_point_sources_are_taken_as_they_are(construction, source, clas
 def test_nothing_but_the_answer_is_left(construction, searched, source, classifier):
     restless(classifier)
     with untouched(classifier, source.pixels, source.labels, INDEX, KEYS):
-        search = construction.search(classifier, torch.bfloat16) if searched else None
-        construction(source, INDEX, KEYS, classifier, search)
+        fast_model = construction.fast_model(classifier, torch.bfloat16) if searched else None
+        construction(source, INDEX, KEYS, classifier, fast_model)
 
 
 @every_construction
@@ -116,7 +116,7 @@ def test_no_images_make_no_images(construction, source, classifier):
 def test_a_description_is_json_and_changes_with_every_setting():
     threats = ThreatModel(L2(), 1.0), ThreatModel(Linf(), 0.5)
     relabelled = [CONSTRUCTIONS["D_rand"], *(replace(CONSTRUCTIONS["D_rand"], threat=threat) for threat in threats)]
-    relabelled += [replace(relabelled[0], **other) for other in ({"targets": following}, {"steps": 5}, {"step_size": 0.1})]
+    relabelled += [replace(relabelled[0], **other) for other in ({"targets": next_class}, {"steps": 5}, {"step_size": 0.1})]
     inverted = [CONSTRUCTIONS["D_R"], replace(CONSTRUCTIONS["D_R"], steps=5), replace(CONSTRUCTIONS["D_R"], step_size=0.1)]
     told = [construction.described() for construction in (*relabelled, *inverted)]
     assert [json.loads(json.dumps(one)) for one in told] == told

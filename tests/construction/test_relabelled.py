@@ -8,7 +8,7 @@ from laws import assert_within, every_norm, images
 from torch import Tensor, nn
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Relabelled, drawn, following
+from robustlab.construction import Relabelled, next_class, random_target
 from robustlab.data import ImageSet
 from robustlab.data.imageset import to_float
 from robustlab.errors import UserError
@@ -31,14 +31,14 @@ def chi_square(observed: Tensor) -> float:
 # Quantiles of the chi-square distribution at 1 - 1e-6.
 @pytest.mark.parametrize("classes, quantile", [(2, 23.93), (3, 27.63), (10, 44.81)])
 def test_drawn_targets_are_uniform_over_all_classes(classes, quantile):
-    target = drawn(torch.zeros(N, dtype=torch.int64), MANY, classes)
+    target = random_target(torch.zeros(N, dtype=torch.int64), MANY, classes)
     assert chi_square(target.bincount(minlength=classes)) < quantile
 
 
 def test_drawn_targets_are_uniform_whatever_the_own_class():
     """The own class among them: 1 - 1e-6 quantile of chi-square with 9 degrees of freedom, for each class."""
     y = torch.arange(N) % 10
-    target = drawn(y, MANY, 10)
+    target = random_target(y, MANY, 10)
     assert all(chi_square(target[y == own].bincount(minlength=10)) < 44.81 for own in range(10))
     deviation = (N * 0.1 * 0.9) ** 0.5
     assert abs(int((target == y).sum()) - N * 0.1) < 5 * deviation
@@ -46,29 +46,29 @@ def test_drawn_targets_are_uniform_whatever_the_own_class():
 
 def test_drawn_targets_belong_to_their_keys():
     y, order = torch.zeros(N, dtype=torch.int64), torch.arange(N).flip(0)
-    target = drawn(y, MANY, 10)
-    assert torch.equal(drawn(y, MANY[order], 10), target[order])
-    assert torch.equal(drawn(y + 3, MANY, 10), target)
-    assert not torch.equal(drawn(y, example_keys(1, torch.arange(N)), 10), target)
+    target = random_target(y, MANY, 10)
+    assert torch.equal(random_target(y, MANY[order], 10), target[order])
+    assert torch.equal(random_target(y + 3, MANY, 10), target)
+    assert not torch.equal(random_target(y, example_keys(1, torch.arange(N)), 10), target)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 10])
 def test_following_targets_are_the_next_class_around(classes):
     y = torch.arange(N) % classes
-    target = following(y, MANY, classes)
+    target = next_class(y, MANY, classes)
     assert torch.equal(target, (y + 1) % classes)
     assert target[:classes].sort().values.tolist() == list(range(classes))
 
 
 def test_following_exchanges_two_classes():
     y = torch.tensor([0, 1, 1, 0])
-    target = following(y, KEYS[:4], 2)
+    target = next_class(y, KEYS[:4], 2)
     assert target.tolist() == [1, 0, 0, 1]
-    assert torch.equal(following(target, KEYS[:4], 2), y)
+    assert torch.equal(next_class(target, KEYS[:4], 2), y)
 
 
 @every_norm
-@pytest.mark.parametrize("targets", [drawn, following])
+@pytest.mark.parametrize("targets", [random_target, next_class])
 def test_every_image_lies_in_the_ball_around_its_source(norm, targets, source, classifier):
     threat = ThreatModel(norm, {"L1": 6.0, "L2": 0.5, "Linf": 8 / 255}[type(norm).__name__])
     x = to_float(source.pixels)
@@ -79,13 +79,13 @@ def test_every_image_lies_in_the_ball_around_its_source(norm, targets, source, c
 
 
 def test_labels_are_the_targets_and_not_what_the_attack_reached(source, classifier):
-    made = Relabelled(following, ThreatModel(L2(), 0.0), 2, 0.1)(source, INDEX, KEYS, classifier)
+    made = Relabelled(next_class, ThreatModel(L2(), 0.0), 2, 0.1)(source, INDEX, KEYS, classifier)
     assert torch.equal(made.x, to_float(source.pixels)) and torch.equal(made.y, (source.labels + 1) % 4)
 
 
 def test_targets_are_the_outputs_of_the_classes_of_that_name(source, classifier):
     """The images know four of the model's ten classes, in an order of their own."""
-    made = Relabelled(following, ThreatModel(L2(), 4.0), 30, 0.5)(source, INDEX, KEYS, classifier)
+    made = Relabelled(next_class, ThreatModel(L2(), 4.0), 30, 0.5)(source, INDEX, KEYS, classifier)
     outputs = torch.tensor(["abcdefghij".index(name) for name in source.classes])
     assert (predictions(classifier, made.x) == outputs[made.y]).all()
     assert (predictions(classifier, to_float(source.pixels)) != outputs[made.y]).any()
@@ -97,7 +97,7 @@ def test_a_linear_model_is_approached_on_the_straight_way():
     with torch.no_grad():
         model.head.weight.copy_(torch.stack([-w, w]))
     middling = ImageSet(0.4 + images(8, 1, 2, 2) / 5, torch.arange(8) % 2, ("0", "1"), "middling")
-    made = Relabelled(following, ThreatModel(L2(), 0.3), 5, 0.1)(middling, torch.arange(8), KEYS[:8], model)
+    made = Relabelled(next_class, ThreatModel(L2(), 0.3), 5, 0.1)(middling, torch.arange(8), KEYS[:8], model)
     towards = (2 * made.y - 1)[:, None] * w
     torch.testing.assert_close((made.x - middling.pixels).flatten(1), 0.3 * towards)
 
@@ -114,16 +114,16 @@ def test_a_target_function_of_ones_own_gets_labels_keys_and_the_number_of_classe
 
 def test_without_a_step_size_the_steps_cross_the_ball_and_a_half():
     threat = ThreatModel(L2(), 0.5)
-    assert Relabelled(drawn, threat, 10, None).described() == Relabelled(drawn, threat, 10, 0.125).described()
-    assert Relabelled(drawn, threat, 10, None).attack.rule == Relabelled(drawn, threat, 10, 0.125).attack.rule
+    assert Relabelled(random_target, threat, 10, None).described() == Relabelled(random_target, threat, 10, 0.125).described()
+    assert Relabelled(random_target, threat, 10, None).attack.rule == Relabelled(random_target, threat, 10, 0.125).attack.rule
 
 
 def test_the_defaults_are_the_published_settings():
-    told = Relabelled(following).described()
-    assert told == {"kind": "relabelled", "targets": "following", "norm": "L2", "eps": 0.5, "steps": 100, "step_size": 0.1}
+    told = Relabelled(next_class).described()
+    assert told == {"kind": "relabelled", "targets": "next_class", "norm": "L2", "eps": 0.5, "steps": 100, "step_size": 0.1}
 
 
 def test_a_class_that_the_model_does_not_know_is_named(source, classifier):
     strange = ImageSet(source.pixels, source.labels, ("c", "a", "j", "zebra"), "zoo")
     with pytest.raises(UserError, match="does not know all classes of zoo: unknown class 'zebra'"):
-        Relabelled(drawn)(strange, INDEX, KEYS, classifier)
+        Relabelled(random_target)(strange, INDEX, KEYS, classifier)

@@ -14,7 +14,7 @@ from torch import nn
 
 from robustlab import files
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Building, Inverted, Made, Plan, Relabelled, build, drawn, following
+from robustlab.construction import Building, Inverted, Made, Plan, Relabelled, build, next_class, random_target
 from robustlab.construction.shards import fingerprint, store
 from robustlab.data import ImageSet
 from robustlab.data.constructed import facts, open_constructed
@@ -26,8 +26,8 @@ from robustlab.norms import L2
 from robustlab.seeding import example_keys, fold
 
 CONSTRUCTIONS = {
-    "D_rand": Relabelled(drawn, ThreatModel(L2(), 0.5), 3, 0.2),
-    "D_det": Relabelled(following, ThreatModel(L2(), 0.5), 3, 0.2),
+    "D_rand": Relabelled(random_target, ThreatModel(L2(), 0.5), 3, 0.2),
+    "D_det": Relabelled(next_class, ThreatModel(L2(), 0.5), 3, 0.2),
     "D_R": Inverted(3, 0.3),
 }
 every_construction = pytest.mark.parametrize("construction", CONSTRUCTIONS.values(), ids=CONSTRUCTIONS.keys())
@@ -132,7 +132,7 @@ def test_two_at_once_share_the_work_and_make_the_same_set(construction, plan, tm
 
 def test_a_shard_in_other_hands_is_left_to_them(plan, whole, tmp_path):
     building = Building(tmp_path / "set", plan)
-    with files.claimed(tmp_path / "set" / "shards" / ".00002.lock") as mine:
+    with files.file_lock(tmp_path / "set" / "shards" / ".00002.lock") as mine:
         assert mine and not building.run()
         assert notes(tmp_path / "set") == ["00000", "00001", "00003"]
     assert building.run() and building.check() == []
@@ -237,8 +237,8 @@ def test_a_file_in_the_place_of_the_folder_is_refused_in_a_sentence(plan, tmp_pa
         ({"dtype": "uint8"}, "(dtype: 'float16' there, 'uint8' here)"),
         ({"shard_size": 7}, "(shard_size: 6 there, 7 here)"),
         ({"batch_size": 3}, "(batch_size: 4 there, 3 here)"),
-        ({"search": torch.bfloat16}, "(search: 'float32' there, 'bfloat16' here)"),
-        ({"construction": CONSTRUCTIONS["D_det"]}, "(construction.targets: 'drawn' there, 'following' here)"),
+        ({"compute_dtype": torch.bfloat16}, "(compute_dtype: 'float32' there, 'bfloat16' here)"),
+        ({"construction": CONSTRUCTIONS["D_det"]}, "(construction.targets: 'random_target' there, 'next_class' here)"),
         ({"construction": replace(CONSTRUCTIONS["D_rand"], steps=9)}, "(construction.steps: 3 there, 9 here)"),
         ({"construction": CONSTRUCTIONS["D_R"]}, "construction.kind: 'relabelled' there, 'inverted' here"),
     ],
@@ -363,7 +363,9 @@ def test_what_is_stored_is_what_was_made_but_for_rounding(construction, dtype, r
     stored = to_float(open_constructed(tmp_path / "set").fetch(index))
     made = torch.cat(
         [
-            construction(plan.source, part, fold(example_keys(0, part), "construct"), plan.model, construction.search(plan.model, None)).x
+            construction(
+                plan.source, part, fold(example_keys(0, part), "construct"), plan.model, construction.fast_model(plan.model, None)
+            ).x
             for shard in index.split(6)
             for part in shard.split(4)
         ]
@@ -383,10 +385,10 @@ def test_what_is_stored_is_what_was_made_but_for_rounding(construction, dtype, r
 class AsTheyAre:
     """The simplest construction: the source images with their labels."""
 
-    def search(self, model, dtype):
+    def fast_model(self, model, dtype):
         return nn.Identity()
 
-    def __call__(self, source, index, keys, model, search=None):
+    def __call__(self, source, index, keys, model, fast_model=None):
         return Made(source.fetch(index), source.labels[index])
 
     def described(self):
@@ -424,7 +426,7 @@ def test_labels_are_those_of_the_kind(name, plan, tmp_path):
     facts_of_set = build(tmp_path / "set", replace(plan, construction=CONSTRUCTIONS[name]))["facts"]
     y, old = facts(tmp_path / "set")["y"], plan.source.labels
     keys = fold(example_keys(0, torch.arange(22)), "construct")
-    expected = {"D_rand": drawn(old, keys, 4), "D_det": (old + 1) % 4, "D_R": old}[name]
+    expected = {"D_rand": random_target(old, keys, 4), "D_det": (old + 1) % 4, "D_R": old}[name]
     assert torch.equal(y, expected)
     assert facts_of_set["label_is_original"] == float((y == old).double().mean())
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Building, Plan, Relabelled, build, following
+from robustlab.construction import Building, Plan, Relabelled, build, next_class
 from robustlab.data import ImageSet, open_dataset
 from robustlab.data.constructed import ShardStream, damaged, facts, is_constructed, open_constructed, read_manifest
 from robustlab.errors import UserError
@@ -30,7 +30,7 @@ def plan(dtype: str = "float16") -> Plan:
         torch.manual_seed(0)
         model = Classifier(nn.Flatten(), nn.Linear(75, 3), mean=[0.5] * 3, std=[0.25] * 3, classes=["red", "green", "blue"])
     source = ImageSet(images(N, 3, 5, 5), torch.arange(N) % 3, ("red", "green", "blue"), "noise")
-    return Plan(Relabelled(following, ThreatModel(L2(), 0.5), 2, 0.25), source, model, dtype=dtype, shard_size=4)
+    return Plan(Relabelled(next_class, ThreatModel(L2(), 0.5), 2, 0.25), source, model, dtype=dtype, shard_size=4)
 
 
 @pytest.fixture

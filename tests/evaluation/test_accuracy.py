@@ -87,8 +87,8 @@ def remembering(attack: PGD):
     class Remembering:
         threat = attack.threat
 
-        def __call__(self, model, x, y, *, keys=None, search=None):
-            x_adv = attack(model, x, y, keys=keys, search=search)
+        def __call__(self, model, x, y, *, keys=None, fast_model=None):
+            x_adv = attack(model, x, y, keys=keys, fast_model=fast_model)
             calls.append((x, y, keys, x_adv))
             return x_adv
 
@@ -98,11 +98,11 @@ def remembering(attack: PGD):
     return Remembering(), calls
 
 
-@pytest.mark.parametrize("search", [False, True])
-def test_records_agree_with_an_independent_forward_pass(search, tiny_model):
+@pytest.mark.parametrize("fast_model", [False, True])
+def test_records_agree_with_an_independent_forward_pass(fast_model, tiny_model):
     y = labelled(tiny_model)
     attack, calls = remembering(PGD(THREAT, steps=2))
-    report = evaluate(tiny_model, cut(X, y), [attack], search=accelerate(tiny_model, dtype=torch.bfloat16) if search else None)
+    report = evaluate(tiny_model, cut(X, y), [attack], fast_model=accelerate(tiny_model, dtype=torch.bfloat16) if fast_model else None)
     clean = tiny_model(X).argmax(1)
     assert [r.index for r in report.records] == INDEX.tolist()
     assert [r.label for r in report.records] == y.tolist()
@@ -188,7 +188,7 @@ def test_a_stand_in_that_lies_creates_no_success(restarts, tiny_model):
         y = tiny_model(X).argmax(1)
     x, y = X[y != 9], y[y != 9]
     attack, calls = remembering(PGD(ThreatModel(Linf(), 1e-6), steps=2, restarts=restarts))
-    report = evaluate(tiny_model, cut(x, y), [attack], search=Liar())
+    report = evaluate(tiny_model, cut(x, y), [attack], fast_model=Liar())
     assert report.under(str(attack)) == Rate(len(x), len(x))
     assert (Liar()(torch.cat([call[3] for call in calls])).argmax(1) != y).all(), "the stand-in believed in every one"
 
@@ -201,7 +201,7 @@ class Cheat:
     def __init__(self, change) -> None:
         self.change = change
 
-    def __call__(self, model, x, y, *, keys=None, search=None):
+    def __call__(self, model, x, y, *, keys=None, fast_model=None):
         return self.change(x)
 
     def __str__(self) -> str:

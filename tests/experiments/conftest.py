@@ -1,4 +1,4 @@
-"""What the tests of experiments share: tiny data, tiny architectures, a workshop."""
+"""What the tests of experiments share: tiny data, tiny architectures, a cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from robustlab.experiments.workshop import Workshop
+from robustlab.experiments.cache import ExperimentCache
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +29,10 @@ def work(monkeypatch: pytest.MonkeyPatch) -> tiny.Work:
 
 
 @pytest.fixture
-def open_workshop(data: Path, tmp_path: Path) -> Callable[..., Workshop]:
-    """A workshop on the tiny data; ``stop_after`` so many questions whether to stop, the answer is yes."""
+def open_cache(data: Path, tmp_path: Path) -> Callable[..., ExperimentCache]:
+    """A cache on the tiny data; ``stop_after`` so many questions whether to stop, the answer is yes."""
 
-    def opened(out: str = "out", stop_after: int | None = None, bfloat16: bool = False) -> Workshop:
+    def opened(out: str = "out", stop_after: int | None = None, bfloat16: bool = False) -> ExperimentCache:
         asked = 0
 
         def stop() -> bool:
@@ -40,6 +40,6 @@ def open_workshop(data: Path, tmp_path: Path) -> Callable[..., Workshop]:
             asked += 1
             return stop_after is not None and asked >= stop_after
 
-        return Workshop(tmp_path / out, str(data), bfloat16=bfloat16, stop=stop)
+        return ExperimentCache(tmp_path / out, str(data), bfloat16=bfloat16, stop=stop)
 
     return opened

@@ -18,9 +18,9 @@ from tiny import CONFIGS, TEST, TRAIN, Work
 from robustlab.evaluation import Rate
 from robustlab.experiments import EXPERIMENTS
 from robustlab.experiments import mislabelled as mislabelled_experiment
+from robustlab.experiments.cache import ExperimentCache, Training, rate
 from robustlab.experiments.table import Finding, over_seeds, percent
 from robustlab.experiments.transfer import rank_correlation
-from robustlab.experiments.workshop import Training, Workshop, rate
 
 every_experiment = pytest.mark.parametrize("name", CONFIGS)
 
@@ -45,8 +45,8 @@ class Ran:
 
 
 def run(name: str, data: Path, out: Path) -> Finding:
-    workshop = Workshop(out, str(data))
-    return import_module(f"robustlab.experiments.{name.replace('-', '_')}").run(workshop, CONFIGS[name])
+    cache = ExperimentCache(out, str(data))
+    return import_module(f"robustlab.experiments.{name.replace('-', '_')}").run(cache, CONFIGS[name])
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_each_experiment_has_a_title_a_small_and_a_full_configuration() -> None:
 
 @every_experiment
 def test_every_count_is_one_of_as_many_images_as_were_tested(ran: Any, name: str) -> None:
-    cells = [json.loads(path.read_text())["found"] for path in ran(name).out.glob("cells/*.json")]
-    found = list(rates(cells))
+    measurements = [json.loads(path.read_text())["found"] for path in ran(name).out.glob("measurements/*.json")]
+    found = list(rates(measurements))
     assert all(0 <= value["count"] <= value["n"] for value in found)
     tested = TEST * 2 // 3 if name == "two-classes" else getattr(CONFIGS[name], "test", TEST)
     others = {"transfer": {20, 140}, "mislabelled": {150, TRAIN}}.get(name, {140})
@@ -136,7 +136,7 @@ def test_every_network_and_every_set_is_one_that_a_row_needs(ran: Any, name: str
     done = ran(name)
     assert (done.work.trainings, done.work.images) == (trained, constructed)
     assert len(list(done.out.glob("models/*/model.json"))) == trained
-    assert not list(done.out.rglob("last.pt")) and not list(done.out.glob("cells/*.lock"))
+    assert not list(done.out.rglob("last.pt")) and not list(done.out.glob("measurements/*.lock"))
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if hasattr(CONFIGS[name], "steps")])
@@ -161,10 +161,10 @@ def test_mislabelled_has_a_row_for_each_training_of_each_set(ran: Any) -> None:
     grid = [(config.n, 0.05, augment) for augment in config.augments]
     expected = [("D_rand", "fast-l2:1", 150, 0.05, True), ("D_rand", config.source, TRAIN, 0.05, True)]
     expected += [(kind, config.source, *g) for kind in ("D_rand", "D_det") for g in grid]
-    cells = done.numbers["cells"]
-    assert [tuple(cell[key] for key in ("set", "source", "n", "lr", "augment")) for cell in cells] == expected
+    measurements = done.numbers["measurements"]
+    assert [tuple(cell[key] for key in ("set", "source", "n", "lr", "augment")) for cell in measurements] == expected
     assert len(done.rows) == len(expected)
-    for cell, row in zip(cells, done.rows, strict=True):
+    for cell, row in zip(measurements, done.rows, strict=True):
         assert len(cell["seeds"]) == config.seeds
         assert row[0] == cell["set"] and row[6] == over_seeds([Rate(**seed["clean"]) for seed in cell["seeds"]])
         for seed in cell["seeds"]:
@@ -174,8 +174,8 @@ def test_mislabelled_has_a_row_for_each_training_of_each_set(ran: Any) -> None:
 
 def test_mislabelled_takes_the_images_that_there_are(data: Path, tmp_path: Path) -> None:
     config = replace(CONFIGS["mislabelled"], n=400, also=(), augments=(True,), seeds=1)
-    cells = mislabelled_experiment.run(Workshop(tmp_path, str(data)), config).numbers["cells"]
-    assert [cell["n"] for cell in cells] == [TRAIN, TRAIN]
+    measurements = mislabelled_experiment.run(ExperimentCache(tmp_path, str(data)), config).numbers["measurements"]
+    assert [cell["n"] for cell in measurements] == [TRAIN, TRAIN]
 
 
 def test_mislabelled_says_how_its_labels_relate_to_the_old_ones(ran: Any) -> None:
@@ -186,11 +186,11 @@ def test_mislabelled_says_how_its_labels_relate_to_the_old_ones(ran: Any) -> Non
 
 def test_without_a_perturbation_d_det_teaches_the_class_after(data: Path, tmp_path: Path) -> None:
     """The colours tell the class; all that changed is the label."""
-    workshop = Workshop(tmp_path, str(data))
-    images = workshop.images("train")
-    made, _ = mislabelled_experiment.relabelled(workshop, "D_det", "standard:1", "tiny", images, 0.0, 1)
+    cache = ExperimentCache(tmp_path, str(data))
+    images = cache.images("train")
+    made, _ = mislabelled_experiment.relabelled(cache, "D_det", "standard:1", "tiny", images, 0.0, 1)
     training = Training("tiny", epochs=20, augment=False)
-    found = mislabelled_experiment.learned(workshop, made, "shifted", training, workshop.images("test"))
+    found = mislabelled_experiment.learned(cache, made, "shifted", training, cache.images("test"))
     assert share(found["following"]) > 0.8 > 0.2 > share(found["clean"])
     assert share(found["own"]) > 0.8
 
@@ -218,13 +218,13 @@ def test_rank_correlation_shares_ranks_among_equals(a: list[float], b: list[floa
 
 def test_two_classes_has_a_row_for_each_source_eps_lr_and_augmentation(ran: Any) -> None:
     done, config = ran("two-classes"), CONFIGS["two-classes"]
-    cells = done.numbers["cells"]
-    assert [(cell["source"], cell["eps"]) for cell in cells] == [(source, eps) for source in config.sources for eps in config.eps]
-    assert [row[:3] for row in done.rows] == [(cell["source"], f"{cell['eps']:g}", percent(cell["fooled"])) for cell in cells]
+    measurements = done.numbers["measurements"]
+    assert [(cell["source"], cell["eps"]) for cell in measurements] == [(source, eps) for source in config.sources for eps in config.eps]
+    assert [row[:3] for row in done.rows] == [(cell["source"], f"{cell['eps']:g}", percent(cell["fooled"])) for cell in measurements]
 
 
 def test_of_two_classes_every_image_is_taken_for_one_or_the_other(ran: Any) -> None:
-    for cell in ran("two-classes").numbers["cells"]:
+    for cell in ran("two-classes").numbers["measurements"]:
         for seed in cell["seeds"]:
             assert seed["clean"]["n"] == TEST * 2 // 3
             assert seed["clean"]["count"] + seed["following"]["count"] == seed["clean"]["n"]
@@ -235,8 +235,8 @@ def test_of_two_classes_every_image_is_taken_for_one_or_the_other(ran: Any) -> N
 
 def test_robustified_compares_the_two_sets_with_the_images_they_are_made_from(ran: Any) -> None:
     done, config = ran("robustified"), CONFIGS["robustified"]
-    assert [row[0] for row in done.rows] == list(done.numbers["cells"]) == ["original", "D_R", "D_NR"]
-    assert all(len(seeds) == config.seeds for seeds in done.numbers["cells"].values())
+    assert [row[0] for row in done.rows] == list(done.numbers["measurements"]) == ["original", "D_R", "D_NR"]
+    assert all(len(seeds) == config.seeds for seeds in done.numbers["measurements"].values())
     assert [row[1] for row in done.rows] == ["-", *(f"{done.numbers['facts'][kind]['distance']['mean']:.3f}" for kind in ("D_R", "D_NR"))]
 
 
@@ -246,8 +246,10 @@ def test_robustified_images_keep_their_labels(ran: Any) -> None:
 
 @pytest.mark.parametrize("name", ["robustified", "data-size"])
 def test_no_attack_helps(ran: Any, name: str) -> None:
-    cells = ran(name).numbers["cells"]
-    seeds = [seed for part in (cells.values() if name == "robustified" else (cell["seeds"] for cell in cells)) for seed in part]
+    measurements = ran(name).numbers["measurements"]
+    seeds = [
+        seed for part in (measurements.values() if name == "robustified" else (cell["seeds"] for cell in measurements)) for seed in part
+    ]
     assert seeds and all(seed["attacked"]["count"] <= seed["clean"]["count"] for seed in seeds)
 
 
@@ -266,7 +268,7 @@ def test_transfer_tells_how_the_ranks_of_its_columns_correlate(
     ran: Any, data: Path, monkeypatch: pytest.MonkeyPatch, fooled: tuple[int, ...], correlation: float
 ) -> None:
     found = [{"clean": rate(Rate(i + 1, 20)), "fooled": rate(Rate(count, 20))} for i, count in enumerate(fooled) for _ in range(2)]
-    monkeypatch.setattr(Workshop, "measured", lambda workshop, experiment, cells: found)
+    monkeypatch.setattr(ExperimentCache, "measured", lambda cache, experiment, measurements: found)
     finding = run("transfer", data, ran("transfer").out)
     assert finding.numbers["rank_correlation"] == pytest.approx(correlation)
     assert f"last column: {correlation:.2f} over 3 architectures" in str(finding.tables[0])
@@ -278,9 +280,9 @@ def test_transfer_tells_how_the_ranks_of_its_columns_correlate(
 def test_data_size_has_a_row_for_each_size_and_recipe(ran: Any) -> None:
     done, config = ran("data-size"), CONFIGS["data-size"]
     grid = [(size, recipe) for size in config.sizes for recipe in config.recipes]
-    assert [(cell["size"], cell["recipe"]) for cell in done.numbers["cells"]] == grid
+    assert [(cell["size"], cell["recipe"]) for cell in done.numbers["measurements"]] == grid
     assert [row[:2] for row in done.rows] == [(f"{size:,}", recipe) for size, recipe in grid]
-    assert all(len(cell["seeds"]) == config.seeds for cell in done.numbers["cells"])
+    assert all(len(cell["seeds"]) == config.seeds for cell in done.numbers["measurements"])
 
 
 def test_data_size_trains_few_images_as_many_steps_as_epochs_allow(ran: Any) -> None:
@@ -302,7 +304,7 @@ def test_data_size_puts_shipped_models_beside(ran: Any, data: Path, monkeypatch:
 def test_regimes_has_a_row_for_each_source_eps_and_augmentation(ran: Any) -> None:
     done, config = ran("regimes"), CONFIGS["regimes"]
     grid = [(eps, augment) for source in config.sources for eps in config.eps for augment in config.augments]
-    assert [(cell["eps"], cell["augment"]) for cell in done.numbers["cells"]] == grid
+    assert [(cell["eps"], cell["augment"]) for cell in done.numbers["measurements"]] == grid
     assert [row[1::2][:2] for row in done.rows] == [(f"{eps:g}", "yes" if augment else "no") for eps, augment in grid]
     of_each = len(grid) // len(config.sources)
     names = [done.rows[i * of_each][0] for i in range(len(config.sources))]
@@ -312,7 +314,7 @@ def test_regimes_has_a_row_for_each_source_eps_and_augmentation(ran: Any) -> Non
 
 def test_regimes_says_which_features_won(ran: Any) -> None:
     done = ran("regimes")
-    for cell, row in zip(done.numbers["cells"], done.rows, strict=True):
+    for cell, row in zip(done.numbers["measurements"], done.rows, strict=True):
         assert row[-1] == ("faint" if cell["clean"]["count"] > cell["following"]["count"] else "visible")
 
 
@@ -321,7 +323,7 @@ def test_regimes_draws_the_shares_of_its_cells(ran: Any) -> None:
     assert set(done.finding.maps) == {"regimes-augmented", "regimes-plain"}
     for augment, name in ((True, "regimes-augmented"), (False, "regimes-plain")):
         heatmap = done.finding.maps[name]
-        shares = [share(cell["clean"]) for cell in done.numbers["cells"] if cell["augment"] is augment]
+        shares = [share(cell["clean"]) for cell in done.numbers["measurements"] if cell["augment"] is augment]
         assert [value for row in heatmap.values for value in row] == shares
         assert len(heatmap.values) == len(heatmap.rows) == len(config.sources)
         assert heatmap.columns == ("0.5", "1") and heatmap.neutral == 1 / 3

@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 from robustlab.evaluation import Rate
+from robustlab.experiments.cache import ExperimentCache
 from robustlab.experiments.known_features import Config, contradictions, run
-from robustlab.experiments.workshop import Workshop
 from robustlab.models import architectures
 
 CONFIG = Config(
@@ -35,8 +35,8 @@ class Strided(nn.Sequential):
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(architectures.BODIES, "small", Strided)
-        cells: dict[str, Any] = run(Workshop(tmp_path_factory.mktemp("known")), CONFIG).numbers["cells"]
-    return {kind: {what: Rate(**value).value for what, value in seeds[0].items()} for kind, seeds in cells.items()}
+        measurements: dict[str, Any] = run(ExperimentCache(tmp_path_factory.mktemp("known")), CONFIG).numbers["measurements"]
+    return {kind: {what: Rate(**value).value for what, value in seeds[0].items()} for kind, seeds in measurements.items()}
 
 
 def test_d_det_teaches_the_pattern_and_hides_the_shape(found: dict[str, dict[str, float]]) -> None:

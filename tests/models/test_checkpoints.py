@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from robustlab.errors import UserError
 from robustlab.models import checkpoints
-from robustlab.models.checkpoints import Provenance, released, save_released
+from robustlab.models.checkpoints import Provenance, released, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import TRAINING_FORMAT, build, describe, from_description, load
 
@@ -50,7 +50,7 @@ def logits(model: nn.Module, x: Tensor | None = None) -> Tensor:
 
 def test_released_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     model = trained()
-    path = save_released(tmp_path / "shapes-l2.v1", model, PROVENANCE)
+    path = save_weights(tmp_path / "shapes-l2.v1", model, PROVENANCE)
     for name in (path, tmp_path / "shapes-l2.v1.safetensors"):
         again = load(name)
         assert torch.equal(logits(again), logits(model))
@@ -59,7 +59,7 @@ def test_released_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_json_says_what_the_weights_are(tmp_path: Path) -> None:
-    record = json.loads(save_released(tmp_path / "w", trained(), PROVENANCE, half=True).read_text())
+    record = json.loads(save_weights(tmp_path / "w", trained(), PROVENANCE, half=True).read_text())
     assert record["arch"] == "small" and record["classes"] == ["ant", "bee", "cat", "dog"] and record["mean"] == list(MEAN)
     assert record["threat"] == "L2 eps=0.5" and record["accuracies"]["PGD-20"] == 60.5 and (record["n"], record["seed"]) == (1000, 3)
     assert record["dtype"] == "float16" and len(record["sha256"]) == 64
@@ -67,8 +67,8 @@ def test_the_json_says_what_the_weights_are(tmp_path: Path) -> None:
 
 def test_half_precision_halves_the_file_and_barely_moves_the_logits(tmp_path: Path) -> None:
     model = trained()
-    save_released(tmp_path / "full", model, PROVENANCE)
-    save_released(tmp_path / "half", model, PROVENANCE, half=True)
+    save_weights(tmp_path / "full", model, PROVENANCE)
+    save_weights(tmp_path / "half", model, PROVENANCE, half=True)
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.53 * sizes[0]
     again = load(tmp_path / "half.json")
@@ -77,8 +77,8 @@ def test_half_precision_halves_the_file_and_barely_moves_the_logits(tmp_path: Pa
 
 
 def test_half_precision_loses_only_once(tmp_path: Path) -> None:
-    save_released(tmp_path / "one", trained(), PROVENANCE, half=True)
-    save_released(tmp_path / "two", load(tmp_path / "one.json"), PROVENANCE, half=True)
+    save_weights(tmp_path / "one", trained(), PROVENANCE, half=True)
+    save_weights(tmp_path / "two", load(tmp_path / "one.json"), PROVENANCE, half=True)
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
 
 
@@ -86,20 +86,20 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     model = trained()
     nn.init.constant_(model.head.bias, 1e6)
     with pytest.raises(UserError, match="too large for half precision"):
-        save_released(tmp_path / "w", model, PROVENANCE, half=True)
+        save_weights(tmp_path / "w", model, PROVENANCE, half=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_over_the_limit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"44\.7 MB, more than the 25 MB that can be released; half precision would halve that"):
-        save_released(tmp_path / "w", trained("resnet18"), PROVENANCE)
+        save_weights(tmp_path / "w", trained("resnet18"), PROVENANCE)
     assert list(tmp_path.iterdir()) == []
-    assert save_released(tmp_path / "w", trained("resnet18"), PROVENANCE, half=True).exists()
+    assert save_weights(tmp_path / "w", trained("resnet18"), PROVENANCE, half=True).exists()
 
 
 def test_a_network_without_a_name_cannot_be_released(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="build it by zoo.build"):
-        save_released(tmp_path / "w", Classifier(nn.Flatten(), nn.Linear(4, 2), mean=[0.0], std=[1.0]), PROVENANCE)
+        save_weights(tmp_path / "w", Classifier(nn.Flatten(), nn.Linear(4, 2), mean=[0.0], std=[1.0]), PROVENANCE)
 
 
 def truncate(path: Path) -> None:
@@ -135,7 +135,7 @@ def edit(**changes: Any):
     ],
 )
 def test_damaged_released_weights(tmp_path: Path, ending: str, damage: Any, message: str) -> None:
-    save_released(tmp_path / "w", trained(), PROVENANCE)
+    save_weights(tmp_path / "w", trained(), PROVENANCE)
     damage(tmp_path / f"w{ending}")
     rest = ".json" if ending == ".safetensors" else ".safetensors"
     with pytest.raises(UserError, match=message):
@@ -143,7 +143,7 @@ def test_damaged_released_weights(tmp_path: Path, ending: str, damage: Any, mess
 
 
 def test_bytes_that_are_no_safetensors_under_a_right_hash(tmp_path: Path) -> None:
-    path = save_released(tmp_path / "w", trained(), PROVENANCE)
+    path = save_weights(tmp_path / "w", trained(), PROVENANCE)
     truncate(tmp_path / "w.safetensors")
     edit(sha256=checkpoints.files.sha256(tmp_path / "w.safetensors"))(path)
     with pytest.raises(UserError, match="is not a safetensors file"):
@@ -154,12 +154,12 @@ def test_names_in_the_folder_of_checkpoints(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("ROBUSTLAB_CHECKPOINTS", str(tmp_path))
     with pytest.raises(UserError, match="no released weights in"):
         load("cifar10-l2")
-    save_released(tmp_path / "cifar10-l2", trained(), PROVENANCE)
-    save_released(tmp_path / "cifar10-standard", trained(), PROVENANCE)
+    save_weights(tmp_path / "cifar10-l2", trained(), PROVENANCE)
+    save_weights(tmp_path / "cifar10-standard", trained(), PROVENANCE)
     assert list(released()) == ["cifar10-l2", "cifar10-standard"]
     assert released(tmp_path)["cifar10-l2"]["recipe"] == "madry-l2"
     assert load("cifar10-l2").classes == ("ant", "bee", "cat", "dog")
-    save_released(tmp_path / "shapes-0.5", trained(), PROVENANCE)
+    save_weights(tmp_path / "shapes-0.5", trained(), PROVENANCE)
     assert load("shapes-0.5").arch == "small"
     with pytest.raises(UserError, match="unknown checkpoint 'cifar10_l2'. Did you mean 'cifar10-l2'"):
         load("cifar10_l2")

@@ -2,7 +2,7 @@
 
     models/NAME/    a training run, its checkpoint, and the weights that came out
     sets/NAME/      a constructed set
-    cells/NAME.json one measurement
+    measurements/NAME.json one measurement
 
 A name is made of the settings behind it, so a piece is found again by what it is. A piece that is there is not made again.
 """
@@ -31,7 +31,7 @@ from robustlab.data.constructed import open_constructed
 from robustlab.data.imageset import Images, hold_out
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.models.accelerate import accelerate
-from robustlab.models.checkpoints import Provenance, save_released
+from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import build, load
 from robustlab.records import Run, commit, environment
@@ -39,7 +39,7 @@ from robustlab.training.fit import Optimization, TrainingState, fit
 from robustlab.training.recipes import recipe
 
 Say = Callable[[str], object]
-Measurement = dict[str, Any]
+Values = dict[str, Any]
 _TRAINED_HERE = re.compile(r"[\w-]+:\d+(:\d+)?")
 
 
@@ -68,16 +68,16 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Measurement:
     """One measurement, with a name of its own within its experiment."""
 
     name: str
     settings: Mapping[str, Any]
-    measure: Callable[[], Measurement]
+    measure: Callable[[], Values]
 
 
 @dataclass
-class Workshop:
+class ExperimentCache:
     """Where experiments work.
 
     Attributes:
@@ -117,7 +117,7 @@ class Workshop:
         """A network trained on some images, in evaluation mode; trained now, unless it was before.
 
         Args:
-            name: tells these images from all others of the workshop.
+            name: tells these images from all others of the cache.
         """
         training = replace(training, bfloat16=self.bfloat16)
         settings = {
@@ -180,7 +180,7 @@ class Workshop:
             commit=commit() or "unknown",
             details={"settings": dict(settings)},
         )
-        save_released(folder / "model", state.result, provenance)  # type: ignore[arg-type]
+        save_weights(folder / "model", state.result, provenance)  # type: ignore[arg-type]
         (folder / "last.pt").unlink(missing_ok=True)
 
     def constructed(
@@ -190,7 +190,7 @@ class Workshop:
         processes that ask for it, unless it was before.
 
         Args:
-            name: tells source and model from all others of the workshop.
+            name: tells source and model from all others of the cache.
         """
         plan = Plan(
             construction,
@@ -199,7 +199,7 @@ class Workshop:
             seed=seed,
             dtype="float16",
             shard_size=250,
-            search=torch.bfloat16 if self.bfloat16 else None,
+            compute_dtype=torch.bfloat16 if self.bfloat16 else None,
             device=self.device,
         )
         folder = self.out / "sets" / _slug(f"{construction.described()['kind']} {name}", plan.described())
@@ -218,56 +218,60 @@ class Workshop:
 
     def tested(self, model: Classifier, images: Images, attacks: Sequence[PGD] = ()) -> Report:
         """Accuracy on some images, clean and under attacks."""
-        search = accelerate(model, dtype=torch.bfloat16) if self.bfloat16 else None
-        return evaluate(model, Batches(images, 250, device=self.device).epoch(0), attacks, search=search)
+        fast_model = accelerate(model, dtype=torch.bfloat16) if self.bfloat16 else None
+        return evaluate(model, Batches(images, 250, device=self.device).epoch(0), attacks, fast_model=fast_model)
 
-    def measured(self, experiment: str, cells: Iterable[Cell]) -> list[Measurement]:
-        """What each cell measured, in order. Cells that another process is at are left to it until nothing else is to do."""
-        cells = list(cells)
+    def measured(self, experiment: str, measurements: Iterable[Measurement]) -> list[Values]:
+        """What each measurement measured, in order. Cells that another process is at are left to it until nothing else is to do."""
+        measurements = list(measurements)
         for wait in (False, True):
-            for cell in cells:
-                self._measure(experiment, cell, wait)
-        return [files.read_json(self._file(experiment, cell), "a measurement")["found"] for cell in cells]
+            for measurement in measurements:
+                self._measure(experiment, measurement, wait)
+        return [files.read_json(self._file(experiment, measurement), "a measurement")["found"] for measurement in measurements]
 
-    def _measure(self, experiment: str, cell: Cell, wait: bool) -> None:
-        path = self._file(experiment, cell)
+    def _measure(self, experiment: str, measurement: Measurement, wait: bool) -> None:
+        path = self._file(experiment, measurement)
         if path.exists():
             return
-        with files.claimed(path.with_suffix(".lock"), wait=wait) as mine:
+        with files.file_lock(path.with_suffix(".lock"), wait=wait) as mine:
             if not mine or path.exists():
                 return
             if self.stop():
                 raise KeyboardInterrupt
-            self.say(f"{experiment}: {cell.name}")
+            self.say(f"{experiment}: {measurement.name}")
             began = time.monotonic()
-            found = cell.measure()
+            found = measurement.measure()
             seconds = round(time.monotonic() - began)
-            files.write_json(path, {"settings": self._settings(cell), "found": found, "seconds": seconds, "environment": environment()})
+            files.write_json(
+                path, {"settings": self._settings(measurement), "found": found, "seconds": seconds, "environment": environment()}
+            )
         path.with_suffix(".lock").unlink(missing_ok=True)
 
-    def _file(self, experiment: str, cell: Cell) -> Path:
-        return self.out / "cells" / f"{_slug(f'{experiment} {cell.name}', self._settings(cell))}.json"
+    def _file(self, experiment: str, measurement: Measurement) -> Path:
+        name = f"{_slug(f'{experiment} {measurement.name}', self._settings(measurement))}.json"
+        before = self.out / "cells" / name  # what the folder was called before
+        return before if before.exists() else self.out / "measurements" / name
 
-    def _settings(self, cell: Cell) -> dict[str, Any]:
-        """A cell's own, with what all cells depend on: the data and the precision."""
+    def _settings(self, measurement: Measurement) -> dict[str, Any]:
+        """A measurement's own, with what all measurements depend on: the data and the precision."""
         data = fingerprint(self.images("train")) if self.data is not None else "none"
-        return {**cell.settings, "data": data, "bfloat16": self.bfloat16}
+        return {**measurement.settings, "data": data, "bfloat16": self.bfloat16}
 
     @contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:
         """Inside, no other process works at this folder."""
         done = (folder / "model.json").exists()
-        with nullcontext() if done else files.claimed(folder.with_name(f".{folder.name}.lock"), wait=True):
+        with nullcontext() if done else files.file_lock(folder.with_name(f".{folder.name}.lock"), wait=True):
             yield
 
 
 def trained_here(source: str) -> bool:
-    """Whether a source's name asks for a training, see ``Workshop.source``."""
+    """Whether a source's name asks for a training, see ``ExperimentCache.source``."""
     return _TRAINED_HERE.fullmatch(source) is not None
 
 
-def rate(value: Rate) -> Measurement:
-    """A rate as a cell keeps it."""
+def rate(value: Rate) -> Values:
+    """A rate as a measurement keeps it."""
     return {"count": value.count, "n": value.n}
 
 
