@@ -32,10 +32,11 @@ from robustlab import files  # noqa: E402
 from robustlab.commands.common import choose_device, computes_bfloat16, open_data, threat_of  # noqa: E402
 from robustlab.commands.flags import positive, radius  # noqa: E402
 from robustlab.construction import Construction, Inverted, Plan, Relabelled, build, next_class  # noqa: E402
-from robustlab.data.imageset import Images, to_float  # noqa: E402
+from robustlab.data.imageset import Images  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
 from robustlab.models.classifier import Classifier, Features  # noqa: E402
 from robustlab.models.zoo import load  # noqa: E402
+from robustlab.pixels import to_float  # noqa: E402
 from robustlab.records import environment  # noqa: E402
 
 BARE = "bare loop, float32"

@@ -129,6 +129,10 @@ class ThreatModel:
     def __repr__(self) -> str:
         return f"{type(self.norm).__name__} eps={self.eps:.4g}"
 
+    def default_step_size(self, steps: int) -> float:
+        """The step of PGD where none is given: ``2.5 * eps / steps`` in pixel units (Madry et al. 2018), which can cross the ball."""
+        return 2.5 * self.eps / max(steps, 1)
+
     def around(self, x: Tensor) -> Ball | Box:
         """The set of allowed images around each example of ``x``, shape ``(B, ...)``."""
         if isinstance(self.norm, Linf):

@@ -14,6 +14,7 @@ from torchvision.utils import make_grid
 
 from robustlab import files
 from robustlab.norms import Linf, expanded
+from robustlab.pixels import to_uint8
 
 
 def amplified(delta: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ def _fitting(word: str, font: Any, width: float) -> str:
 
 def to_image(picture: Tensor) -> Image.Image:
     """A picture ``(3, H, W)`` in [0, 1] as an 8-bit image."""
-    return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+    return Image.fromarray(to_uint8(picture).permute(1, 2, 0).cpu().numpy())
 
 
 def save(path: str | os.PathLike[str], picture: Tensor) -> None:

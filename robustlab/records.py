@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pickle
 import platform
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import torchvision
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from robustlab import files
+from robustlab import files, pickles
 from robustlab.errors import UserError
 
 
@@ -115,10 +114,7 @@ class Run:
         path = self.folder / f"{name}.pt"
         if not path.exists():
             return None
-        try:
-            return torch.load(path, map_location=map_location, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path} is damaged, or holds more than the tensors and numbers of a run's checkpoint") from error
+        return pickles.read(path, "checkpoint of a run", trust=None, map_location=map_location)
 
     def close(self) -> None:
         if self._board is not None:

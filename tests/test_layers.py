@@ -15,20 +15,23 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 # From the ground up. Modules of one row know nothing of each other; a package is one entry and may import itself.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "checks"},
+    {"files", "seeding", "checks", "options", "pickles", "progress"},
     {"norms"},
-    {"constraints", "goals"},
+    {"constraints", "goals", "pixels"},
     {"objectives"},
     {"optimize"},
     {"steps", "models", "data", "records", "pictures"},
     {"attacks", "synthesis"},
-    {"training", "evaluation"},
+    {"evaluation"},
+    {"training"},
     {"construction"},
+    {"reports"},
     {"experiments", "demo"},
     {"commands"},
     {"__init__", "__main__"},
 )
 TOP = FLOORS[-2] | FLOORS[-1]  # these alone talk to a person
+DRAWS = {"reports"}  # and this may plot
 FLOOR = {name: height for height, row in enumerate(FLOORS) for name in row}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

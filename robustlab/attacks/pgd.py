@@ -65,7 +65,7 @@ class PGD:
     @property
     def rule(self) -> StepRule:
         """The step rule that the settings describe."""
-        size = 2.5 * self.threat.eps / max(self.steps, 1) if self.step_size is None else self.step_size
+        size = self.threat.default_step_size(self.steps) if self.step_size is None else self.step_size
         directions = attack_directions(self.threat.norm)
         return Momentum(directions, size, self.momentum) if self.momentum else Steepest(directions, size)
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from robustlab import pictures
 from robustlab.data.constructed import facts, open_constructed
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
+from robustlab.pixels import to_float
 
 TITLES = {
     "D_rand": "perturbed towards a class drawn at random, and labelled as it",

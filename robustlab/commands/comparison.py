@@ -13,7 +13,7 @@ from robustlab import pictures
 from robustlab.attacks import PGD
 from robustlab.constraints import ThreatModel
 from robustlab.data.batches import Batches
-from robustlab.data.imageset import Images, hold_out, to_float
+from robustlab.data.imageset import Images, hold_out
 from robustlab.data.shapes import CLASSES, render, templates
 from robustlab.evaluation import Rate, Report, curve, evaluate, predictions
 from robustlab.experiments.known_features import contradictions, follows
@@ -22,6 +22,7 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2, Linf
 from robustlab.objectives import goal_objective, value_and_gradient
+from robustlab.pixels import to_float
 
 ATTACK = PGD(ThreatModel(L2(), 0.5), steps=20)
 RADII = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)

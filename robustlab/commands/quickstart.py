@@ -32,11 +32,12 @@ from robustlab.commands.comparison import (
 )
 from robustlab.commands.page import UNCLEAR, clear, render
 from robustlab.commands.train import train
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.checkpoints import read_record
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
+from robustlab.pixels import to_float
 from robustlab.records import environment
 from robustlab.seeding import example_keys
 

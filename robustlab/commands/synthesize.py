@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import shlex
 import sys
@@ -14,7 +13,6 @@ from typing import Any
 
 import PIL
 import torch
-from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -25,11 +23,13 @@ from robustlab.commands.flags import parse
 from robustlab.commands.tasks import TASKS, Made, Subject, Task, Work, in_turn
 from robustlab.construction.shards import fingerprint
 from robustlab.data.folder import open_pictures
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
+from robustlab.models.digest import digest
 from robustlab.models.frozen import frozen
 from robustlab.models.zoo import load, released
+from robustlab.pixels import to_float
 from robustlab.records import environment
 from robustlab.synthesis.budget import Search
 
@@ -53,7 +53,7 @@ def run(args: settings.Synthesize) -> None:
     subjects = [_subject(name, model, images, args) for name, model in models.items()]
     named = {} if recipe is None else recipe.get("judges", {})
     judges = _judges(args, subjects, images, device, named) if task.judged else {s.name: s for s in subjects}
-    weights = {s.name: _sha256(s.model) for s in (*subjects, *judges.values())}
+    weights = {s.name: digest(s.model) for s in (*subjects, *judges.values())}
     if recipe is not None:
         _check("models", recipe["models"], weights)
     index = _index(args, images, task)
@@ -221,10 +221,10 @@ def _judges(
     Raises:
         UserError: the judge is one of the models, also under another name; or none is named, and no released one fits.
     """
-    making = {_sha256(subject.model): subject.name for subject in subjects}
+    making = {digest(subject.model): subject.name for subject in subjects}
     if args.judge is not None:
         model = _judge(args, args.judge).to(device)
-        if _sha256(model) in making:
+        if digest(model) in making:
             raise UserError(f"{args.judge} makes the pictures and cannot judge them: name another classifier with --judge")
         return dict.fromkeys((s.name for s in subjects), _subject(args.judge, model, images, args))
     if all(isinstance(named.get(subject.name), str) for subject in subjects):
@@ -232,8 +232,8 @@ def _judges(
     fitting = [judge for name in released() if (judge := _fitting(name, images, args, device)) is not None]
     # First one that makes no pictures here, and of another architecture than those that do, which makes it more independent.
     archs = {subject.model.arch for subject in subjects}
-    fitting.sort(key=lambda judge: (_sha256(judge.model) in making, judge.model.arch in archs))
-    chosen = {s.name: [judge for judge in fitting if _sha256(judge.model) != _sha256(s.model)] for s in subjects}
+    fitting.sort(key=lambda judge: (digest(judge.model) in making, judge.model.arch in archs))
+    chosen = {s.name: [judge for judge in fitting if digest(judge.model) != digest(s.model)] for s in subjects}
     for name, judges in chosen.items():
         if not judges:
             hint = ", whose outputs have no names" if all(subject.model.unnamed for subject in subjects) else ""
@@ -350,12 +350,6 @@ def _compare(recipe: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 def versions() -> dict[str, Any]:
     """Of everything that the bytes of a picture may depend on, as far as it is known."""
     return {**environment(), "robustlab": __version__, "pillow": PIL.__version__}
-
-
-def _sha256(model: Classifier) -> str:
-    """Of the weights and the normalization, under whatever name they came."""
-    tensors = {**model.state_dict(), "mean": model.mean, "std": model.std}
-    return hashlib.sha256(tensor_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})).hexdigest()
 
 
 def _described(images: Images) -> dict[str, Any]:

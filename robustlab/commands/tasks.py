@@ -17,13 +17,14 @@ from torchvision.transforms.functional import gaussian_blur, pil_to_tensor, rgb_
 
 from robustlab import pictures
 from robustlab.commands import settings
-from robustlab.data.imageset import Images, hold_out, to_float
+from robustlab.data.imageset import Images, hold_out
 from robustlab.data.shapes import silhouettes
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
 from robustlab.optimize import OnStep
+from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, fold, integers, normal, uniform
 from robustlab.synthesis import edit, features
 from robustlab.synthesis.budget import Search, preset, usual

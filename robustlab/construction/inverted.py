@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robustlab.constraints import PIXELS
 from robustlab.construction.made import Made
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier, Features
@@ -22,6 +22,7 @@ from robustlab.models.frozen import frozen
 from robustlab.norms import L2
 from robustlab.objectives import evaluate_objective, feature_distance
 from robustlab.optimize import minimize
+from robustlab.pixels import to_float
 from robustlab.seeding import fold, integers
 from robustlab.steps import Steepest
 

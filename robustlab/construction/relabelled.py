@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from robustlab.attacks import PGD
 from robustlab.constraints import ThreatModel
 from robustlab.construction.made import Made
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.goals import Targeted
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.norms import L2
+from robustlab.pixels import to_float
 from robustlab.seeding import fold, integers
 
 Targets = Callable[[Tensor, Tensor, int], Tensor]  # labels (B,), keys (B,), number of classes -> target labels (B,)
@@ -69,7 +70,7 @@ class Relabelled:
         return Made(made, target, {"moved": self.threat.norm.measure(made.double() - x.double()).float()})
 
     def described(self) -> dict[str, Any]:
-        size = 2.5 * self.threat.eps / max(self.steps, 1) if self.step_size is None else self.step_size
+        size = self.threat.default_step_size(self.steps) if self.step_size is None else self.step_size
         return {
             "kind": "relabelled",
             "targets": self.targets.__name__,

@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from robustlab import files
 from robustlab.construction.made import Construction
 from robustlab.data.constructed import DTYPES, FORMAT, MANIFEST, damaged, facts_of
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import predictions
 from robustlab.models.classifier import Classifier
+from robustlab.models.digest import digest
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
+from robustlab.pixels import to_float, to_uint8
 from robustlab.records import differences, environment
 from robustlab.seeding import example_keys, fold
 
@@ -98,7 +100,7 @@ class Plan:
                 "classes": list(model.classes),
                 "mean": model.mean.flatten().tolist(),
                 "std": model.std.flatten().tolist(),
-                "sha256": hashlib.sha256(_weights(model)).hexdigest(),
+                "sha256": digest(model, normalization=False),
             },
             "seed": self.seed,
             "dtype": self.dtype,
@@ -114,10 +116,6 @@ def fingerprint(images: Images, sample: int = 64) -> str:
     index = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
     parts = {"labels": images.labels.cpu().contiguous(), "pixels": images.fetch(index).cpu().contiguous()}
     return hashlib.sha256(tensor_bytes(parts)).hexdigest()
-
-
-def _weights(model: Classifier) -> bytes:
-    return tensor_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
 def in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
@@ -308,7 +306,7 @@ class _Maker:
         plan = self.plan
         keys = fold(example_keys(plan.seed, index), "construct").to(plan.device)
         made = plan.construction(plan.source, index, keys, self.model, self.stepped)
-        stored = store(made.x, DTYPES[plan.dtype])
+        stored = to_uint8(made.x) if plan.dtype == "uint8" else made.x.to(DTYPES[plan.dtype])
         restored = to_float(stored)
         with frozen(self.model):
             before, after = predictions(self.model, made.x), predictions(self.model, restored)
@@ -322,11 +320,6 @@ class _Maker:
             **made.facts,
         }
         return {"x": stored.cpu().contiguous(), **{name: column.cpu() for name, column in columns.items()}}
-
-
-def store(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Images in [0, 1] in the dtype that they are kept in."""
-    return (x * 255).round().to(torch.uint8) if dtype == torch.uint8 else x.to(dtype)
 
 
 def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from robustlab.data.augment import Augment, crop_flip
 from robustlab.data.batches import Batch, Batches
 from robustlab.data.catalog import DATASETS, SPLITS, open_dataset
-from robustlab.data.imageset import Images, ImageSet, hold_out, to_float
+from robustlab.data.imageset import Images, ImageSet, hold_out
+from robustlab.pixels import to_float
 
 __all__ = [
     "DATASETS",

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustlab.data.augment import Augment
-from robustlab.data.imageset import Images, ImageSet, to_float
+from robustlab.data.imageset import Images, ImageSet
 from robustlab.errors import UserError
+from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, fold, generator, permutation
 
 

@@ -32,10 +32,10 @@ from PIL import Image
 from torch import Tensor
 
 from robustlab import files
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.data.released import released_name
 from robustlab.errors import UserError, unknown
-from robustlab.norms import L2
+from robustlab.pixels import rounding_error, to_float, to_uint8
 
 FORMAT = "robustlab-export-1"
 FACTS = "export.json"
@@ -130,14 +130,6 @@ def export(
     return facts, rounding
 
 
-def to_bytes(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels rounded to uint8, and the L2 norm of what that added to each image, float64 ``(B,)``."""
-    if not pixels.is_floating_point():
-        return pixels, torch.zeros(len(pixels), dtype=torch.float64)
-    rounded = (pixels.float() * 255).round().to(torch.uint8)
-    return rounded, L2().measure(to_float(rounded).double() - pixels.double())
-
-
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
     """A folder's name for each class: safe on every system and unlike all others, also where case does not count.
 
@@ -194,7 +186,7 @@ def _write_pictures(job: Job, folder: Path, note: Callable[[dict[str, Any]], obj
     width = max(5, len(str(len(job.images) - 1)))
     total, largest = 0.0, 0.0
     for index, pixels, labels in job.chunks():
-        rounded, added = to_bytes(pixels)
+        rounded, added = to_uint8(pixels), rounding_error(pixels)
         total, largest = total + float(added.sum()), max(largest, float(added.max()))
         for position, image, label in zip(index.tolist(), rounded.permute(0, 2, 3, 1).numpy(), labels.tolist(), strict=True):
             file = f"{names[label]}/{position:0{width}}.png"

@@ -1,7 +1,7 @@
 """Labelled images: what every dataset promises, and the set that lies in memory.
 
 Photographs are kept as uint8, a quarter of their size as floats and exact; constructed images may be floats in [0, 1].
-``to_float`` makes the float32 in [0, 1] that models see of either.
+``robustlab.pixels.to_float`` makes the float32 in [0, 1] that models see of either.
 """
 
 from __future__ import annotations
@@ -98,11 +98,6 @@ class ImageSet:
 
     def to(self, device: torch.device | str) -> ImageSet:
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
-
-
-def to_float(pixels: Tensor) -> Tensor:
-    """Pixels, uint8 or floats in [0, 1], as float32 in [0, 1]."""
-    return pixels.float() if pixels.is_floating_point() else pixels.float().div_(255)
 
 
 def check_range(name: str, pixels: Tensor) -> None:

@@ -7,12 +7,11 @@ tensor is read too, and so are other names than CIFAR.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustlab import files
+from robustlab import files, pickles
 from robustlab.data.imageset import Images, ImageSet
 from robustlab.errors import UserError
 
@@ -67,7 +66,7 @@ def _classes(path: Path, name: str, x: Tensor, y: Tensor) -> tuple[str, ...]:
 
 def _tensor(path: Path) -> Tensor:
     """The tensor in a file, or its list of tensors end to end."""
-    content = _read(path)
+    content = pickles.read(path, "file of tensors", trust=None)
     if isinstance(content, list | tuple) and content and all(isinstance(part, Tensor) for part in content):
         try:
             content = torch.cat([part.detach() for part in content])
@@ -76,13 +75,3 @@ def _tensor(path: Path) -> Tensor:
     if not isinstance(content, Tensor):
         raise UserError(f"{path} should hold a tensor or a list of tensors, not a {type(content).__name__}")
     return content.detach()
-
-
-def _read(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    # A damaged pickle can raise anything: KeyError, EOFError, UnicodeDecodeError, RuntimeError, ...
-    except Exception as error:
-        raise UserError(f"{path} is damaged, or holds more than tensors ({type(error).__name__})") from error

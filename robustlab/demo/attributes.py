@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from robustlab.data.drawing import ATTRIBUTES
-from robustlab.data.imageset import to_float
 from robustlab.data.shapes import CLASSES, shapes, truth
 from robustlab.demo.session import Attribute
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
+from robustlab.pixels import to_float
 
 # Against each other: the classes that show the attribute, and those that do not.
 CONTRASTS: dict[tuple[str, ...], dict[str, tuple[Sequence[str], Sequence[str]]]] = {

@@ -26,6 +26,7 @@ from robustlab.models.classifier import Classifier, Features
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
 from robustlab.optimize import minimize
+from robustlab.pixels import to_uint8, to_uint8_within
 from robustlab.steps import Steepest
 
 LARGEST = {"eps": 1000.0, "step": 1000.0, "steps": 200}
@@ -192,7 +193,7 @@ def carry_out(order: Order, on_frame: Callable[[Frame], object] | None = None, s
                 in_time = False
             final = _frame(step, x, center, order.eps, {})
         else:
-            final = Frame(0, order.picture, _distance(levels_of(start), levels_of(center)), (), ())
+            final = Frame(0, order.picture, _distance(to_uint8(start), to_uint8(center)), (), ())
         with torch.no_grad():
             logits, levels = served.outputs(as_image(final.picture).to(device))
     stays = _why(order, len(moved) == 2 and torch.equal(*moved)) if step and final.picture == order.picture else ""
@@ -209,16 +210,16 @@ def _why(order: Order, no_first_step: bool) -> str:
 
 
 def _frame(step: int, x: Tensor, center: Tensor, eps: float, seen: Mapping[str, Tensor]) -> Frame:
-    levels = quantized(x, center, eps)
+    pixels = to_uint8_within(x, to_uint8(center), eps)
     told = {name: _numbers(value) for name, value in seen.items()}
-    return Frame(step, as_bytes(levels), _distance(levels, levels_of(center)), told.get("logits", ()), told.get("levels", ()))
+    return Frame(step, as_bytes(pixels), _distance(pixels, to_uint8(center)), told.get("logits", ()), told.get("levels", ()))
 
 
 def _numbers(values: Tensor) -> tuple[float, ...]:
     return tuple(values[0].tolist())
 
 
-# Pictures: bytes, grey levels 0 to 255, floats in [0, 1].
+# Pictures: bytes, and floats in [0, 1].
 
 
 def as_image(picture: bytes) -> Tensor:
@@ -228,42 +229,14 @@ def as_image(picture: bytes) -> Tensor:
     return pixels.permute(2, 0, 1)[None].float() / 255
 
 
-def as_bytes(levels: Tensor) -> bytes:
-    """Whole grey levels ``(1, 3, size, size)`` to bytes."""
-    return levels[0].permute(1, 2, 0).to(torch.uint8).cpu().contiguous().numpy().tobytes()
-
-
-def levels_of(x: Tensor) -> Tensor:
-    """The nearest whole grey levels, float64."""
-    return (x.double() * 255).round().clamp(0, 255)
-
-
-def quantized(x: Tensor, center: Tensor, eps: float) -> Tensor:
-    """``x``, which lies within ``eps`` of ``center``, in whole grey levels that do so too.
-
-    The nearest levels where they lie in the ball. Else values between two levels go to the one nearer the centre more often,
-    all of them if need be.
-
-    Args:
-        x: float32, ``(1, 3, H, W)``.
-        center: of whole grey levels.
-
-    Returns:
-        Grey levels, float64, shape of ``x``.
-    """
-    middle = levels_of(center)
-    delta = x.double() * 255 - middle
-    # The margin is wider than what float32 rounds off of a grey level: with the last of the shares no difference grows.
-    size, sign = delta.abs() - 1e-4, delta.sign()
-    for share in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
-        levels = middle + sign * (size + 1 - share).floor().clamp_min(0)
-        if _distance(levels, middle) <= eps:
-            break
-    return levels
+def as_bytes(pixels: Tensor) -> bytes:
+    """uint8 ``(1, 3, size, size)`` to bytes."""
+    return pixels[0].permute(1, 2, 0).cpu().contiguous().numpy().tobytes()
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    return float((a - b).square().sum().sqrt() / 255)
+    """Between two pictures, uint8, L2 in units of [0, 1] pixels."""
+    return float(L2().measure(a.double() - b.double())) / 255
 
 
 # Orders as they come from outside.

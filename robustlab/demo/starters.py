@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.demo import raster
-from robustlab.demo.session import as_bytes, levels_of
+from robustlab.demo.session import as_bytes
 from robustlab.errors import UserError
+from robustlab.pixels import to_uint8
 
 MOST = 12
 
@@ -94,7 +95,7 @@ def examples(images: Images) -> list[Starter]:
     found = []
     for k in wanted:
         for place in (labels == k).nonzero()[:1, 0]:
-            found.append(Starter(classes[k], as_bytes(levels_of(to_float(images.fetch(place[None]))))))
+            found.append(Starter(classes[k], as_bytes(to_uint8(images.fetch(place[None])))))
     return found
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Construction, Inverted, Relabelled, next_class, random_target
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.data.shapes import CLASSES, DEFAULT, ShapesConfig, render, shapes
 from robustlab.evaluation import Rate, predictions
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
@@ -23,6 +23,7 @@ from robustlab.experiments.table import Finding, Table, over_seeds
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
+from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, fold, integers
 
 FOLLOWED = ("shape", "pattern")

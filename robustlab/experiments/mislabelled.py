@@ -14,6 +14,7 @@ import torch
 
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Relabelled, next_class, random_target
+from robustlab.construction.relabelled import Targets
 from robustlab.data.imageset import Images, hold_out
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate, trained_here
@@ -57,8 +58,14 @@ FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18
 
 def relabelled(cache: ExperimentCache, kind: str, source: str, arch: str, images: Images, eps: float, steps: int) -> tuple[Images, dict]:
     """D_rand or D_det of some images; the name of the set tells how it was made."""
-    construction = Relabelled(TARGETS[kind], ThreatModel(L2(), eps), steps, step_size=min(eps / 5, 2.5 * eps / steps))
+    construction = relabelling(TARGETS[kind], eps, steps)
     return cache.constructed(construction, images, cache.source(source, arch), f"{kind} {named(source, arch)} eps {eps:g} n {len(images)}")
+
+
+def relabelling(targets: Targets, eps: float, steps: int) -> Relabelled:
+    """How experiments relabel: L2, in the published steps of ``eps / 5`` or, where these are few, in steps that can cross the ball."""
+    threat = ThreatModel(L2(), eps)
+    return Relabelled(targets, threat, steps, min(eps / 5, threat.default_step_size(steps)))
 
 
 def named(source: str, arch: str) -> str:

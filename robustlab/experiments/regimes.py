@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from robustlab.constraints import ThreatModel
-from robustlab.construction import Relabelled, next_class
+from robustlab.construction import next_class
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values
-from robustlab.experiments.mislabelled import learned, named
+from robustlab.experiments.mislabelled import learned, named, relabelling
 from robustlab.experiments.table import Finding, Heatmap, Table, percent
-from robustlab.norms import L2
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
 
 def _measured(cache: ExperimentCache, config: Config, source: str, eps: float, augment: bool, test: Images) -> Values:
     model = cache.source(source, config.arch)
-    construction = Relabelled(next_class, ThreatModel(L2(), eps), config.steps, min(eps / 5, 2.5 * eps / config.steps))
+    construction = relabelling(next_class, eps, config.steps)
     images = cache.images("train", limit=config.n)
     name = f"D_det {named(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
     made, facts = cache.constructed(construction, images, model, name)

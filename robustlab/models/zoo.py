@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustlab import pickles
 from robustlab.errors import UserError
-from robustlab.models import legacy, pickles
+from robustlab.models import legacy
 from robustlab.models.architectures import architectures, build
 from robustlab.models.checkpoints import find_pretrained, read_weights, released
 from robustlab.models.classifier import Classifier

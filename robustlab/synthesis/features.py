@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.checks import check_images, check_labels, with_logit_checks
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.goals import recordable
 from robustlab.models.frozen import frozen
 from robustlab.objectives import feature_distance
 from robustlab.optimize import OnStep
+from robustlab.pixels import to_float
 from robustlab.synthesis.budget import Search
 from robustlab.synthesis.parameters import Parameters
 from robustlab.synthesis.representations import representation

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.data.imageset import Images, to_float
+from robustlab.data.imageset import Images
 from robustlab.errors import UserError
+from robustlab.pixels import to_float
 from robustlab.seeding import fold, normal, permutation
 
 PUBLISHED_SIDE = 56  # pixels of a seed at 224 (Santurkar et al. 2019): squares of 4

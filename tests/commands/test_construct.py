@@ -23,10 +23,11 @@ from robustlab.commands.common import check_fits
 from robustlab.commands.flags import parse
 from robustlab.data.catalog import open_dataset
 from robustlab.data.constructed import facts, read_manifest
-from robustlab.data.imageset import ImageSet, to_float
+from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
 from robustlab.evaluation import predictions
 from robustlab.models.zoo import build, load
+from robustlab.pixels import to_float
 
 LIGHT = ["--device", "cpu", "--threads", "1"]
 FEW = ["--steps", "4", "--shard-size", "16", "--batch-size", "8", *LIGHT]

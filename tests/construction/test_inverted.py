@@ -9,9 +9,9 @@ from torch import nn
 
 from robustlab.construction import Inverted
 from robustlab.data import ImageSet
-from robustlab.data.imageset import to_float
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
+from robustlab.pixels import to_float
 from robustlab.seeding import example_keys
 
 INDEX = torch.arange(22)

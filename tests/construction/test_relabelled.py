@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Relabelled, next_class, random_target
 from robustlab.data import ImageSet
-from robustlab.data.imageset import to_float
 from robustlab.errors import UserError
 from robustlab.evaluation import predictions
 from robustlab.models.classifier import Classifier
 from robustlab.norms import L2, Linf
+from robustlab.pixels import to_float
 from robustlab.seeding import example_keys
 
 N = 60_000

@@ -15,14 +15,14 @@ from torch import nn
 from robustlab import files
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Building, Inverted, Made, Plan, Relabelled, build, next_class, random_target
-from robustlab.construction.shards import fingerprint, store
+from robustlab.construction.shards import fingerprint
 from robustlab.data import ImageSet
 from robustlab.data.constructed import facts, open_constructed
-from robustlab.data.imageset import to_float
 from robustlab.errors import UserError
 from robustlab.evaluation import predictions
 from robustlab.models.classifier import Classifier
 from robustlab.norms import L2
+from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, fold
 
 CONSTRUCTIONS = {
@@ -429,13 +429,6 @@ def test_labels_are_those_of_the_kind(name, plan, tmp_path):
     expected = {"D_rand": random_target(old, keys, 4), "D_det": (old + 1) % 4, "D_R": old}[name]
     assert torch.equal(y, expected)
     assert facts_of_set["label_is_original"] == float((y == old).double().mean())
-
-
-def test_each_grey_level_is_stored_as_itself():
-    levels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(store(to_float(levels), torch.uint8), levels)
-    middle = (torch.arange(255) + 0.5) / 255
-    assert ((store(middle * (1 - 1e-5), torch.uint8) == levels[:-1]) & (store(middle * (1 + 1e-5), torch.uint8) == levels[1:])).all()
 
 
 # What is told and what is left

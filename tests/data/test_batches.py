@@ -13,8 +13,9 @@ from PIL import Image
 from robustlab.data.augment import crop_flip
 from robustlab.data.batches import Batch, Batches
 from robustlab.data.folder import open_folder
-from robustlab.data.imageset import ImageSet, to_float
+from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
+from robustlab.pixels import to_float
 from robustlab.seeding import generator
 
 

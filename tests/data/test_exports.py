@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robustlab.data import ImageSet, open_dataset, to_float
-from robustlab.data.exports import CHUNK, LAYOUTS, export, folder_names, to_bytes
+from robustlab.data.exports import CHUNK, LAYOUTS, export, folder_names
 from robustlab.data.tensors import open_safetensors
 from robustlab.errors import UserError
+from robustlab.pixels import to_uint8
 
 CLASSES = ("dog", "cat", "ant")
 LOSSLESS = ("npz", "safetensors", "released")
@@ -66,12 +67,12 @@ def test_pictures_give_the_set_rounded_to_8_bits(tmp_path, layout, dtype):
     facts, rounding = export(before, "train", tmp_path / "out", layout)
     after = open_dataset(None, tmp_path / "out")
     order = sorted(range(12), key=lambda i: (named(before)[i], i))
-    assert torch.equal(after.fetch(torch.arange(12)), to_bytes(before.pixels[order])[0])
+    assert torch.equal(after.fetch(torch.arange(12)), to_uint8(before.pixels[order]))
     assert named(after) == [named(before)[i] for i in order] and after.classes == ("ant", "cat", "dog")
     if dtype == torch.uint8:
         assert rounding is None and facts["rounding"] is None
     else:
-        moved = (to_bytes(before.pixels)[0].double() / 255 - before.pixels.double()).flatten(1).square().sum(1).sqrt()
+        moved = (to_uint8(before.pixels).double() / 255 - before.pixels.double()).flatten(1).square().sum(1).sqrt()
         assert rounding is not None and 0 < float(moved.max()) <= (60**0.5) * 0.5 / 255 + 1e-7
         torch.testing.assert_close(torch.tensor([rounding.mean, rounding.largest]), torch.stack([moved.mean(), moved.max()]).float())
         assert facts["rounding"] == {"norm": "L2", "mean": rounding.mean, "largest": rounding.largest}
@@ -118,7 +119,7 @@ def test_hugging_face_s_layout(tmp_path):
     folder = tmp_path / "out" / "val"
     lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert [line["label"] for line in lines] == before.labels.tolist() and [line["label_name"] for line in lines] == named(before)
-    for line, expected in zip(lines, to_bytes(before.pixels)[0], strict=True):
+    for line, expected in zip(lines, to_uint8(before.pixels), strict=True):
         with Image.open(folder / line["file_name"]) as picture:
             assert np.array_equal(np.asarray(picture).transpose(2, 0, 1), expected)
     assert {line["file_name"] for line in lines} == {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}

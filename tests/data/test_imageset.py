@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustlab.data.augment import crop_flip
-from robustlab.data.imageset import ImageSet, hold_out, to_float
+from robustlab.data.imageset import ImageSet, hold_out
 from robustlab.errors import UserError
+from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, generator
 
 

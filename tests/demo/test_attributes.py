@@ -7,11 +7,11 @@ import torch
 from page import classifier
 
 from robustlab.data.drawing import ATTRIBUTES
-from robustlab.data.imageset import to_float
 from robustlab.data.shapes import CLASSES, shapes, truth
 from robustlab.demo import attributes
 from robustlab.demo.attributes import CONTRASTS, attributes_of
 from robustlab.models.architectures import build
+from robustlab.pixels import to_float
 
 CIFAR = next(iter(CONTRASTS))
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from robustlab.constraints import ThreatModel
 from robustlab.data import ImageSet
-from robustlab.data.imageset import to_float
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.norms import L2
+from robustlab.pixels import to_float
 from robustlab.synthesis.budget import Search
 from robustlab.synthesis.features import add_feature, contributions, damped, extremes, interpolate, invert, visualize
 from robustlab.synthesis.parameters import Fourier

@@ -26,43 +26,49 @@ def _numpy_numbers() -> list[Any]:
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *types]
 
 
-def read(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
-    """What ``torch.save`` wrote, with tensors on the CPU.
+def read(
+    path: str | os.PathLike[str], what: str = "checkpoint", *, trust: bool | None = False, map_location: torch.device | str = "cpu"
+) -> Any:
+    """What ``torch.save`` wrote. The one place where the project reads pickles.
 
     Args:
         path: a file of the present format or of the one before PyTorch 1.6.
-        trust: also read files that run code while they are read.
+        what: what the file should be, for messages.
+        trust: also read files that run code while they are read; None where the caller has no way to say so.
+        map_location: where the tensors go.
 
     Raises:
-        UserError: no checkpoint, a damaged one, or one that would run code and is not trusted; names what it would call.
+        UserError: no such file, a damaged one, or one that would run code and is not trusted; names what it would call.
     """
-    _check_beginning(Path(path))
+    _check_beginning(Path(path), what)
     with safe_globals(_numpy_numbers()):
         try:
-            return torch.load(path, map_location="cpu", weights_only=not trust)
+            return torch.load(path, map_location=map_location, weights_only=not trust)
         except ModuleNotFoundError as error:
             raise UserError(f"{path} needs the package {error.name}, which is not installed") from error
         # A damaged pickle can raise anything: KeyError, EOFError, UnicodeDecodeError, RuntimeError, ...
         except Exception as error:
             calls = _unsafe_calls(path, error)
             if calls and not trust:
-                names = ", ".join(calls)
-                raise UserError(f"{path} would run code when read ({names}); if you trust its source, give --trust-checkpoint") from error
-            raise UserError(f"{path} is a damaged or incomplete checkpoint, or a file of another kind ({type(error).__name__})") from error
+                advice = "" if trust is None else "; if you trust its source, give --trust-checkpoint"
+                raise UserError(f"{path} would run code when read ({', '.join(calls)}){advice}") from error
+            raise UserError(f"{path} is a damaged or incomplete {what}, or a file of another kind ({type(error).__name__})") from error
 
 
-def _check_beginning(path: Path) -> None:
-    """Refuse what cannot be a checkpoint: those begin as a zip archive or as a binary pickle."""
+def _check_beginning(path: Path, what: str) -> None:
+    """Refuse what ``torch.save`` did not write: its files begin as a zip archive or as a binary pickle."""
     try:
         with open(path, "rb") as file:
             start = file.read(2)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {what} {path}") from error
     except OSError as error:
-        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the {what} {path}: {error.strerror}") from error
     if not start:
-        raise UserError(f"the checkpoint {path} is empty")
+        raise UserError(f"the {what} {path} is empty")
     if start != b"PK" and start[:1] != pickle.PROTO:
-        what = "it looks like a web page, so its download went wrong" if start[:1] == b"<" else f"it begins with {start!r}"
-        raise UserError(f"{path} is not a PyTorch checkpoint: {what}")
+        why = "it looks like a web page, so its download went wrong" if start[:1] == b"<" else f"it begins with {start!r}"
+        raise UserError(f"{path} is not a PyTorch {what}: {why}")
 
 
 def _unsafe_calls(path: str | os.PathLike[str], error: Exception) -> list[str]:

@@ -1,0 +1,265 @@
+"""Settings as dataclasses whose fields say what they mean: one definition for Python, the command line, TOML files and run folders.
+
+    @dataclass(frozen=True)
+    class Threat:
+        "What the adversary may do."
+
+        norm: str = option("l2", "norm of the threat model", choices=("linf", "l2", "l1"))
+        eps: float | None = option(None, "radius in pixel units of [0, 1] images, such as 0.5 or 8/255", radius)
+
+    @dataclass(frozen=True)
+    class Evaluate:
+        "Measure a classifier's accuracy."
+
+        threat: Threat = group(Threat)
+
+Settings may hold groups of settings. Within one class every option has a name of its own, so that options can also be written
+flat: ``--eps 0.5`` on a command line, ``eps = 0.5`` or ``[threat] eps = 0.5`` in TOML. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from robustlab.errors import UserError, unknown
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a setting means and how it is read.
+
+    Attributes:
+        help: one sentence for the reader of ``--help``.
+        type: from text to the value; None for a switch, which has a ``--no-`` form where its default is None.
+        choices: the only values that are allowed.
+        metavar: what stands for the value in the help.
+        optional_value: the value of a flag that is given without one.
+        default: how the help writes the default, where that is not the value itself.
+    """
+
+    help: str
+    type: Callable[[str], Any] | None = str
+    choices: Sequence[str] | None = None
+    metavar: str | None = None
+    optional_value: Any = None
+    default: str = ""
+
+
+def option(default: Any, help: str, type: Callable[[str], Any] | None = str, **more: Any) -> Any:
+    """A field of settings with its help; see ``Option`` for what ``more`` may hold."""
+    return field(default=default, metadata={"option": Option(help, type, **more)})
+
+
+def group(cls: type) -> Any:
+    """A field that holds a group of settings, with that group's defaults."""
+    return field(default_factory=cls)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One option of a class of settings.
+
+    Attributes:
+        path: the fields that lead to it, its own name last.
+        default: its value where nothing is said.
+        group: the innermost class that holds it.
+    """
+
+    path: tuple[str, ...]
+    option: Option
+    default: Any
+    group: type
+
+    @property
+    def name(self) -> str:
+        return self.path[-1]
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+
+def leaves(cls: type) -> dict[str, Leaf]:
+    """All options of a class of settings and of its groups, by name, in order."""
+    found: dict[str, Leaf] = {}
+    for leaf in _leaves(cls, ()):
+        if leaf.name in found:
+            raise TypeError(f"{cls.__name__} has two options called {leaf.name!r}")
+        found[leaf.name] = leaf
+    return found
+
+
+def _leaves(cls: type, path: tuple[str, ...]) -> Iterator[Leaf]:
+    for each in dataclasses.fields(cls):
+        if "option" in each.metadata:
+            yield Leaf((*path, each.name), each.metadata["option"], each.default, cls)
+        elif isinstance(each.default_factory, type) and dataclasses.is_dataclass(each.default_factory):
+            yield from _leaves(each.default_factory, (*path, each.name))
+
+
+def value_of(settings: Any, name: str) -> Any:
+    """The value of an option, by its name."""
+    found = settings
+    for part in leaves(type(settings))[name].path:
+        found = getattr(found, part)
+    return found
+
+
+def changed(settings: Settings, **values: Any) -> Settings:
+    """The settings with some options changed, named flat whatever group they are in.
+
+    Raises:
+        UserError: an option that these settings do not have; names the nearest.
+    """
+    known = leaves(type(settings))
+    inner: dict[str, dict[str, Any]] = {}
+    own: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise unknown("setting", name, known)
+        first, *rest = known[name].path
+        if rest:
+            inner.setdefault(first, {})[name] = value
+        else:
+            own[first] = value
+    groups = {first: changed(getattr(settings, first), **some) for first, some in inner.items()}
+    return dataclasses.replace(settings, **own, **groups)  # type: ignore[type-var]
+
+
+def flat(settings: Any) -> dict[str, Any]:
+    """All options with their values, by name."""
+    return {name: value_of(settings, name) for name in leaves(type(settings))}
+
+
+def given(settings: Any) -> dict[str, Any]:
+    """The options that are not what they are where nothing is said, by name."""
+    return {name: value_of(settings, name) for name, leaf in leaves(type(settings)).items() if value_of(settings, name) != leaf.default}
+
+
+def from_file(cls: type[Settings], values: Mapping[str, Any], source: str, *, passed_over: bool = False) -> Settings:
+    """Settings from what a file holds: nested in groups, or flat as files were before there were groups.
+
+    Args:
+        values: by name; a group's name leads to a mapping.
+        source: the file, for the message.
+        passed_over: let names go by that these settings do not have.
+
+    Raises:
+        UserError: a name that these settings do not have; names the nearest.
+    """
+    known = leaves(cls)
+    found = {name: value for name, value in flattened(values, groups_of(cls)).items() if name in known or not passed_over}
+    for name in found:
+        if name not in known:
+            raise UserError(f"{source}: {unknown('setting', name, known)}")
+    return changed(cls(), **found)
+
+
+def groups_of(cls: type) -> set[str]:
+    """The names of all groups within a class of settings."""
+    return {part for leaf in leaves(cls).values() for part in leaf.path[:-1]}
+
+
+def flattened(values: Mapping[str, Any], groups: set[str]) -> dict[str, Any]:
+    """Values by name, those in groups among them. A group and an option of one name are told apart by their values."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in groups and isinstance(value, Mapping):
+            found |= flattened(value, groups)
+        else:
+            found[name] = value
+    return found
+
+
+def words(values: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line, ``--name=value``; what is None or False is left out."""
+    found = []
+    for name, value in values.items():
+        if value is None or value is False:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        found.append(flag if value is True else f"{flag}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}")
+    return found
+
+
+# How values are read
+
+
+def number(text: str) -> float:
+    """A number, also written as a fraction: ``8/255``."""
+    top, slash, bottom = text.partition("/")
+    try:
+        value = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"{text!r} is not a number like 0.5 or 8/255") from None
+    if not math.isfinite(value):
+        raise UserError(f"{text!r} is not finite")
+    return value
+
+
+def names(text: str) -> list[str]:
+    """Words separated by commas, at least one."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise UserError(f"{text!r} names nothing")
+    return found
+
+
+def radius(text: str) -> float:
+    """A number that is not negative."""
+    value = number(text)
+    if value < 0:
+        raise UserError(f"{text} is negative; it must be >= 0")
+    return value
+
+
+def weight(text: str) -> float:
+    """A number that is not negative, or ``inf``."""
+    return math.inf if text == "inf" else radius(text)
+
+
+def radii(text: str) -> list[float]:
+    """Numbers separated by commas."""
+    return [radius(part) for part in text.split(",")]
+
+
+def count(text: str) -> int:
+    """A whole number that is not negative."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise UserError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise UserError(f"{text} is negative; it must be >= 0")
+    return value
+
+
+def counts(text: str) -> list[int]:
+    """Whole numbers that are not negative, separated by commas."""
+    return [count(part) for part in text.split(",")]
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if (value := count(text)) == 0:
+        raise UserError("0 is too small; it must be >= 1")
+    return value
+
+
+def images(text: str) -> int | list[str]:
+    """How many, or files separated by commas."""
+    return positive(text) if text.lstrip("+-").isdigit() else names(text)
+
+
+def times(text: str) -> float:
+    """A number of at least 1."""
+    value = number(text)
+    if value < 1:
+        raise UserError(f"{text} is too small; it must be >= 1")
+    return value
