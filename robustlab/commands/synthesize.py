@@ -21,7 +21,7 @@ from robustlab.commands import settings
 from robustlab.commands.common import bar, check_fits, check_reads, choose_device, load_model, normalization_of, open_data, short_names
 from robustlab.commands.flags import parse
 from robustlab.commands.tasks import TASKS, Made, Subject, Task, Work, in_turn
-from robustlab.construction.shards import fingerprint
+from robustlab.data.fingerprint import fingerprint
 from robustlab.data.folder import open_pictures
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown

@@ -32,7 +32,7 @@ from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradien
 from robustlab.synthesis.measures import WINDOW, diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier
 from robustlab.synthesis.representations import last_relu, representation, straight_through_relu
-from robustlab.synthesis.seeds import ClassGaussians, usual_grain
+from robustlab.synthesis.seeds import ClassGaussians, default_grain
 
 REFERENCE = 1000  # images that others are compared with
 PER_CLASS = 1000  # images that the Gaussian of a class is fitted to
@@ -111,7 +111,7 @@ class Work:
 
     def seeds(self, y: Tensor, keys: Tensor) -> Tensor:
         """Draws of the classes' Gaussians, ``(n, C, H, W)``."""
-        grain = usual_grain(*self.images.shape[1:])
+        grain = default_grain(*self.images.shape[1:])
         return ClassGaussians.fit(self.training(), PER_CLASS, grain, set(y.tolist())).to(self.device).sample(y, keys)
 
     @cached_property

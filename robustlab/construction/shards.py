@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from robustlab import files
 from robustlab.construction.made import Construction
 from robustlab.data.constructed import DTYPES, FORMAT, MANIFEST, damaged, facts_of
+from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import predictions
@@ -109,13 +110,6 @@ class Plan:
             "compute_dtype": str(self.compute_dtype or torch.float32).removeprefix("torch."),
             "device": self.device.type,
         }
-
-
-def fingerprint(images: Images, sample: int = 64) -> str:
-    """A hash of all the labels, and of some images spread over the set: enough to tell one data set from another."""
-    index = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
-    parts = {"labels": images.labels.cpu().contiguous(), "pixels": images.fetch(index).cpu().contiguous()}
-    return hashlib.sha256(tensor_bytes(parts)).hexdigest()
 
 
 def in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:

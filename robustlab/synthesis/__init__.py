@@ -5,7 +5,7 @@ from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradien
 from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, psnr, ssim
 from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
 from robustlab.synthesis.representations import last_relu, layers, representation, straight_through_relu
-from robustlab.synthesis.seeds import ClassGaussians, usual_grain
+from robustlab.synthesis.seeds import ClassGaussians, default_grain
 
 __all__ = [
     "PRESETS",
@@ -16,6 +16,7 @@ __all__ = [
     "Pixels",
     "Search",
     "alignment",
+    "default_grain",
     "diversity",
     "energy_inside",
     "frechet_distance",
@@ -30,5 +31,4 @@ __all__ = [
     "ssim",
     "straight_through_relu",
     "usual",
-    "usual_grain",
 ]
