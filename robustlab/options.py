@@ -40,7 +40,8 @@ class Option:
         choices: the only values that are allowed.
         metavar: what stands for the value in the help.
         optional_value: the value of a flag that is given without one.
-        default: how the help writes the default, where that is not the value itself.
+        name: what the option is called outside Python, where that is not the field's name.
+        shown: how the help writes the default, where that is not the value itself.
     """
 
     help: str
@@ -48,7 +49,8 @@ class Option:
     choices: Sequence[str] | None = None
     metavar: str | None = None
     optional_value: Any = None
-    default: str = ""
+    name: str = ""
+    shown: str = ""
 
 
 def option(default: Any, help: str, type: Callable[[str], Any] | None = str, **more: Any) -> Any:
@@ -78,7 +80,7 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        return self.path[-1]
+        return self.option.name or self.path[-1]
 
     @property
     def flag(self) -> str:
@@ -154,24 +156,23 @@ def from_file(cls: type[Settings], values: Mapping[str, Any], source: str, *, pa
         UserError: a name that these settings do not have; names the nearest.
     """
     known = leaves(cls)
-    found = {name: value for name, value in flattened(values, groups_of(cls)).items() if name in known or not passed_over}
+    found = {name: value for name, value in by_name(cls, values).items() if name in known or not passed_over}
     for name in found:
         if name not in known:
             raise UserError(f"{source}: {unknown('setting', name, known)}")
     return changed(cls(), **found)
 
 
-def groups_of(cls: type) -> set[str]:
-    """The names of all groups within a class of settings."""
-    return {part for leaf in leaves(cls).values() for part in leaf.path[:-1]}
-
-
-def flattened(values: Mapping[str, Any], groups: set[str]) -> dict[str, Any]:
-    """Values by name, those in groups among them. A group and an option of one name are told apart by their values."""
+def by_name(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of options by their names, those in groups among them. Names that ``cls`` does not know stay as they are."""
+    fields = {each.name: each for each in dataclasses.fields(cls)}
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if name in groups and isinstance(value, Mapping):
-            found |= flattened(value, groups)
+        inner = fields[name].default_factory if name in fields else None
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
+            found |= by_name(inner, value)
+        elif name in fields and "option" in fields[name].metadata:
+            found[fields[name].metadata["option"].name or name] = value
         else:
             found[name] = value
     return found

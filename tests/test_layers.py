@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 FLOORS = (
     {"errors"},
     {"files", "seeding", "checks", "options", "pickles", "progress"},
-    {"norms"},
+    {"norms", "settings"},
     {"constraints", "goals", "pixels"},
     {"objectives"},
     {"optimize"},

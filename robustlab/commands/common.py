@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robustlab.commands import settings
 from robustlab.constraints import ThreatModel
 from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
@@ -25,10 +24,8 @@ from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import ENDINGS, load
 from robustlab.norms import L2, NORMS
+from robustlab.settings import Checkpoint, Network
 
-ForModels = (
-    settings.Train | settings.Evaluate | settings.Construct | settings.Synthesize | settings.Demo
-)  # with flags that say how to read a checkpoint
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 
 
@@ -74,7 +71,7 @@ def computes_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def load_model(name: str, args: ForModels) -> Classifier:
+def load_model(name: str, args: Checkpoint | Network) -> Classifier:
     """A released model or a checkpoint, as the settings say how to read it.
 
     Raises:
@@ -83,7 +80,7 @@ def load_model(name: str, args: ForModels) -> Classifier:
     return load(name, arch=args.arch, normalization=normalization_of(args), trust=args.trust_checkpoint)
 
 
-def normalization_of(args: ForModels) -> tuple[list[float], list[float]] | None:
+def normalization_of(args: Checkpoint | Network) -> tuple[list[float], list[float]] | None:
     """``--mean`` and ``--std``, for checkpoints that do not carry their own along.
 
     Raises:

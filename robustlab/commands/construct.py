@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 import sys
@@ -25,6 +24,7 @@ from robustlab.evaluation import evaluate
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import released
 from robustlab.norms import L2
+from robustlab.options import changed, given, words
 
 KINDS = ("D_rand", "D_det", "D_R", "D_NR")
 PROBED = 200  # images on which the source model is measured before it is used
@@ -34,31 +34,31 @@ ROBUST = 0.5  # a model that keeps this share of its accuracy under PROBE counts
 
 def run(args: settings.Construct) -> None:
     """Make the set, or what is missing of it; called again it checks the set and prints its card."""
-    kind, out = _kind(args.kind), Path(args.out or _default_out(args))
-    if args.model is None:
+    kind, out = _kind(args.method.kind), Path(args.output.out or _default_out(args))
+    if args.model.name is None:
         raise UserError(f"through which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
     construction = _construction(kind, args)
-    device = choose_device(args.device, args.threads)
-    model = load_model(args.model, args).to(device)
+    device = choose_device(args.compute.device, args.compute.threads)
+    model = load_model(args.model.name, args.model).to(device)
     images = open_data(
-        args.dataset,
-        args.data,
-        args.split,
-        image_size=args.image_size,
-        download=args.download,
-        classes=args.classes,
-        limit=args.limit,
+        args.data.dataset,
+        args.data.path,
+        args.data.split,
+        image_size=args.data.image_size,
+        download=args.data.download,
+        classes=args.data.classes,
+        limit=args.data.limit,
     )
-    check_fits(model, images, args.model, chosen=bool(args.classes))
+    check_fits(model, images, args.model.name, chosen=bool(args.data.classes))
     plan = Plan(
         construction,
         images,
         model,
-        seed=args.seed,
-        dtype=args.store,
-        shard_size=args.shard_size,
-        batch_size=args.batch_size,
-        compute_dtype=torch.bfloat16 if args.amp else None,
+        seed=args.compute.seed,
+        dtype=args.output.store,
+        shard_size=args.output.shard_size,
+        batch_size=args.compute.batch_size,
+        compute_dtype=torch.bfloat16 if args.compute.amp else None,
         device=device,
     )
     building = Building(out, plan)
@@ -83,19 +83,23 @@ def _kind(name: str | None) -> str:
 
 
 def _default_out(args: settings.Construct) -> str:
-    model = Path(str(args.model)).stem
-    return f"datasets/{_kind(args.kind)}-{model}"
+    model = Path(str(args.model.name)).stem
+    return f"datasets/{_kind(args.method.kind)}-{model}"
 
 
 def _construction(kind: str, args: settings.Construct) -> Construction:
     """Published settings (Ilyas et al. 2019) where no flag says otherwise."""
     if kind in ("D_R", "D_NR"):
-        if args.norm is not None or args.eps is not None:
+        if args.method.norm is not None or args.method.eps is not None:
             raise UserError(f"{kind} matches features wherever in the pixel box that leads, so --norm and --eps mean nothing to it")
-        return Inverted(1000 if args.steps is None else args.steps, 0.1 if args.step_size is None else args.step_size)
-    threat = threat_of(args.norm, args.eps)
-    size = threat.eps / 5 if args.step_size is None else args.step_size
-    return Relabelled(random_target if kind == "D_rand" else next_class, threat, 100 if args.steps is None else args.steps, size)
+        return Inverted(
+            1000 if args.method.steps is None else args.method.steps, 0.1 if args.method.step_size is None else args.method.step_size
+        )
+    threat = threat_of(args.method.norm, args.method.eps)
+    size = threat.eps / 5 if args.method.step_size is None else args.method.step_size
+    return Relabelled(
+        random_target if kind == "D_rand" else next_class, threat, 100 if args.method.steps is None else args.method.steps, size
+    )
 
 
 def _probed(args: settings.Construct, kind: str, model: Classifier, images: Images, device: torch.device) -> Source:
@@ -114,12 +118,12 @@ def _probed(args: settings.Construct, kind: str, model: Classifier, images: Imag
         }.get(kind, "its perturbations are visible changes rather than faint ones")
         wants = "a robust model" if wants_robust else "a standard one"
         print(
-            f"warning: {kind} wants {wants}, but {args.model} is right for {100 * clean.value:.0f} % of {clean.n} images and for "
+            f"warning: {kind} wants {wants}, but {args.model.name} is right for {100 * clean.value:.0f} % of {clean.n} images and for "
             f"{100 * robust.value:.0f} % under {PROBE}: {why}",
             file=sys.stderr,
         )
-    record = next((known for name, known in released().items() if name == args.model), None)
-    return Source(str(args.model), clean, robust, str(PROBE), record)
+    record = next((known for name, known in released().items() if name == args.model.name), None)
+    return Source(str(args.model.name), clean, robust, str(PROBE), record)
 
 
 def _built(building: Building, args: settings.Construct, out: Path) -> bool:
@@ -162,12 +166,4 @@ def _shown(images: Images, most: int = 12) -> torch.Tensor:
 
 def _command(args: settings.Construct, out: Path) -> str:
     """The command that makes this set, without what does not change it."""
-    defaults = settings.Construct()
-    given = dataclasses.asdict(replace(args, device="auto", threads=None, out=str(out)))
-    words = ["robustlab", "construct"]
-    for name, value in given.items():
-        if value == getattr(defaults, name):
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
-    return shlex.join(words)
+    return shlex.join(["robustlab", "construct", *words(given(changed(args, device="auto", threads=None, out=str(out))))])

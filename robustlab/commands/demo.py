@@ -28,24 +28,24 @@ def run(args: settings.Demo) -> None:
         raise UserError("the page needs the packages starlette and uvicorn; install them by: pip install robustlab[web]")
     from robustlab.demo.server import Page, is_local, serve
 
-    token = args.token
-    if token is None and not is_local(args.host):
+    token = args.server.token
+    if token is None and not is_local(args.server.host):
         token = secrets.token_urlsafe(18)
     _check_token(token)
-    if args.port > 65535:
-        raise UserError(f"a port is a number up to 65535, got {args.port}")
-    device = choose_device(args.device, args.threads)
+    if args.server.port > 65535:
+        raise UserError(f"a port is a number up to 65535, got {args.server.port}")
+    device = choose_device(args.machine.device, args.machine.threads)
     known = released()
     # Robust ones first: the first is chosen when the page opens, and others draw only noise.
-    names = sorted(known, key=lambda name: known[name]["threat"] == "none") if args.model is None else args.model.split(",")
+    names = sorted(known, key=lambda name: known[name]["threat"] == "none") if args.model.name is None else args.model.name.split(",")
     if not names:
         raise UserError("which model? --model takes checkpoints' paths, or names of released models, and none is released yet")
-    generated = args.data is None and args.dataset in (None, "shapes")
-    images = open_data(args.dataset, args.data, "test", image_size=args.image_size, limit=10 if generated else None)
+    generated = args.data.path is None and args.data.dataset in (None, "shapes")
+    images = open_data(args.data.dataset, args.data.path, "test", image_size=args.data.image_size, limit=10 if generated else None)
     starters = [*sketches(images.shape[-1]), *examples(images)]
     models: dict[str, Served] = {}
     for name, word in short_names(names).items():
-        model = load_model(name, args).to(device)
+        model = load_model(name, args.model).to(device)
         if not generated and model.unnamed and model.num_classes == len(images.classes):
             model.classes = images.classes
         served = Served(word, _note(model.arch, known.get(name) or _record(name)), model, attributes_of(model))
@@ -54,11 +54,11 @@ def run(args: settings.Demo) -> None:
     page = Page(models, images.shape[-1], starters, _device_name(device))
 
     def ready(address: str) -> None:
-        if not is_local(args.host):
+        if not is_local(args.server.host):
             print("warning: other machines can reach this page; whoever has the address below, with its token, can use it")
         print(f"{', '.join(models)} on {page.device}\nopen {address}   (Ctrl-C ends it)", flush=True)
 
-    serve(page, args.host, args.port, token=token, on_ready=ready)
+    serve(page, args.server.host, args.server.port, token=token, on_ready=ready)
 
 
 def _check_token(token: str | None) -> None:

@@ -24,30 +24,36 @@ from robustlab.evaluation import Rate, Report, curve, evaluate
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import released
+from robustlab.options import changed
 from robustlab.records import environment
 
 
 def run(args: settings.Evaluate) -> None:
     """Print the accuracies of each model; with ``--out`` also write them, the records, pictures, and the curve."""
-    if args.model is None:
+    if args.model.name is None:
         raise UserError(f"which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
-    out = Path(args.out) if args.out else None
+    out = Path(args.output.out) if args.output.out else None
     if out:
         files.check_vacant(out)
-    device = choose_device(args.device, args.threads)
-    models = {name: load_model(name, args).to(device) for name in args.model.split(",")}
+    device = choose_device(args.compute.device, args.compute.threads)
+    models = {name: load_model(name, args.model).to(device) for name in args.model.name.split(",")}
     images = open_data(
-        args.dataset,
-        args.data,
-        args.split,
-        image_size=args.image_size,
-        download=args.download,
-        classes=args.classes,
-        limit=args.limit,
+        args.data.dataset,
+        args.data.path,
+        args.data.split,
+        image_size=args.data.image_size,
+        download=args.data.download,
+        classes=args.data.classes,
+        limit=args.data.limit,
     )
     for name, model in models.items():
-        check_fits(model, images, name, chosen=bool(args.classes))
-    job = _Job(args, images, PGD(threat_of(args.norm, args.eps), args.steps, args.step_size, restarts=args.restarts), device)
+        check_fits(model, images, name, chosen=bool(args.data.classes))
+    job = _Job(
+        args,
+        images,
+        PGD(threat_of(args.threat.norm, args.threat.eps), args.attack.steps, args.attack.step_size, restarts=args.attack.restarts),
+        device,
+    )
     curves = {}
     for name, model in models.items():
         report, rates = job.measure(name, model)
@@ -55,8 +61,10 @@ def run(args: settings.Evaluate) -> None:
         if out:
             job.write(out / short if len(models) > 1 else out, model, report, rates)
         curves[short] = rates
-    if out and args.curve:
-        save_curve(out / "curve.png", curves, f"{images.name}: accuracy under PGD-{args.steps}", type(job.attack.threat.norm).__name__)
+    if out and args.attack.curve:
+        save_curve(
+            out / "curve.png", curves, f"{images.name}: accuracy under PGD-{args.attack.steps}", type(job.attack.threat.norm).__name__
+        )
     if out:
         print(f"written to {out}")
 
@@ -66,23 +74,23 @@ class _Job:
 
     def __init__(self, args: settings.Evaluate, images: Images, attack: PGD, device: torch.device) -> None:
         self.args, self.images, self.attack = args, images, attack
-        self.batches = Batches(images, args.batch_size, seed=args.seed, device=device, workers=args.workers)
+        self.batches = Batches(images, args.compute.batch_size, seed=args.compute.seed, device=device, workers=args.compute.workers)
 
     def measure(self, name: str, model: Classifier) -> tuple[Report, dict[float, Rate]]:
         """Attack, and print the numbers."""
-        fast_model = accelerate(model, dtype=torch.bfloat16 if self.args.amp else None, compile=self.args.compile)
+        fast_model = accelerate(model, dtype=torch.bfloat16 if self.args.compute.amp else None, compile=self.args.compute.compile)
         with bar(len(self.images), str(self.attack), "img") as shown:
             report = evaluate(
                 model, self._batches(model), [self.attack], fast_model=fast_model, on_batch=lambda found: shown.update(len(found))
             )
-        print(f"{name} on {self.images.name} ({self.args.split})")
+        print(f"{name} on {self.images.name} ({self.args.data.split})")
         for attack, rate in report.rates().items():
             print(f"  {attack:<28} {rate}")
         rates: dict[float, Rate] = {}
-        if self.args.curve:
+        if self.args.attack.curve:
             with bar(len(self.images), "curve", "img") as shown:
                 again = partial(self._batches, model)
-                rates = curve(model, again, self.attack, self.args.curve, fast_model=fast_model, on_batch=shown.update)
+                rates = curve(model, again, self.attack, self.args.attack.curve, fast_model=fast_model, on_batch=shown.update)
         for eps, rate in rates.items():
             print(f"  at eps = {eps:<19.4g} {rate}")
         sys.stdout.flush()
@@ -109,7 +117,7 @@ class _Job:
         files.write_json(
             out / "report.json",
             {
-                "settings": dataclasses.asdict(replace(self.args, eps=self.attack.threat.eps)),
+                "settings": dataclasses.asdict(changed(self.args, eps=self.attack.threat.eps)),
                 "environment": environment(),
                 "dataset": self.images.name,
                 "accuracies": {name: rate.to_json() for name, rate in report.rates().items()},

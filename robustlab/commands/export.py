@@ -14,24 +14,24 @@ from robustlab.errors import UserError
 
 def run(args: settings.Export) -> None:
     """Write the set, and say what rounding changed."""
-    if args.format is None:
+    if args.output.format is None:
         raise UserError(f"in which layout? --format takes one of: {', '.join(LAYOUTS)}")
-    if args.out is None:
+    if args.output.out is None:
         raise UserError("where to? --out takes a folder that is new or empty")
-    out = Path(args.out)
+    out = Path(args.output.out)
     files.check_vacant(out)
     images = open_data(
-        args.dataset,
-        args.data,
-        args.split,
-        image_size=args.image_size,
-        download=args.download,
-        classes=args.classes,
-        limit=args.limit,
+        args.data.dataset,
+        args.data.path,
+        args.data.split,
+        image_size=args.data.image_size,
+        download=args.data.download,
+        classes=args.data.classes,
+        limit=args.data.limit,
     )
     with bar(len(images), "exporting", "img") as shown:
-        facts, rounding = export(images, args.split, out, args.format, shown.update, _card(args.data))
-    print(f"{facts['n']:,} images of {images.name} ({args.split}) in {out}, layout {args.format}")
+        facts, rounding = export(images, args.data.split, out, args.output.format, shown.update, _card(args.data.path))
+    print(f"{facts['n']:,} images of {images.name} ({args.data.split}) in {out}, layout {args.output.format}")
     if rounding:
         added = f"added {rounding.mean:.4g} on average, at most {rounding.largest:.4g}, to an image (L2 norm, pixels in [0, 1])"
         print(f"pixels rounded from {facts['source_dtype']} to 8 bits: {added}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from robustlab.errors import UserError
 from robustlab.models.checkpoints import read_record
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
+from robustlab.options import changed, flat, leaves, value_of
 from robustlab.pixels import to_float
 from robustlab.records import environment
 from robustlab.seeding import example_keys
@@ -49,9 +48,9 @@ FREE = ("out", "device", "threads", "workers", "download")  # settings that may 
 def run(args: settings.Quickstart) -> None:
     """The command. Called again after an interruption, it goes on where it was."""
     began = time.monotonic()
-    device = choose_device(args.device, args.threads)
+    device = choose_device(args.machine.device, args.machine.threads)
     args = completed(args)
-    out = Path(args.out)
+    out = Path(args.output.out)
     _claim(out, args)
     try:
         trained = {name: _trained(name, args, out / name, device) for name in RECIPES}
@@ -64,12 +63,12 @@ def run(args: settings.Quickstart) -> None:
 def completed(args: settings.Quickstart) -> settings.Quickstart:
     """The settings with everything filled in that was left open: on *shapes* as much as takes two minutes on two cores."""
     generated = _generated(args)
-    return replace(
+    return changed(
         args,
-        limit=args.limit or (8000 if generated else 50_000),
-        epochs=args.epochs or (6 if generated else 10),
-        batch_size=args.batch_size or 128,
-        data=None if args.data is None else str(Path(args.data).expanduser().absolute()),
+        limit=args.data.limit or (8000 if generated else 50_000),
+        epochs=args.training.epochs or (6 if generated else 10),
+        batch_size=args.training.batch_size or 128,
+        data=None if args.data.path is None else str(Path(args.data.path).expanduser().absolute()),
     )
 
 
@@ -80,7 +79,7 @@ def _claim(out: Path, args: settings.Quickstart) -> None:
         UserError: it holds something else, or a quickstart with other settings.
     """
     mark = out / "quickstart.json"
-    now = {name: value for name, value in dataclasses.asdict(args).items() if name not in FREE}
+    now = {name: value for name, value in flat(args).items() if name not in FREE}
     if not mark.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not an empty folder, and no quickstart made it: name another one with --out")
     before = files.read_json(mark, "a quickstart's settings") if any((out / name).exists() for name in RECIPES) else now
@@ -102,17 +101,18 @@ def _trained(name: str, args: settings.Quickstart, out: Path, device: torch.devi
         print(f"the {name} model is there already: {result}")
         return result
     print(f"training the {name} model (recipe {RECIPES[name]})")
-    shared = {field.name for field in dataclasses.fields(settings.Train)} & {field.name for field in dataclasses.fields(args)}
+    shared = leaves(settings.Train).keys() & leaves(settings.Quickstart).keys()
     train(
-        settings.Train(
+        changed(
+            settings.Train(),
             **{
-                **{key: getattr(args, key) for key in shared},
+                **{key: value_of(args, key) for key in shared},
                 "recipe": RECIPES[name],
                 "val_size": 200 if _generated(args) else 500,
                 "no_test": True,
                 "out": str(out),
                 "resume": str(out) if (out / "settings.json").exists() else None,
-            }
+            },
         ),
         device,
     )
@@ -122,8 +122,8 @@ def _trained(name: str, args: settings.Quickstart, out: Path, device: torch.devi
 def _compare(args: settings.Quickstart, out: Path, trained: dict[str, Path], device: torch.device, began: float) -> None:
     """Attack both models, and write and print what was found."""
     models = {name: load(path).to(device) for name, path in trained.items()}
-    limit = min(TEST_IMAGES, args.limit or TEST_IMAGES)
-    test = open_data(args.dataset, args.data, "test", image_size=args.image_size, limit=limit)
+    limit = min(TEST_IMAGES, args.data.limit or TEST_IMAGES)
+    test = open_data(args.data.dataset, args.data.path, "test", image_size=args.data.image_size, limit=limit)
     measured = _measured(models, test, args, device)
     rows = _rows(models, measured, test, args, device)
     for section, shown in rows.items():
@@ -150,7 +150,7 @@ def _compare(args: settings.Quickstart, out: Path, trained: dict[str, Path], dev
 def _measured(models: dict[str, Classifier], test: Images, args: settings.Quickstart, device: torch.device) -> dict[str, Measured]:
     print(f"attacking both: {ATTACK} on {len(test)} test images")
     options: dict[str, Any] = {"features_known": _generated(args), "bfloat16": computes_bfloat16(device)}
-    options |= {"seed": args.seed, "device": device, "workers": args.workers}
+    options |= {"seed": args.machine.seed, "device": device, "workers": args.machine.workers}
     measured = {}
     for name, model in models.items():
         with bar(len(test) + min(CURVE_IMAGES, len(test)), f"attacking the {name} model", "img") as shown:
@@ -167,7 +167,7 @@ def _rows(
     index = columns(test.labels.cpu(), recognized, len(test.classes))
     x, y = to_float(test.fetch(index)).to(device), test.labels.cpu()[index].to(device)
     rows = {
-        "attacks": attack_rows(models, x, y, example_keys(args.seed, index).to(device), test.classes),
+        "attacks": attack_rows(models, x, y, example_keys(args.machine.seed, index).to(device), test.classes),
         "gradients": gradient_rows(models, x, y, test.classes),
     }
     return {**rows, "contradictions": contradiction_rows(models, device)} if _generated(args) else rows
@@ -191,12 +191,12 @@ def _made(args: settings.Quickstart, models: dict[str, Any], seconds: float, dev
     here = environment()
     hardware = ", ".join(here["gpus"]) if device.type == "cuda" else f"{here['processor']}, {here['threads']} threads"
     return {
-        "Network": f"{args.arch}, both times",
-        "Training images": f"up to {args.limit:,}, in batches of {args.batch_size}",
-        "Epochs": f"{args.epochs}; the one with the best validation accuracy was kept",
+        "Network": f"{args.training.arch}, both times",
+        "Training images": f"up to {args.data.limit:,}, in batches of {args.training.batch_size}",
+        "Epochs": f"{args.training.epochs}; the one with the best validation accuracy was kept",
         "Standard training": f"recipe {models['standard']['recipe']}, {models['standard']['seconds']} s",
         "Robust training": f"recipe {models['robust']['recipe']} ({models['robust']['trained_against']}), {models['robust']['seconds']} s",
-        "Seed": str(args.seed),
+        "Seed": str(args.machine.seed),
         "Time of the last call": f"{seconds:.0f} s, with everything that was still to do",
         "Hardware": hardware,
         "Software": f"Python {here['python']}, torch {here['torch']}, commit {here['commit'] or 'unknown'}",
@@ -205,11 +205,11 @@ def _made(args: settings.Quickstart, models: dict[str, Any], seconds: float, dev
 
 def next_commands(args: settings.Quickstart) -> list[tuple[str, str]]:
     """Some commands that lead on from here, each with what it does."""
-    places = [[f"--{name.replace('_', '-')}", str(value)] for name in ("dataset", "data", "image_size") if (value := getattr(args, name))]
+    places = [[f"--{name.replace('_', '-')}", str(value)] for name in ("dataset", "data", "image_size") if (value := value_of(args, name))]
     data = [word for place in places for word in place]
-    evaluate = ["evaluate", "--model", str(Path(args.out) / "robust" / "model.json"), *data]
+    evaluate = ["evaluate", "--model", str(Path(args.output.out) / "robust" / "model.json"), *data]
     harder = ([*evaluate, "--steps", "50", "--restarts", "3", "--limit", "500"], "attack the robust model harder: does its number hold?")
-    both = ",".join(str(Path(args.out) / name / "model.json") for name in ("robust", "standard"))
+    both = ",".join(str(Path(args.output.out) / name / "model.json") for name in ("robust", "standard"))
     page = (["demo", "--model", both, *data], "draw, press a class, and watch what each model makes of it; needs `pip install -e .[web]`")
     mine = ["quickstart", "--data", "PATH", "--out", "runs/mine"]
     photographs = ["train", "--recipe", "fast-l2", "--dataset", "cifar10", "--download"]
@@ -241,7 +241,7 @@ def program() -> str:
 
 def _generated(args: settings.Quickstart) -> bool:
     """Whether the data are the embedded *shapes*, about which everything is known; a folder of that name is not."""
-    return (args.dataset or ("shapes" if args.data is None else "")) == "shapes"
+    return (args.data.dataset or ("shapes" if args.data.path is None else "")) == "shapes"
 
 
 def _print(results: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from robustlab.commands.plots import save_heatmap
 from robustlab.errors import UserError, unknown
 from robustlab.experiments import EXPERIMENTS
 from robustlab.experiments.cache import ExperimentCache
+from robustlab.options import value_of
 from robustlab.records import environment
 
 WITHOUT_DATA = ("known-features",)
@@ -32,15 +33,15 @@ def run(args: settings.Reproduce) -> None:
     if args.data is None and args.experiment not in WITHOUT_DATA:
         raise UserError(f"the experiment {args.experiment!r} needs images: --data PATH")
     module = import_module(f"robustlab.experiments.{args.experiment.replace('-', '_')}")
-    config = configured(module.FULL if args.scale == "full" else module.Config(), args)
-    device = choose_device(args.device, args.threads)
+    config = configured(module.FULL if args.settings.scale == "full" else module.Config(), args)
+    device = choose_device(args.machine.device, args.machine.threads)
     out, began = Path(args.out), time.monotonic()
     with interruptible() as noted:
         cache = ExperimentCache(
             out,
             args.data,
             device,
-            computes_bfloat16(device) if args.amp is None else args.amp,
+            computes_bfloat16(device) if args.machine.amp is None else args.machine.amp,
             say=lambda text: print(f"[{time.strftime('%H:%M:%S')} {os.getpid()}] {text}", file=sys.stderr, flush=True),
             stop=lambda: bool(noted),
         )
@@ -69,7 +70,7 @@ def configured(config: Any, args: settings.Reproduce) -> Any:
     known = [f"--{flag}" for flag, name in flags.items() if name in has and not (flag == "epochs" and isinstance(has[name], tuple))]
     changes = {}
     for flag, name in flags.items():
-        value = getattr(args, flag)
+        value = value_of(args, flag)
         if value is None:
             continue
         if f"--{flag}" not in known:

@@ -1,242 +1,369 @@
-"""What each command can be told. Field names are flags, see ``robustlab.commands.flags``; None means: decided by other settings."""
+"""What each command can be told: groups of ``robustlab.settings`` put together, and what belongs to one command alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from robustlab.options import count, counts, group, images, number, option, positive, radii, radius, times, weight
+from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
+
+OUT = "folder for the results; it must be new or empty"
+
+
+@dataclass(frozen=True)
+class TrainData(Data):
+    """Which images."""
+
+    test_data: str | None = option(
+        None, "the test images, if not beside the training images: for a constructed set the original data", metavar="PATH"
+    )
+
+
+@dataclass(frozen=True)
+class TrainMachine(Machine):
+    """Where to compute."""
+
+    workers: int = option(2, "processes that read images which do not fit into memory", count)
+
+
+@dataclass(frozen=True)
+class TrainOutput:
+    """What is written, and going on with a run."""
+
+    out: str | None = option(None, "folder of the run", metavar="FOLDER", shown="runs/RECIPE-ARCH")
+    resume: str | None = option(None, "go on with the run in --out, or in the folder given", metavar="FOLDER", optional_value="auto")
+    no_test: bool = option(False, "do not read the test set at the end", None)
+
 
 @dataclass(frozen=True)
 class Train:
     """Train a standard or robust classifier, keep its best epoch by validation accuracy, and test that once."""
 
-    recipe: str = "standard"
-    arch: str | None = None
-    init: str | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    trust_checkpoint: bool = False
-    dataset: str | None = None
-    data: str | None = None
-    image_size: int | None = None
-    download: bool = False
-    classes: list[str] | None = None
-    limit: int | None = None
-    test_data: str | None = None
-    val_size: int = 1000
-    norm: str | None = None
-    eps: float | None = None
-    steps: int | None = None
-    step_size: float | None = None
-    attack_in_train_mode: bool = False
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    schedule: str | None = None
-    weight_decay: float | None = None
-    label_smoothing: float = 0.0
-    ema: float | None = None
-    clip: float | None = None
-    patience: int | None = None
-    no_augment: bool = False
-    no_test: bool = False
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    amp: bool | None = None
-    compile: bool = False
-    workers: int = 2
-    out: str | None = None
-    resume: str | None = None
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab train --recipe fast-l2 --data datasets/cifar10 --out runs/robust",
+        "robustlab train --resume runs/robust",
+    )
+
+    data: TrainData = group(TrainData)
+    training: Training = group(Training)
+    machine: TrainMachine = group(TrainMachine)
+    output: TrainOutput = group(TrainOutput)
+
+
+@dataclass(frozen=True)
+class EvaluationAttack:
+    """The attack."""
+
+    steps: int = option(20, "gradient steps of PGD", count)
+    step_size: float | None = option(None, "length of a step in pixel units", radius, shown="2.5 eps / steps")
+    restarts: int = option(1, "random starts of PGD; each image keeps its worst", positive)
+    curve: list[float] | None = option(None, "also measure the accuracy at these radii: 0,0.25,0.5,1", radii, metavar="EPS,EPS,...")
+
+
+@dataclass(frozen=True)
+class Batched(Compute):
+    """Where to compute, and with which random draws."""
+
+    batch_size: int = option(250, "images in a batch", positive)
+    amp: bool = option(False, "take the attack's steps in bfloat16; success is still judged in float32", None)
+    compile: bool = option(False, "use torch.compile: slow to start, faster afterwards", None)
+    workers: int = option(2, "processes that read images which do not fit into memory", count)
+
+
+@dataclass(frozen=True)
+class EvaluationOutput:
+    """What is written."""
+
+    out: str | None = option(None, OUT, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Measure a classifier's accuracy, clean and under PGD, with an interval and one record per image."""
 
-    model: str | None = None
-    arch: str | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    dataset: str | None = None
-    data: str | None = None
-    split: str = "test"
-    image_size: int | None = None
-    download: bool = False
-    classes: list[str] | None = None
-    limit: int | None = None
-    norm: str = "l2"
-    eps: float | None = None
-    steps: int = 20
-    step_size: float | None = None
-    restarts: int = 1
-    curve: list[float] | None = None
-    batch_size: int = 250
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    amp: bool = False
-    compile: bool = False
-    workers: int = 2
-    trust_checkpoint: bool = False
-    out: str | None = None
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab evaluate --model cifar10-small-l2 --data datasets/cifar10 --eps 0.5",
+        "robustlab evaluate --model runs/robust/best.pt --data datasets/cifar10 --norm linf --curve 0,2/255,4/255,8/255 --out runs/report",
+    )
+
+    model: Model = group(Model)
+    data: Split = group(Split)
+    threat: Threat = group(Threat)
+    attack: EvaluationAttack = group(EvaluationAttack)
+    compute: Batched = group(Batched)
+    output: EvaluationOutput = group(EvaluationOutput)
+
+
+@dataclass(frozen=True)
+class Quick:
+    """How long to train."""
+
+    arch: str = option("small", "architecture of both networks: small, resnet18, ..., torchvision:NAME, timm:NAME", metavar="NAME")
+    epochs: int | None = option(None, "passes over the training images", positive, shown="6 on shapes, else 10")
+    batch_size: int | None = option(None, "images in a batch", positive, shown="128")
+
+
+@dataclass(frozen=True)
+class QuickMachine(Compute):
+    """Where to compute, and with which random draws."""
+
+    workers: int = option(2, "processes that read images which do not fit into memory", count)
+
+
+@dataclass(frozen=True)
+class QuickOutput:
+    """What is written."""
+
+    out: str = option("runs/quickstart", "folder for both models, the pictures and the page", metavar="FOLDER")
 
 
 @dataclass(frozen=True)
 class Quickstart:
     """Train a standard and a robust model, attack and compare them, and write one page about it."""
 
-    dataset: str | None = None
-    data: str | None = None
-    image_size: int | None = None
-    download: bool = False
-    limit: int | None = None
-    arch: str = "small"
-    epochs: int | None = None
-    batch_size: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    workers: int = 2
-    out: str = "runs/quickstart"
+    examples: ClassVar[tuple[str, ...]] = ("robustlab quickstart", "robustlab quickstart --data PATH --out runs/mine")
+
+    data: Data = group(Data)
+    training: Quick = group(Quick)
+    machine: QuickMachine = group(QuickMachine)
+    output: QuickOutput = group(QuickOutput)
 
 
 @dataclass(frozen=True)
 class Models:
-    """List the architectures and the released models with what they reach."""
+    """List the architectures and the pretrained models with what they reach."""
+
+    examples: ClassVar[tuple[str, ...]] = ("robustlab models",)
+
+
+@dataclass(frozen=True)
+class TrainingSplit(Data):
+    """Which images."""
+
+    split: str = option("train", "which part of the data", choices=("train", "test", "val"))
+
+
+@dataclass(frozen=True)
+class ConstructionMethod:
+    """How the images are changed; where nothing is said, as published."""
+
+    kind: str | None = option(
+        None, "D_rand, D_det (relabelled), D_R (inverted through a robust model) or D_NR (through a standard one)", metavar="NAME"
+    )
+    norm: str | None = option(None, "norm of the change, for D_rand and D_det", choices=("linf", "l2", "l1"), shown="l2")
+    eps: float | None = option(None, "largest change in pixel units, for D_rand and D_det", radius, shown="0.5 in l2")
+    steps: int | None = option(None, "gradient steps", count, shown="100 for D_rand and D_det, 1000 for D_R and D_NR")
+    step_size: float | None = option(
+        None, "length of a step in pixel units", radius, shown="eps / 5 for D_rand and D_det, 0.1 in L2 for D_R and D_NR"
+    )
+
+
+@dataclass(frozen=True)
+class Building(Compute):
+    """Where to compute, and with which random draws."""
+
+    batch_size: int = option(250, "images that are changed at once; another number gives other last digits", positive)
+    amp: bool = option(False, "take the steps in bfloat16; what is reached is still judged in float32", None)
+
+
+@dataclass(frozen=True)
+class ConstructionOutput:
+    """What is written."""
+
+    store: str = option("float32", "how pixels are stored; what rounding does is reported", choices=("float32", "float16", "uint8"))
+    shard_size: int = option(500, "images in a shard: what an interruption can cost", positive)
+    out: str | None = option(None, "folder of the set; called again it goes on there", metavar="FOLDER", shown="datasets/KIND-MODEL")
 
 
 @dataclass(frozen=True)
 class Construct:
     """Make a data set of features: D_rand or D_det (relabelled), D_R or D_NR (inverted), from images and a model."""
 
-    kind: str | None = None
-    model: str | None = None
-    arch: str | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    dataset: str | None = None
-    data: str | None = None
-    split: str = "train"
-    image_size: int | None = None
-    download: bool = False
-    classes: list[str] | None = None
-    limit: int | None = None
-    norm: str | None = None
-    eps: float | None = None
-    steps: int | None = None
-    step_size: float | None = None
-    store: str = "float32"
-    shard_size: int = 500
-    batch_size: int = 250
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    amp: bool = False
-    trust_checkpoint: bool = False
-    out: str | None = None
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab construct --kind D_det --model cifar10-small-standard --data datasets/cifar10 --eps 1 --steps 20 --out datasets/d_det",
+        "robustlab construct --kind D_R --model cifar10-small-l2 --data datasets/cifar10 --limit 5000",
+    )
+
+    method: ConstructionMethod = group(ConstructionMethod)
+    model: Model = group(Model)
+    data: TrainingSplit = group(TrainingSplit)
+    compute: Building = group(Building)
+    output: ConstructionOutput = group(ConstructionOutput)
+
+
+@dataclass(frozen=True)
+class ExportOutput:
+    """What is written."""
+
+    format: str | None = option(None, "the layout to write", choices=("folder", "huggingface", "npz", "safetensors", "released"))
+    out: str | None = option(None, "folder to write; it must be new or empty", metavar="FOLDER")
 
 
 @dataclass(frozen=True)
 class Export:
     """Write a data set as PNG folders, .npz, safetensors, the released tensors' files, or for Hugging Face."""
 
-    dataset: str | None = None
-    data: str | None = None
-    split: str = "train"
-    image_size: int | None = None
-    download: bool = False
-    classes: list[str] | None = None
-    limit: int | None = None
-    format: str | None = None
-    out: str | None = None
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab export --data datasets/d_det --format folder --out datasets/d_det-png",
+        "robustlab export --dataset shapes --limit 100 --format npz --out datasets/shapes",
+    )
+
+    data: TrainingSplit = group(TrainingSplit)
+    output: ExportOutput = group(ExportOutput)
+
+
+@dataclass(frozen=True)
+class ExperimentSettings:
+    """What to change in the experiment; where nothing is said, what --scale says."""
+
+    scale: str = option("small", "small: for two CPU cores; full: for a GPU", choices=("small", "full"))
+    model: str | None = option(None, "the source model: a name, a path, or RECIPE:EPOCHS to train one", metavar="NAME|PATH")
+    limit: int | None = option(None, "training images", positive)
+    eps: float | None = option(None, "radius in pixel units", radius)
+    steps: int | None = option(None, "gradient steps", count)
+    arch: str | None = option(None, "architecture of the networks", metavar="NAME")
+    epochs: int | None = option(None, "passes over the training images", positive)
+    seeds: int | None = option(None, "repetitions with different seeds", positive)
+
+
+@dataclass(frozen=True)
+class ExperimentMachine(Machine):
+    """Where to compute."""
+
+    amp: bool | None = option(None, "train and attack in bfloat16; success is still judged in float32", None, shown="where that is fast")
 
 
 @dataclass(frozen=True)
 class Reproduce:
     """Run an experiment of the talks and print its table beside the published numbers."""
 
-    alone: ClassVar[str] = "experiment"
+    first_word: ClassVar[str] = "experiment"
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab reproduce mislabelled --data datasets/cifar10",
+        "robustlab reproduce known-features --seeds 1",
+    )
 
-    experiment: str | None = None
-    scale: str = "small"
-    data: str | None = None
-    model: str | None = None
-    limit: int | None = None
-    eps: float | None = None
-    steps: int | None = None
-    arch: str | None = None
-    epochs: int | None = None
-    seeds: int | None = None
-    device: str = "auto"
-    threads: int | None = None
-    amp: bool | None = None
-    out: str = "runs/reproduce"
+    experiment: str | None = option(None, "which experiment; it may stand alone, without the flag", metavar="NAME")
+    data: str | None = option(None, "folder or file of the images", metavar="PATH")
+    settings: ExperimentSettings = group(ExperimentSettings)
+    machine: ExperimentMachine = group(ExperimentMachine)
+    out: str = option("runs/reproduce", "folder of all experiments; called again they go on there", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class SynthesisTask:
+    """The task."""
+
+    task: str | None = option(
+        None,
+        "what to make, as the first word: gradients, generate, inpaint, super-resolve, translate, sketch, paint, invert, interpolate, "
+        "visualize, add-feature, extremes or sensitivity",
+        metavar="TASK",
+    )
+    images: int | list[str] | None = option(
+        None,
+        "how many images to work on, the first of each class, then the second, and so on; or pictures of your own: cat.png,dog.jpg",
+        images,
+        metavar="N|FILE,FILE,...",
+    )
+    positions: list[int] | None = option(
+        None, "work on the images at these positions of the split instead: 3,17", counts, metavar="N,N,..."
+    )
+    target: str | None = option(
+        None, "the class to aim at; where left out all in turn, the image's own, or the one after it", metavar="CLASS"
+    )
+    layer: str | None = option(
+        None, "look into this module of the network, such as body.layer3; the features before the last layer where left out", metavar="NAME"
+    )
+    units: list[int] | None = option(
+        None,
+        "numbers of features: 3,7; where left out the first ones, or those that speak most for the target",
+        counts,
+        metavar="N,N,...",
+    )
+    eps: float | None = option(None, "radius around the start in pixel units, L2", radius, shown="the task's")
+    step_size: float | None = option(None, "length of a step in pixel units, L2", radius, shown="the task's")
+    steps: int | None = option(None, "gradient steps", count, shown="the task's")
+    published: bool = option(False, "radius, steps and weight as published, scaled to the images' size, not our own", None)
+    factor: float = option(4.0, "how many times smaller the images are made before they are enlarged: any number from 1 on", times)
+    mask: str | None = option(
+        None, "where to work: square, centre, left, right, top, bottom, or a picture of the images' size, white there", metavar="NAME|PATH"
+    )
+    weight: float | None = option(
+        None, "weight of the mean squared change outside the mask, inf for no change: usual when inpainting; 900 when painting", weight
+    )
+    drawn: bool = option(False, "the images are sketches already; do not draw their outlines first", None)
+    start: str = option("noise", "start from faint noise on grey, or from an image", choices=("noise", "image"))
+    fourier: bool = option(False, "move Fourier coefficients instead of pixels; --step-size is then in their units", None)
+    points: int = option(8, "pictures on the way from one image to the other", positive)
+    level: float = option(1.0, "activation that a feature is to reach", number)
+    top: int = option(5, "how many images, or features, from the top", positive)
+
+
+@dataclass(frozen=True)
+class SynthesisOutput:
+    """What is written, and who judges it."""
+
+    judge: str | None = option(
+        None, "independent classifier that judges the pictures; where left out a pretrained one that did not make them", metavar="NAME|PATH"
+    )
+    grid: str | None = option(None, "PNG file for the sheet of pictures; its recipe is written beside it, as .json", metavar="FILE")
+    columns: int = option(10, "pictures of a row that are shown on the sheet; the numbers are of all", positive)
+    tensorboard: bool = option(False, "also write pictures, numbers and the objective by step for TensorBoard, into --out", None)
+    out: str | None = option(None, OUT, metavar="FOLDER")
+    replay: str | None = option(None, "make again what a recipe describes, byte for byte", metavar="FILE")
+
+
+@dataclass(frozen=True)
+class Searching(Compute):
+    """Where to compute, and with which random draws."""
+
+    batch_size: int = option(50, "images that are changed at once", positive)
 
 
 @dataclass(frozen=True)
 class Synthesize:
     """Make and edit pictures with classifiers: gradients, generation, inpainting, inversion, features; see TASK."""
 
-    alone: ClassVar[str] = "task"
+    first_word: ClassVar[str] = "task"
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab synthesize generate --model cifar10-small-l2 --data datasets/cifar10 --out runs/generated",
+        "robustlab synthesize translate --model cifar10-small-l2 --images photograph.jpg --image-size 32 --target dog --grid dog.png",
+    )
 
-    task: str | None = None
-    model: str | None = None
-    arch: str | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    dataset: str | None = None
-    data: str | None = None
-    split: str = "test"
-    image_size: int | None = None
-    download: bool = False
-    classes: list[str] | None = None
-    limit: int | None = None
-    images: int | list[str] | None = None
-    positions: list[int] | None = None
-    target: str | None = None
-    layer: str | None = None
-    units: list[int] | None = None
-    eps: float | None = None
-    step_size: float | None = None
-    steps: int | None = None
-    published: bool = False
-    factor: float = 4.0
-    mask: str | None = None
-    weight: float | None = None
-    drawn: bool = False
-    start: str = "noise"
-    fourier: bool = False
-    points: int = 8
-    level: float = 1.0
-    top: int = 5
-    judge: str | None = None
-    batch_size: int = 50
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    trust_checkpoint: bool = False
-    grid: str | None = None
-    columns: int = 10
-    tensorboard: bool = False
-    out: str | None = None
-    replay: str | None = None
+    task: SynthesisTask = group(SynthesisTask)
+    model: Model = group(Model)
+    data: Split = group(Split)
+    compute: Searching = group(Searching)
+    output: SynthesisOutput = group(SynthesisOutput)
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """Which pictures to offer as a start."""
+
+    dataset: str | None = option(None, "shapes, cifar10, folder, ...; inferred from --data", metavar="NAME")
+    path: str | None = option(None, "folder or file of images, one of each class is offered", metavar="PATH", name="data")
+    image_size: int | None = option(None, "width and height of the page's pictures, in pixels", positive)
+
+
+@dataclass(frozen=True)
+class DemoServer:
+    """Where the page is served."""
+
+    host: str = option("127.0.0.1", "address to listen on; any but this machine's own needs a token", metavar="ADDRESS")
+    port: int = option(8765, "port to listen on; 0 for any free one", count)
+    token: str | None = option(None, "word that the page's address must carry; made up where one is needed and none given", metavar="WORD")
 
 
 @dataclass(frozen=True)
 class Demo:
     """Serve the interactive page: draw, press a class, and watch a model change the picture."""
 
-    model: str | None = None
-    arch: str | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    data: str | None = None
-    dataset: str | None = None
-    image_size: int | None = None
-    host: str = "127.0.0.1"
-    port: int = 8765
-    token: str | None = None
-    device: str = "auto"
-    threads: int | None = None
-    trust_checkpoint: bool = False
+    examples: ClassVar[tuple[str, ...]] = ("robustlab demo", "robustlab demo --model cifar10-small-l2,runs/mine/best.pt --port 9000")
+
+    model: Model = group(Model)
+    data: DemoData = group(DemoData)
+    server: DemoServer = group(DemoServer)
+    machine: Machine = group(Machine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shlex
 import sys
@@ -29,6 +28,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
 from robustlab.models.frozen import frozen
 from robustlab.models.zoo import load, released
+from robustlab.options import changed, flat, given, leaves, value_of, words
 from robustlab.pixels import to_float
 from robustlab.records import environment
 from robustlab.synthesis.budget import Search
@@ -42,14 +42,14 @@ VERSIONS = ("robustlab", "python", "torch", "torchvision", "pillow", "threads") 
 
 def run(args: settings.Synthesize) -> None:
     """The command."""
-    recipe = None if args.replay is None else read_recipe(Path(args.replay))
+    recipe = None if args.output.replay is None else read_recipe(Path(args.output.replay))
     if recipe is not None:
         args = replayed(args, recipe)
     task = _task(args)
     grid, out = _places(args)
-    device = choose_device(args.device, args.threads)
+    device = choose_device(args.compute.device, args.compute.threads)
     models = _models(args, device)
-    images = _images(args, args.split) if not _own(args) else _pictures(args, models)
+    images = _images(args, args.data.split) if not _own(args) else _pictures(args, models)
     subjects = [_subject(name, model, images, args) for name, model in models.items()]
     named = {} if recipe is None else recipe.get("judges", {})
     judges = _judges(args, subjects, images, device, named) if task.judged else {s.name: s for s in subjects}
@@ -57,7 +57,7 @@ def run(args: settings.Synthesize) -> None:
     if recipe is not None:
         _check("models", recipe["models"], weights)
     index = _index(args, images, task)
-    if _own(args) and args.target is None:
+    if _own(args) and args.task.target is None:
         told = ", ".join(images.classes[label] for label in images.labels.tolist())
         print(f"note: {subjects[0].name} takes the pictures for {told}; --target names another class", file=sys.stderr)
     args = _resolved(args, task, images)
@@ -71,20 +71,20 @@ def run(args: settings.Synthesize) -> None:
     made = {}
     for subject in subjects:
         search = task.search(args, images.shape[1])
-        with bar(math.ceil(len(index) / args.batch_size) * (search.steps + 1), f"{args.task} {subject.name}", "step") as shown:
+        with bar(math.ceil(len(index) / args.compute.batch_size) * (search.steps + 1), f"{args.task.task} {subject.name}", "step") as shown:
             course = courses[subject.name] = Course(shown.update)
             work = Work(args, images, index, search, device, training, course)
             made[subject.name] = task.make(work, subject, judges[subject.name])
-    data = {name: _described(some) for name, some in {args.split: images, **({"train": opened[0]} if opened else {})}.items()}
+    data = {name: _described(some) for name, some in {args.data.split: images, **({"train": opened[0]} if opened else {})}.items()}
     if recipe is not None:
         _check("data", recipe["data"], data)
-    sheet = sheet_of(made, args.columns)
+    sheet = sheet_of(made, args.output.columns)
     pictures.save(grid, sheet)
     judged_by = {name: judge.name for name, judge in judges.items()} if task.judged else {}
     known = {
         "format": FORMAT,
         "command": command(args),
-        "settings": {name: _plain(value) for name, value in dataclasses.asdict(args).items() if name not in HERE},
+        "settings": {name: _plain(value) for name, value in flat(args).items() if name not in HERE},
         "models": weights,
         "judges": judged_by,
         "data": data,
@@ -95,10 +95,10 @@ def run(args: settings.Synthesize) -> None:
     }
     if out is not None:
         _write(out, made)
-        if args.tensorboard:
+        if args.output.tensorboard:
             _board(out / "tensorboard", args, sheet, made, courses)
     files.write_json(grid.with_suffix(".json"), known)
-    print(_table(made, len(images) if args.task == "extremes" else len(index), images, judged_by))
+    print(_table(made, len(images) if args.task.task == "extremes" else len(index), images, judged_by))
     if task.preset is not None:
         for name, course in courses.items():
             _say_what_stays(name, course, task.search(args, images.shape[1]))
@@ -112,35 +112,35 @@ def run(args: settings.Synthesize) -> None:
 
 def _task(args: settings.Synthesize) -> Task:
     """The task, if every setting that was given means something to it."""
-    if args.task is None:
+    if args.task.task is None:
         raise UserError(f"what to make? One of: {', '.join(f'{name} ({task.about})' for name, task in TASKS.items())}")
-    if args.task not in TASKS:
-        raise unknown("task", args.task, TASKS)
-    task = TASKS[args.task]
+    if args.task.task not in TASKS:
+        raise unknown("task", args.task.task, TASKS)
+    task = TASKS[args.task.task]
     for name in _given(args):
         if name in BY_TASK and name not in task.flags:
-            raise UserError(f"the task {args.task!r} has no {_flag(name)}; it has {', '.join(map(_flag, sorted(task.flags)))}")
-    if not args.model:
+            raise UserError(f"the task {args.task.task!r} has no {_flag(name)}; it has {', '.join(map(_flag, sorted(task.flags)))}")
+    if not args.model.name:
         raise UserError(f"with which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none released yet'}")
     if _own(args):
         _check_own(args, task)
-    elif args.data is None and args.dataset is None:
+    elif args.data.path is None and args.data.dataset is None:
         files_too = ", or --images FILE,FILE" if task.own else ""
-        raise UserError(f"the task {args.task!r} needs images: --data PATH, or --dataset shapes{files_too}")
-    if args.images is not None and args.positions is not None:
+        raise UserError(f"the task {args.task.task!r} needs images: --data PATH, or --dataset shapes{files_too}")
+    if args.task.images is not None and args.task.positions is not None:
         raise UserError("--images and --positions both say which images to work on: give one of them")
     return task
 
 
 def _own(args: settings.Synthesize) -> bool:
     """Whether the pictures are files of the user's own."""
-    return isinstance(args.images, list)
+    return isinstance(args.task.images, list)
 
 
 def _check_own(args: settings.Synthesize, task: Task) -> None:
     if not task.own:
         able = ", ".join(name for name, one in TASKS.items() if one.own)
-        raise UserError(f"the task {args.task!r} needs a set of labelled images, --data PATH; files in --images are for {able}")
+        raise UserError(f"the task {args.task.task!r} needs a set of labelled images, --data PATH; files in --images are for {able}")
     for name in ("data", "dataset", "split", "classes", "limit", "download"):
         if name in _given(args):
             raise UserError(f"--images names files already, so {_flag(name)} means nothing: leave it out")
@@ -148,15 +148,15 @@ def _check_own(args: settings.Synthesize, task: Task) -> None:
 
 def _places(args: settings.Synthesize) -> tuple[Path, Path | None]:
     """Where the sheet goes, and the folder for everything else; checked before any work."""
-    out = None if args.out is None else Path(args.out)
+    out = None if args.output.out is None else Path(args.output.out)
     if out is not None:
         files.check_vacant(out)
-    if args.tensorboard and out is None:
+    if args.output.tensorboard and out is None:
         raise UserError("where to? --tensorboard writes into --out FOLDER")
-    default = Path("runs/synthesize") / f"{args.task}.png" if out is None else out / "grid.png"
-    if args.replay is not None and out is None:
-        default = Path(args.replay).with_name(f"{Path(args.replay).stem}-replay.png")
-    grid = default if args.grid is None else Path(args.grid)
+    default = Path("runs/synthesize") / f"{args.task.task}.png" if out is None else out / "grid.png"
+    if args.output.replay is not None and out is None:
+        default = Path(args.output.replay).with_name(f"{Path(args.output.replay).stem}-replay.png")
+    grid = default if args.output.grid is None else Path(args.output.grid)
     if grid.suffix.lower() != ".png" or grid.is_dir():
         raise UserError(f"--grid takes a PNG file to write, such as sheet.png, got {grid}")
     beside = grid.with_suffix(".json")
@@ -166,48 +166,48 @@ def _places(args: settings.Synthesize) -> tuple[Path, Path | None]:
 
 
 def _models(args: settings.Synthesize, device: torch.device) -> dict[str, Classifier]:
-    names = [name for name in str(args.model).split(",") if name]
+    names = [name for name in str(args.model.name).split(",") if name]
     if len(set(names)) < len(names) or not names:
-        raise UserError(f"--model takes the names of different models, got {args.model!r}")
-    return {name: load_model(name, args).to(device) for name in names}
+        raise UserError(f"--model takes the names of different models, got {args.model.name!r}")
+    return {name: load_model(name, args.model).to(device) for name in names}
 
 
 def _images(args: settings.Synthesize, split: str) -> Images:
     return open_data(
-        args.dataset,
-        args.data,
+        args.data.dataset,
+        args.data.path,
         split,
-        image_size=args.image_size,
-        download=args.download,
-        classes=args.classes,
-        limit=args.limit if split == args.split else None,
+        image_size=args.data.image_size,
+        download=args.data.download,
+        classes=args.data.classes,
+        limit=args.data.limit if split == args.data.split else None,
     )
 
 
 def _pictures(args: settings.Synthesize, models: Mapping[str, Classifier]) -> Images:
     """The user's own files, each of the class that the first model takes it for."""
-    assert isinstance(args.images, list)
+    assert isinstance(args.task.images, list)
     name, model = next(iter(models.items()))
-    judges = [] if args.judge is None else [_judge(args, args.judge)]
+    judges = [] if args.output.judge is None else [_judge(args, args.output.judge)]
     # Another project's network has numbers for outputs; then another one here may tell what they mean.
     alike = (one.classes for one in [*models.values(), *judges] if not one.unnamed and one.num_classes == model.num_classes)
     classes = next(alike, model.classes) if model.unnamed else model.classes
-    images = open_pictures(args.images, classes, image_size=args.image_size)
+    images = open_pictures(args.task.images, classes, image_size=args.data.image_size)
     subject = _subject(name, model, images, args)
     with frozen(model), torch.no_grad():
-        parts = [model(to_float(part).to(model.mean.device))[:, subject.outputs] for part in images.pixels.split(args.batch_size)]
+        parts = [model(to_float(part).to(model.mean.device))[:, subject.outputs] for part in images.pixels.split(args.compute.batch_size)]
     return replace(images, labels=torch.cat(parts).argmax(1).cpu())
 
 
 def _subject(name: str, model: Classifier, images: Images, args: settings.Synthesize) -> Subject:
-    check_fits(model, images, name, chosen=bool(args.classes))
+    check_fits(model, images, name, chosen=bool(args.data.classes))
     with frozen(model):
         check_reads(model, images.shape, name, model.mean.device)
     return Subject(name, model, model.outputs_for(images.classes, images.name).to(model.mean.device))
 
 
 def _judge(args: settings.Synthesize, name: str) -> Classifier:
-    return load(name, normalization=normalization_of(args), trust=args.trust_checkpoint)
+    return load(name, normalization=normalization_of(args.model), trust=args.model.trust_checkpoint)
 
 
 def _judges(
@@ -222,11 +222,11 @@ def _judges(
         UserError: the judge is one of the models, also under another name; or none is named, and no released one fits.
     """
     making = {digest(subject.model): subject.name for subject in subjects}
-    if args.judge is not None:
-        model = _judge(args, args.judge).to(device)
+    if args.output.judge is not None:
+        model = _judge(args, args.output.judge).to(device)
         if digest(model) in making:
-            raise UserError(f"{args.judge} makes the pictures and cannot judge them: name another classifier with --judge")
-        return dict.fromkeys((s.name for s in subjects), _subject(args.judge, model, images, args))
+            raise UserError(f"{args.output.judge} makes the pictures and cannot judge them: name another classifier with --judge")
+        return dict.fromkeys((s.name for s in subjects), _subject(args.output.judge, model, images, args))
     if all(isinstance(named.get(subject.name), str) for subject in subjects):
         return {s.name: _subject(named[s.name], _judge(args, named[s.name]).to(device), images, args) for s in subjects}
     fitting = [judge for name in released() if (judge := _fitting(name, images, args, device)) is not None]
@@ -250,27 +250,27 @@ def _fitting(name: str, images: Images, args: settings.Synthesize, device: torch
 
 def _index(args: settings.Synthesize, images: Images, task: Task) -> Tensor:
     """Positions of the images to work on."""
-    if isinstance(args.images, list):
+    if isinstance(args.task.images, list):
         return torch.arange(len(images))
-    if args.positions is None:
-        return in_turn(images.labels.cpu(), args.images or task.images)
-    beyond = [position for position in args.positions if position >= len(images)]
+    if args.task.positions is None:
+        return in_turn(images.labels.cpu(), args.task.images or task.images)
+    beyond = [position for position in args.task.positions if position >= len(images)]
     if beyond:
-        raise UserError(f"there is no image at position {beyond[0]}: {images.name} ({args.split}) has {len(images)}, from 0 on")
-    return torch.tensor(args.positions)
+        raise UserError(f"there is no image at position {beyond[0]}: {images.name} ({args.data.split}) has {len(images)}, from 0 on")
+    return torch.tensor(args.task.positions)
 
 
 def _resolved(args: settings.Synthesize, task: Task, images: Images) -> settings.Synthesize:
     """With what was left open filled in, so that a recipe does not depend on defaults."""
     search = task.search(args, images.shape[1])
     if task.preset is not None:
-        args = replace(args, eps=search.eps, step_size=search.step_size, steps=search.steps, weight=task.weight(args))
-    return args if args.positions is not None else replace(args, images=args.images or task.images)
+        args = changed(args, eps=search.eps, step_size=search.step_size, steps=search.steps, weight=task.weight(args))
+    return args if args.task.positions is not None else changed(args, images=args.task.images or task.images)
 
 
 def _given(args: settings.Synthesize) -> list[str]:
     """The settings that are not what they are where nothing is said."""
-    return [field.name for field in dataclasses.fields(args) if getattr(args, field.name) != field.default]
+    return list(given(args))
 
 
 def _flag(name: str) -> str:
@@ -282,18 +282,8 @@ def _flag(name: str) -> str:
 
 def command(args: settings.Synthesize) -> str:
     """What to type for these settings."""
-    values = {name: getattr(args, name) for name in _given(args) if name not in HERE and name != "task"}
-    return shlex.join(["robustlab", "synthesize", str(args.task), *words(values)])
-
-
-def words(values: Mapping[str, Any]) -> list[str]:
-    """Settings as words of a command line."""
-    found = []
-    for name, value in values.items():
-        if value is not None and value is not False:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            found += [_flag(name)] if value is True else [f"{_flag(name)}={text}"]
-    return found
+    values = {name: value_of(args, name) for name in _given(args) if name not in HERE and name != "task"}
+    return shlex.join(["robustlab", "synthesize", str(args.task.task), *words(values)])
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -315,19 +305,19 @@ def replayed(args: settings.Synthesize, recipe: Mapping[str, Any]) -> settings.S
     Raises:
         UserError: a setting was given that the recipe decides; the recipe has settings that there are not.
     """
-    given = _given(args)
+    told = _given(args)
     moved = ("data", "images") if _own(args) and isinstance(recipe["settings"].get("images"), list) else ("data",)
-    for name in given:
-        if name not in (*HERE, *moved) and not (name == "task" and args.task == recipe["settings"].get("task")):
+    for name in told:
+        if name not in (*HERE, *moved) and not (name == "task" and args.task.task == recipe["settings"].get("task")):
             raise UserError(f"a replay brings its own settings: leave out {_flag(name)}")
-    fields = {field.name for field in dataclasses.fields(args)} - set(HERE)
+    fields = leaves(settings.Synthesize).keys() - set(HERE)
     for name in recipe["settings"]:
         if name not in fields:
-            raise UserError(f"{args.replay}: {unknown('setting', name, fields)}")
-    found = parse(settings.Synthesize, words(recipe["settings"]), f"robustlab synthesize: {args.replay}")
-    if found.weight is None and found.task in TASKS and (weights := TASKS[found.task].weights):
-        found = replace(found, weight=weights[1])  # of a recipe from before weights were written down
-    return replace(found, **{name: getattr(args, name) for name in given})
+            raise UserError(f"{args.output.replay}: {unknown('setting', name, fields)}")
+    found = parse(settings.Synthesize, words(recipe["settings"]), f"robustlab synthesize: {args.output.replay}")
+    if found.task.weight is None and found.task.task in TASKS and (weights := TASKS[found.task.task].weights):
+        found = changed(found, weight=weights[1])  # of a recipe from before weights were written down
+    return changed(found, **{name: value_of(args, name) for name in told})
 
 
 def _check(what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -430,7 +420,7 @@ def _write(out: Path, made: Mapping[str, Made]) -> None:
 def _board(place: Path, args: settings.Synthesize, sheet: Tensor, made: Mapping[str, Made], courses: Mapping[str, Course]) -> None:
     try:
         with SummaryWriter(str(place)) as board:
-            board.add_image(str(args.task), sheet, 0)
+            board.add_image(str(args.task.task), sheet, 0)
             for name, each in made.items():
                 for key, value in each.numbers.items():
                     board.add_scalar(f"{name}/{key}", value, 0)

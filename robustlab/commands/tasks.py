@@ -24,6 +24,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
 from robustlab.optimize import OnStep
+from robustlab.options import value_of
 from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, fold, integers, normal, uniform
 from robustlab.synthesis import edit, features
@@ -99,7 +100,7 @@ class Work:
 
     @cached_property
     def keys(self) -> Tensor:
-        return example_keys(self.args.seed, self.index).to(self.device)
+        return example_keys(self.args.compute.seed, self.index).to(self.device)
 
     @cached_property
     def reference(self) -> Tensor:
@@ -118,15 +119,15 @@ class Work:
     def mask(self) -> Tensor:
         """Bool ``(n, 1, H, W)``, true where to work."""
         height, width = self.images.shape[1:]
-        name = self.args.mask or ("centre" if self.args.task == "paint" else "square")
+        name = self.args.task.mask or ("centre" if self.args.task.task == "paint" else "square")
         make = MASKS.get(name) or (lambda keys, height, width: _mask_of(name, height, width))
         return make(self.keys, height, width).to(self.device).expand(len(self.index), 1, height, width)
 
     @property
     def weight(self) -> float:
         """Of changes outside the mask, in a task that has one."""
-        assert self.args.weight is not None
-        return self.args.weight
+        assert self.args.task.weight is not None
+        return self.args.task.weight
 
     def at(self, index: Tensor) -> Tensor:
         """Images of the split, float32 in [0, 1], shape ``(B, C, H, W)``."""
@@ -134,11 +135,11 @@ class Work:
 
     def each(self, make: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """``make`` of the tensors, a batch at a time."""
-        return torch.cat([make(*parts) for parts in zip(*(t.split(self.args.batch_size) for t in tensors), strict=True)])
+        return torch.cat([make(*parts) for parts in zip(*(t.split(self.args.compute.batch_size) for t in tensors), strict=True)])
 
     def target(self, default: Tensor) -> Tensor:
         """The class of ``--target`` for each image, or the default, int64 ``(n,)``."""
-        name = self.args.target
+        name = self.args.task.target
         if name is None:
             return default
         if name not in self.images.classes:
@@ -185,8 +186,8 @@ def gradients(work: Work, subject: Subject, judge: Subject) -> Made:
         "cosine: descent for the nearest other class, way to its mean image": _mean(alignment(towards, x, means[other])),
         "cosine: descent for the own class, way to the blurred image": _mean(alignment(grad, x, gaussian_blur(x, [5, 5], [1.0, 1.0]))),
     }
-    if work.images.name == "shapes" and not work.args.classes:  # else positions are no longer those of the whole set
-        on_object = silhouettes(work.index, work.args.split)[:, None].to(work.device)
+    if work.images.name == "shapes" and not work.args.data.classes:  # else positions are no longer those of the whole set
+        on_object = silhouettes(work.index, work.args.data.split)[:, None].to(work.device)
         numbers |= {
             "share of the squared gradient on the object": _mean(energy_inside(grad, on_object)),
             "share of the pixels on the object": _mean(on_object),
@@ -198,7 +199,7 @@ def gradients(work: Work, subject: Subject, judge: Subject) -> Made:
 def generate(work: Work, subject: Subject, judge: Subject) -> Made:
     n = len(work.index)
     y = work.target(torch.arange(n, device=work.device) % len(work.images.classes))
-    seeds = work.seeds(y, example_keys(work.args.seed, torch.arange(n)).to(work.device))
+    seeds = work.seeds(y, example_keys(work.args.compute.seed, torch.arange(n)).to(work.device))
     x = work.each(lambda y, s: edit.generate(subject.model, subject.outputs[y], s, work.search, on_step=work.on_step), y, seeds)
     labels = work.images.labels.cpu()
     of_them = torch.isin(labels, y.cpu()).nonzero()[:, 0]
@@ -236,7 +237,7 @@ def inpaint(work: Work, subject: Subject, judge: Subject) -> Made:
 
 def super_resolve(work: Work, subject: Subject, judge: Subject) -> Made:
     x, y, size = work.x, work.target(work.y), (work.x.shape[2], work.x.shape[3])
-    small = F.adaptive_avg_pool2d(x, (_smaller(size[0], work.args.factor), _smaller(size[1], work.args.factor)))
+    small = F.adaptive_avg_pool2d(x, (_smaller(size[0], work.args.task.factor), _smaller(size[1], work.args.task.factor)))
     smooth = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1)
     made = work.each(
         lambda s, y: edit.super_resolve(subject.model, s, subject.outputs[y], size, work.search, on_step=work.on_step), small, y
@@ -260,11 +261,11 @@ def translate(work: Work, subject: Subject, judge: Subject) -> Made:
 
 def sketch(work: Work, subject: Subject, judge: Subject) -> Made:
     y = work.target(work.y)
-    lines = work.x if work.args.drawn else drawing_of(work.x)
+    lines = work.x if work.args.task.drawn else drawing_of(work.x)
     made = _towards(work, subject, lines, y)
     numbers = {"taken for its class": work.agreement(judge, made, y), "taken for its class, as a sketch": work.agreement(judge, lines, y)}
     given = [("image", work.x), ("sketch", lines)]
-    return Made(given[work.args.drawn :], [("from the sketch", made)], numbers, work.names(y))
+    return Made(given[work.args.task.drawn :], [("from the sketch", made)], numbers, work.names(y))
 
 
 def _towards(work: Work, subject: Subject, x: Tensor, y: Tensor) -> Tensor:
@@ -272,7 +273,7 @@ def _towards(work: Work, subject: Subject, x: Tensor, y: Tensor) -> Tensor:
 
 
 def paint(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, mask, layer, weight = work.x, work.mask, work.args.layer, work.weight
+    x, mask, layer, weight = work.x, work.mask, work.args.task.layer, work.weight
     units, y = _units_of_classes(work, subject)
     with _opened(work, subject):
         made = work.each(
@@ -287,7 +288,7 @@ def paint(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def add_feature(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, layer, level = work.x, work.args.layer, work.args.level
+    x, layer, level = work.x, work.args.task.layer, work.args.task.level
     units, y = _units_of_classes(work, subject)
     with _opened(work, subject):
         made = work.each(lambda x, u: features.add_feature(subject.model, x, u, work.search, layer, level, on_step=work.on_step), x, units)
@@ -297,8 +298,8 @@ def add_feature(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def invert(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, layer = work.x, work.args.layer
-    start = x.roll(1, 0) if work.args.start == "image" else work.noise(work.keys)
+    x, layer = work.x, work.args.task.layer
+    start = x.roll(1, 0) if work.args.task.start == "image" else work.noise(work.keys)
     made = work.each(lambda x, s: features.invert(subject.model, x, s, work.search, layer, on_step=work.on_step), x, start)
     args, first, last = (work.see(subject, images, layer) for images in (x, start, made))
     size = args.norm(dim=1).clamp_min(torch.finfo(args.dtype).tiny)
@@ -311,10 +312,10 @@ def invert(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def interpolate(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, points, layer = work.x, work.args.points, work.args.layer
+    x, points, layer = work.x, work.args.task.points, work.args.task.layer
     if len(x) < 2:
         raise UserError("an interpolation needs at least 2 images: --images 2, or --positions with two of them")
-    starts = work.x if work.args.start == "image" else work.noise(work.keys)
+    starts = work.x if work.args.task.start == "image" else work.noise(work.keys)
     given: Rows = []
     rows: Rows = []
     distances = []
@@ -333,25 +334,25 @@ def interpolate(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def visualize(work: Work, subject: Subject, judge: Subject) -> Made:
-    units = torch.tensor(work.args.units or range(len(work.index)), device=work.device)
+    units = torch.tensor(work.args.task.units or range(len(work.index)), device=work.device)
     index = torch.arange(len(units)) % len(work.index)
-    start = work.x[index] if work.args.start == "image" else work.noise(example_keys(work.args.seed, torch.arange(len(units))))
+    start = work.x[index] if work.args.task.start == "image" else work.noise(example_keys(work.args.compute.seed, torch.arange(len(units))))
     made = _visualized(work, subject, units, start)
     numbers = _activations(work, subject, units, start, made)
-    real = work.see(subject, work.at(work.reference), work.args.layer)[:, units]
+    real = work.see(subject, work.at(work.reference), work.args.task.layer)[:, units]
     numbers |= {f"largest activation in {len(real)} images": _mean(real.amax(0)), "mean activation in them": _mean(real)}
     return Made([("start", start)], [("visualized", made)], numbers, [f"feature {u}" for u in units.tolist()])
 
 
 def extremes(work: Work, subject: Subject, judge: Subject) -> Made:
-    layer, k = work.args.layer, min(work.args.top, len(work.images))
-    units = torch.tensor(work.args.units or range(3), device=work.device)
+    layer, k = work.args.task.layer, min(work.args.task.top, len(work.images))
+    units = torch.tensor(work.args.task.units or range(3), device=work.device)
     grey = torch.full((len(units), *work.images.shape), 0.5, device=work.device)
     raised = _visualized(work, subject, units, grey)
     rows: Rows = []
     values = []
     for unit, picture in zip(units.tolist(), raised, strict=True):
-        most, least = features.extremes(subject.model, work.images, unit, k, layer, chunk=work.args.batch_size)
+        most, least = features.extremes(subject.model, work.images, unit, k, layer, chunk=work.args.compute.batch_size)
         shown = torch.cat([picture[None], work.at(most), work.at(least)])
         labels = work.images.labels.cpu()[most]
         alike = _mean(labels == labels.mode().values)
@@ -363,7 +364,7 @@ def extremes(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def sensitivity(work: Work, subject: Subject, judge: Subject) -> Made:
-    x, y, k = work.x, work.y, work.args.top
+    x, y, k = work.x, work.y, work.args.task.top
     predicted = work.logits(subject, x).argmax(1)
     wrong = (predicted != y).nonzero()[:, 0]
     if not len(wrong):
@@ -397,7 +398,7 @@ def sensitivity(work: Work, subject: Subject, judge: Subject) -> Made:
 
 
 def _visualized(work: Work, subject: Subject, units: Tensor, start: Tensor) -> Tensor:
-    parameters, layer = Fourier() if work.args.fourier else None, work.args.layer
+    parameters, layer = Fourier() if work.args.task.fourier else None, work.args.task.layer
     with _opened(work, subject):
         return work.each(
             lambda u, x: features.visualize(subject.model, u, x, work.search, layer, parameters, on_step=work.on_step), units, start
@@ -406,26 +407,26 @@ def _visualized(work: Work, subject: Subject, units: Tensor, start: Tensor) -> T
 
 def _opened(work: Work, subject: Subject) -> AbstractContextManager[None]:
     """Inside, the last ReLU lets every gradient through, so that features which are off at the start wake up."""
-    relu = last_relu(subject.model, work.args.layer)
+    relu = last_relu(subject.model, work.args.task.layer)
     return nullcontext() if relu is None else straight_through_relu(relu)
 
 
 def _active(work: Work, subject: Subject, units: Tensor, x: Tensor) -> Tensor:
     """The activation of each image's unit, shape ``(B,)``."""
     with frozen(subject.model), torch.no_grad():
-        return features.activation(subject.model, units, x, work.args.layer)(x)
+        return features.activation(subject.model, units, x, work.args.task.layer)(x)
 
 
 def _units_of_classes(work: Work, subject: Subject) -> tuple[Tensor, Tensor]:
     """For each image a feature and its class, int64 ``(n,)`` each: those of ``--units`` in turn, or what speaks most for the target."""
     weight = subject.model.head.weight.detach()[subject.outputs]  # (K, D)
     y = work.target((work.y + 1) % len(work.images.classes))
-    if work.args.units is None:
-        if work.args.layer is not None:
+    if work.args.task.units is None:
+        if work.args.task.layer is not None:
             raise UserError("which features of the layer? --units 3,7")
         return weight.argmax(1)[y], y
-    units = torch.tensor(work.args.units, device=y.device)[torch.arange(len(y), device=y.device) % len(work.args.units)]
-    if work.args.layer is None and int(units.max()) < weight.shape[1]:
+    units = torch.tensor(work.args.task.units, device=y.device)[torch.arange(len(y), device=y.device) % len(work.args.task.units)]
+    if work.args.task.layer is None and int(units.max()) < weight.shape[1]:
         y = weight.argmax(0)[units]
     return units, y
 
@@ -543,13 +544,13 @@ class Task:
         """The steps to take: the flags', else ours or, where asked for, the published ones, for images of ``size`` pixels."""
         if self.preset is None:
             return Search(None, 0.0, 0)
-        found = (preset if args.published else usual)(self.preset, size)
-        given = {name: value for name in ("eps", "step_size", "steps") if (value := getattr(args, name)) is not None}
+        found = (preset if args.task.published else usual)(self.preset, size)
+        given = {name: value for name in ("eps", "step_size", "steps") if (value := value_of(args, name)) is not None}
         return replace(found, **given)
 
     def weight(self, args: settings.Synthesize) -> float | None:
         """Of changes outside a mask: the flag's, else ours or the published one."""
-        return self.weights[args.published] if self.weights is not None and args.weight is None else args.weight
+        return self.weights[args.task.published] if self.weights is not None and args.task.weight is None else args.task.weight
 
 
 SEARCH = ("eps", "step_size", "steps", "published")

@@ -29,6 +29,7 @@ from robustlab.evaluation import Rate, evaluate
 from robustlab.models.checkpoints import LARGEST, Provenance, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import TRAINING_FORMAT, build, describe, from_description, load
+from robustlab.options import changed, flat, from_file, given, value_of
 from robustlab.records import Run
 from robustlab.training.distributed import ALONE, World, join, leave, synchronize_batch_norm
 from robustlab.training.fit import Optimization, TrainingState, fit
@@ -46,8 +47,8 @@ FREE = ("out", "resume", "device", "threads", "workers", "no_test")  # what may 
 def run(args: settings.Train) -> None:
     """The command."""
     # The threads of the run that is resumed: sums of another number of threads round otherwise.
-    threads = args.threads if args.resume is None else _as_it_was(args).threads
-    device = choose_device(args.device, threads)
+    threads = args.machine.threads if args.output.resume is None else _as_it_was(args).machine.threads
+    device = choose_device(args.machine.device, threads)
     world = join(device)
     try:
         train(args, device, world)
@@ -61,31 +62,33 @@ def complete(args: settings.Train, device: torch.device) -> settings.Train:
     Raises:
         UserError: an unknown recipe, or attack settings for a recipe that does not attack.
     """
-    chosen = recipe(args.recipe)
-    if args.init is None and (args.mean or args.std or args.trust_checkpoint):
+    chosen = recipe(args.training.recipe)
+    if args.training.network.init is None and (
+        args.training.network.mean or args.training.network.std or args.training.network.trust_checkpoint
+    ):
         raise UserError("--mean, --std and --trust-checkpoint say how to read the weights of --init, which is not given")
-    args = replace(args, arch=_arch(args))
-    if chosen.threat is None and (args.steps is not None or args.step_size is not None):
-        raise UserError(f"the recipe {args.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
-    threat = threat_of(args.norm, args.eps, chosen.threat)
+    args = changed(args, arch=_arch(args))
+    if chosen.threat is None and (args.training.attack.steps is not None or args.training.attack.step_size is not None):
+        raise UserError(f"the recipe {args.training.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
+    threat = threat_of(args.training.threat.norm, args.training.threat.eps, chosen.threat)
     filled: dict[str, Any] = {name: getattr(chosen.optimization, name) for name in OPTIMIZED}
     filled["schedule"] = next(name for name, schedule in SCHEDULES.items() if schedule is chosen.optimization.schedule)
     filled["amp"] = chosen.optimization.amp and computes_bfloat16(device)
     filled["steps"] = chosen.steps if chosen.threat else None
     filled["out"] = _usual_out(args)
-    told = {name: value for name, value in dataclasses.asdict(args).items() if value is not None}
-    return replace(args, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **told})
+    told = {name: value for name, value in flat(args).items() if value is not None}
+    return changed(args, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **told})
 
 
 def _arch(args: settings.Train) -> str:
     """The architecture that is asked for; that of ``--init``, unless the run to resume knows it already."""
-    if args.init is None or (args.arch is not None and args.resume is not None):
-        return args.arch or USUAL_ARCH
-    return load_model(args.init, args).arch
+    if args.training.network.init is None or (args.training.network.arch is not None and args.output.resume is not None):
+        return args.training.network.arch or USUAL_ARCH
+    return load_model(args.training.network.init, args.training.network).arch
 
 
 def _usual_out(args: settings.Train) -> str:
-    return f"runs/{args.recipe}-{_arch(args)}"
+    return f"runs/{args.training.recipe}-{_arch(args)}"
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,22 @@ class Plan:
 
 def plan(args: settings.Train) -> Plan:
     """What complete settings come to."""
-    chosen = recipe(args.recipe)
+    chosen = recipe(args.training.recipe)
     optimization = replace(
         chosen.optimization,
-        **{name: getattr(args, name) for name in OPTIMIZED},
-        schedule=SCHEDULES[str(args.schedule)],
-        amp=bool(args.amp),
+        **{name: value_of(args, name) for name in OPTIMIZED},
+        schedule=SCHEDULES[str(args.training.optimizing.schedule)],
+        amp=bool(args.training.optimizing.amp),
     )
-    threat = threat_of(args.norm, args.eps)
+    threat = threat_of(args.training.threat.norm, args.training.threat.eps)
     against = threat if chosen.threat else None
-    loss = chosen.make(against, args.steps or 0, args.step_size, args.label_smoothing, args.attack_in_train_mode)
+    loss = chosen.make(
+        against,
+        args.training.attack.steps or 0,
+        args.training.attack.step_size,
+        args.training.optimizing.label_smoothing,
+        args.training.attack.attack_in_train_mode,
+    )
     return Plan(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20))
 
 
@@ -120,34 +129,38 @@ def train(args: settings.Train, device: torch.device, world: World = ALONE) -> P
     Returns:
         The run folder; ``model.safetensors`` and ``model.json`` in it are the result.
     """
-    args = complete(args if args.resume is None else _as_it_was(args), device)
-    planned, out = plan(args), Path(str(args.out))
+    args = complete(args if args.output.resume is None else _as_it_was(args), device)
+    planned, out = plan(args), Path(str(args.output.out))
     everything = open_data(
-        args.dataset,
-        args.data,
+        args.data.dataset,
+        args.data.path,
         "train",
-        image_size=args.image_size,
-        download=args.download,
-        classes=args.classes,
-        limit=args.limit,
+        image_size=args.data.image_size,
+        download=args.data.download,
+        classes=args.data.classes,
+        limit=args.data.limit,
     )
     if len(everything.classes) < 2:
         raise UserError(f"training needs at least two classes, but {everything.name} has only {', '.join(everything.classes) or 'none'}")
-    if not args.no_test and (args.test_data is not None or only_for_training(args.dataset, args.data)):
+    if not args.output.no_test and (args.data.test_data is not None or only_for_training(args.data.dataset, args.data.path)):
         _same_shape(everything, _test_images(args, everything.classes))  # now, rather than after hours of training
-    keep, held_out = hold_out(everything, min(args.val_size, max(len(everything) // 5, 1)), args.seed)
-    common: dict[str, Any] = {"device": device, "rank": world.rank, "world_size": world.size, "workers": args.workers}
+    keep, held_out = hold_out(everything, min(args.training.choosing.val_size, max(len(everything) // 5, 1)), args.training.seed)
+    common: dict[str, Any] = {"device": device, "rank": world.rank, "world_size": world.size, "workers": args.machine.workers}
     training = Batches(
         everything.subset(keep),
         planned.optimization.batch_size,
-        seed=args.seed,
-        augment=None if args.no_augment else crop_flip(max(everything.shape[1] // 8, 1)),
+        seed=args.training.seed,
+        augment=None if args.training.optimizing.no_augment else crop_flip(max(everything.shape[1] // 8, 1)),
         shuffle=True,
         drop_last=True,
         **common,
     )
-    validation = Batches(everything.subset(held_out), 250 * world.size, seed=args.seed, **common)
-    model = _fresh(args, everything) if args.init is None else _resumed(args, out) or _begun(args, everything, told=world.leads)
+    validation = Batches(everything.subset(held_out), 250 * world.size, seed=args.training.seed, **common)
+    model = (
+        _fresh(args, everything)
+        if args.training.network.init is None
+        else _resumed(args, out) or _begun(args, everything, told=world.leads)
+    )
     state = TrainingState.fresh(synchronize_batch_norm(model.to(device), world), planned.optimization)
     job = _Job(args, planned, out, device, world, state)
     job.open()
@@ -164,19 +177,19 @@ def _fresh(args: settings.Train, images: Images, normalization: tuple[Tensor, Te
     """The untrained network for some images, normalized by their own statistics unless others are given."""
     mean, std = images.mean_std() if normalization is None else normalization
     return build(
-        str(args.arch),
+        str(args.training.network.arch),
         num_classes=len(images.classes),
         mean=mean.tolist(),
         std=std.tolist(),
         channels=images.shape[0],
         classes=images.classes,
-        seed=args.seed,
+        seed=args.training.seed,
     )
 
 
 def _resumed(args: settings.Train, out: Path) -> Classifier | None:
     """The network of the run to resume, so that it needs the file of ``--init`` no more; None where it has saved nothing yet."""
-    saved = None if args.resume is None else Run(out, []).load("last", torch.device("cpu"))
+    saved = None if args.output.resume is None else Run(out, []).load("last", torch.device("cpu"))
     return None if saved is None else from_description(saved, str(out / "last.pt"))
 
 
@@ -186,16 +199,20 @@ def _begun(args: settings.Train, images: Images, *, told: bool) -> Classifier:
     Raises:
         UserError: those weights are for images of other channels.
     """
-    given = load_model(str(args.init), args)
+    given = load_model(str(args.training.network.init), args.training.network)
     if given.channels != images.shape[0]:
-        raise UserError(f"{args.init} wants {given.channels} channels, but the images of {images.name} have {images.shape[0]}")
+        raise UserError(
+            f"{args.training.network.init} wants {given.channels} channels, but the images of {images.name} have {images.shape[0]}"
+        )
     model = _fresh(args, images, (given.mean.flatten(), given.std.flatten()))
     model.body.load_state_dict(given.body.state_dict())
     try:
         outputs = given.outputs_for(images.classes, images.name)
     except UserError:
         if told:
-            print(f"note: {args.init} knows other classes than {images.name}, so the last layer begins anew", file=sys.stderr)
+            print(
+                f"note: {args.training.network.init} knows other classes than {images.name}, so the last layer begins anew", file=sys.stderr
+            )
         return model
     model.head.load_state_dict({name: tensor[outputs] for name, tensor in given.head.state_dict().items()})
     return model
@@ -213,11 +230,11 @@ class _Job:
 
     def open(self) -> None:
         """Create the run folder, or reopen it and take up the state."""
-        described = dataclasses.asdict(replace(self.args, resume=None))
+        described = flat(changed(self.args, resume=None))
         if self.world.leads:
-            self.run = Run.reopen(self.out, described, FREE) if self.args.resume else Run.create(self.out, described)
+            self.run = Run.reopen(self.out, described, FREE) if self.args.output.resume else Run.create(self.out, described)
         self.world.wait()
-        saved = Run(self.out, []).load("last", self.device) if self.args.resume else None
+        saved = Run(self.out, []).load("last", self.device) if self.args.output.resume else None
         if saved is not None:
             self._take_up(saved)
         if self.run:
@@ -250,7 +267,7 @@ class _Job:
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self.save("last")
 
-        options: dict[str, Any] = {"world": self.world, "seed": self.args.seed, "compile": self.args.compile}
+        options: dict[str, Any] = {"world": self.world, "seed": self.args.training.seed, "compile": self.args.training.optimizing.compile}
         options |= {"stop": lambda: bool(noted), "on_step": on_step}
         for epoch in fit(state, training, self.planned.loss, self.planned.optimization, **options):
             speed, done = done / (time.monotonic() - began), 0
@@ -317,7 +334,7 @@ class _Job:
     @property
     def patience_is_over(self) -> bool:
         """Whether the last epochs were no better than one before them."""
-        patience = self.args.patience
+        patience = self.args.training.choosing.patience
         return patience is not None and self.state.epoch - 1 - self.best["epoch"] >= patience
 
     @property
@@ -331,9 +348,9 @@ class _Job:
         model = load(self.out / "best.pt").to(self.device)
         args, best = self.args, int(self.best["epoch"])
         accuracies, n = {}, 0
-        if not args.no_test:
+        if not args.output.no_test:
             test = _test_images(args, model.classes)
-            batches = Batches(test, 250, seed=args.seed, device=self.device, workers=args.workers)
+            batches = Batches(test, 250, seed=args.training.seed, device=self.device, workers=args.machine.workers)
             with bar(len(test), "testing", "img") as shown:
                 report = evaluate(model, batches.epoch(0), [self.planned.tested_by], on_batch=lambda found: shown.update(len(found)))
             for name, rate in report.rates().items():
@@ -342,11 +359,11 @@ class _Job:
         begun_with = files.read_json(self.out / "environment.json", "a run's environment")
         provenance = Provenance(
             dataset=dataset,
-            recipe=args.recipe,
+            recipe=args.training.recipe,
             threat=str(self.planned.trained_against or "none"),
             accuracies=accuracies,
             n=n,
-            seed=args.seed,
+            seed=args.training.seed,
             commit=begun_with["commit"] or "unknown",
             details={
                 "best_epoch": best,
@@ -362,7 +379,7 @@ class _Job:
 
 def _placeless(args: settings.Train) -> settings.Train:
     """With what ``--init`` named, but not the place where it lies on this machine."""
-    return args if args.init is None else replace(args, init=Path(args.init).name)
+    return args if args.training.network.init is None else changed(args, init=Path(args.training.network.init).name)
 
 
 def _test_images(args: settings.Train, classes: Sequence[str]) -> Images:
@@ -371,13 +388,13 @@ def _test_images(args: settings.Train, classes: Sequence[str]) -> Images:
     Raises:
         UserError: they are of other classes.
     """
-    limit, size = args.limit, args.image_size
-    if args.test_data is None:
-        images = open_data(args.dataset, args.data, "test", image_size=size, classes=args.classes, limit=limit)
+    limit, size = args.data.limit, args.data.image_size
+    if args.data.test_data is None:
+        images = open_data(args.data.dataset, args.data.path, "test", image_size=size, classes=args.data.classes, limit=limit)
         if images.classes == tuple(classes)[: len(images.classes)]:  # a small test set may lack the last of unnamed classes
             return images
     else:
-        images = open_data(None, args.test_data, "test", image_size=size)
+        images = open_data(None, args.data.test_data, "test", image_size=size)
     for name in classes:
         if name not in images.classes:
             raise UserError(f"the test images do not know all classes of the training images: {unknown('class', name, images.classes)}")
@@ -403,15 +420,17 @@ def _as_it_was(args: settings.Train) -> settings.Train:
     Raises:
         UserError: no run there, two folders named, or a flag that differs from the run's settings.
     """
-    if args.resume != "auto" and args.out not in (None, args.resume):
-        raise UserError(f"--resume names {args.resume} and --out {args.out}: a run is resumed in its own folder, so leave --out out")
-    out = Path((args.out or _usual_out(args)) if args.resume == "auto" else str(args.resume))
-    fields = {field.name: field.default for field in dataclasses.fields(settings.Train)}
-    before = {name: value for name, value in files.read_json(out / "settings.json", "a run's settings").items() if name in fields}
-    told = {name: getattr(args, name) for name, default in fields.items() if getattr(args, name) != default}
+    if args.output.resume != "auto" and args.output.out not in (None, args.output.resume):
+        raise UserError(
+            f"--resume names {args.output.resume} and --out {args.output.out}: a run is resumed in its own folder, so leave --out out"
+        )
+    out = Path((args.output.out or _usual_out(args)) if args.output.resume == "auto" else str(args.output.resume))
+    found = files.read_json(out / "settings.json", "a run's settings")
+    before = flat(from_file(settings.Train, found, str(out / "settings.json"), passed_over=True))
+    told = given(args)
     for name, value in told.items():
         if name not in FREE and value != before.get(name):
             flag = "--" + name.replace("_", "-")
             advice = "leave the flag out, or start a run in another --out"
             raise UserError(f"{out} was started with {flag} {before.get(name)}, not {value}: {advice}")
-    return settings.Train(**{**before, **told, "out": str(out), "resume": str(out)})
+    return changed(settings.Train(), **{**before, **told, "out": str(out), "resume": str(out)})

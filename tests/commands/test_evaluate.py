@@ -65,7 +65,7 @@ def test_what_is_written_can_be_counted_again(call, run, data, expected, tmp_pat
     assert {path.name for path in out.iterdir()} == {"records.jsonl", "report.json", "examples.png", "curve.json", "curve.png"}
     report = json.loads((out / "report.json").read_text())
     assert report["accuracies"] == {name: rate.to_json() for name, rate in expected.rates().items()}
-    assert report["settings"]["steps"] == 3 and report["settings"]["eps"] == 16 / 255
+    assert report["settings"]["attack"]["steps"] == 3 and report["settings"]["threat"]["eps"] == 16 / 255
     found = records(out)
     assert [record["index"] for record in found] == list(range(20))
     assert sum(record["prediction"] == record["label"] for record in found) == expected.clean.count

@@ -11,9 +11,10 @@ from laws import images, small_files
 from safetensors.torch import save_file
 
 from robustlab import files
-from robustlab.commands.flags import FLAGS
+from robustlab.commands.settings import Export
 from robustlab.data import open_dataset, to_float
 from robustlab.data.exports import LAYOUTS
+from robustlab.options import leaves
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def floats(tmp_path: Path) -> Path:
 
 
 def test_the_flag_names_every_layout() -> None:
-    assert FLAGS["format"].choices == tuple(LAYOUTS)
+    assert leaves(Export)["format"].option.choices == tuple(LAYOUTS)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

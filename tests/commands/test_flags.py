@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,9 @@ from typing import Any
 import pytest
 
 from robustlab.commands import COMMANDS, settings
-from robustlab.commands.flags import FLAGS, build, parse
+from robustlab.commands.flags import build, parse
 from robustlab.errors import UserError
-from robustlab.models.zoo import architectures
-from robustlab.norms import NORMS
-from robustlab.training import RECIPES
-from robustlab.training.schedules import SCHEDULES
+from robustlab.options import changed, leaves, value_of
 
 
 def train(*words: str) -> settings.Train:
@@ -42,41 +39,38 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return called
 
 
-# The table of flags
-
-
-def test_every_setting_has_a_flag_and_every_flag_a_setting() -> None:
-    fields = {field.name for cls in COMMANDS.values() for field in dataclasses.fields(cls)}
-    assert fields == set(FLAGS)
+# Flags and help
 
 
 @pytest.mark.parametrize("cls", COMMANDS.values(), ids=COMMANDS)
 def test_no_words_give_the_defaults_which_their_own_flags_would_read(cls: type) -> None:
     assert parse(cls, [], "x") == cls()
-    for field in dataclasses.fields(cls):
-        flag, value = FLAGS[field.name], field.default
-        if flag.type is None:
-            assert value in (False, None)
-        elif value is not None:
-            assert flag.type(str(value)) == value
-            assert flag.choices is None or value in flag.choices
+    for leaf in leaves(cls).values():
+        if leaf.option.type is None:
+            assert leaf.default in (False, None)
+        elif leaf.default is not None:
+            assert leaf.option.type(str(leaf.default)) == leaf.default
+            assert leaf.option.choices is None or leaf.default in leaf.option.choices
 
 
 @pytest.mark.parametrize("cls", COMMANDS.values(), ids=COMMANDS)
-def test_help_names_every_flag_once_and_fits_a_sentence_to_each(cls: type) -> None:
+def test_help_names_every_flag_once_in_its_group_with_its_default_and_examples(cls: type) -> None:
     text = build(cls, "robustlab x").format_help()
-    for field in dataclasses.fields(cls):
-        assert re.search(rf"^  --{field.name.replace('_', '-')}\b", text, re.MULTILINE)
-        assert FLAGS[field.name].help
+    for leaf in leaves(cls).values():
+        assert len(re.findall(rf"^  {leaf.flag}\b(?!-)", text, re.MULTILINE)) == 1
+        assert leaf.option.help
+        if leaf.default not in (None, False):
+            assert f"(default: {leaf.default})" in " ".join(text.split()) or leaf.option.shown
     assert text.count("\n  --config") == 1 and (cls.__doc__ or "x") in " ".join(text.split())
+    assert "examples:\n  robustlab " in text
 
 
-def test_choices_and_lists_of_names_are_what_the_library_knows() -> None:
-    assert FLAGS["norm"].choices == tuple(NORMS)
-    assert FLAGS["schedule"].choices == tuple(SCHEDULES)
-    told = set(re.split(r"[:,] ?| or ", FLAGS["recipe"].help))
-    assert set(RECIPES) <= told
-    assert {"small", "resnet18"} <= set(architectures())
+@pytest.mark.parametrize("name, cls", COMMANDS.items(), ids=COMMANDS)
+def test_examples_are_commands_that_are_understood(name: str, cls: Any) -> None:
+    for line in cls.examples:
+        program, command, *words = shlex.split(line)
+        assert (program, command) == ("robustlab", name)
+        parse(cls, words, "x")
 
 
 # Values
@@ -84,7 +78,7 @@ def test_choices_and_lists_of_names_are_what_the_library_knows() -> None:
 
 @pytest.mark.parametrize("text, value", [("8/255", 8 / 255), ("0.5", 0.5), ("1", 1.0), ("0", 0.0), ("1e-3", 1e-3), ("1.5/3", 0.5)])
 def test_a_radius_may_be_a_fraction(text: str, value: float) -> None:
-    assert train("--eps", text).eps == train(f"--eps={text}").eps == value
+    assert value_of(train("--eps", text), "eps") == value_of(train(f"--eps={text}"), "eps") == value
 
 
 @pytest.mark.parametrize(
@@ -121,7 +115,7 @@ def test_a_negative_number_may_stand_apart(refused) -> None:
 
 def test_radii_are_separated_by_commas() -> None:
     args = parse(settings.Evaluate, ["--curve", "0,0.25,8/255"], "x")
-    assert args.curve == [0.0, 0.25, 8 / 255]
+    assert args.attack.curve == [0.0, 0.25, 8 / 255]
 
 
 def test_a_value_that_is_missing(refused) -> None:
@@ -129,14 +123,15 @@ def test_a_value_that_is_missing(refused) -> None:
 
 
 def test_resume_takes_a_folder_or_none() -> None:
-    assert train().resume is None
-    assert train("--resume").resume == "auto"
-    assert train("--resume", "runs/a").resume == "runs/a"
+    assert train().output.resume is None
+    assert train("--resume").output.resume == "auto"
+    assert train("--resume", "runs/a").output.resume == "runs/a"
 
 
 def test_switches() -> None:
-    assert train("--download").download is True and train().download is False
-    assert (train("--amp").amp, train("--no-amp").amp, train().amp) == (True, False, None)
+    assert train("--download").data.download is True and train().data.download is False
+    told = [train(*words).training.optimizing.amp for words in (["--amp"], ["--no-amp"], [])]
+    assert told == [True, False, None]
 
 
 # Names
@@ -180,26 +175,36 @@ def config(tmp_path: Path) -> Callable[[str], str]:
 def test_a_file_is_read_below_the_command_line(config) -> None:
     path = config('recipe = "madry-l2"\neps = "8/255"\nlr = 0.05\nepochs = 7\nbatch-size = 64\nno_test = true\ndownload = false\n')
     args = train("--epochs", "9", "--config", path, "--lr", "0.1")
-    assert args == settings.Train(recipe="madry-l2", eps=8 / 255, lr=0.1, epochs=9, batch_size=64, no_test=True)
+    assert args == changed(settings.Train(), recipe="madry-l2", eps=8 / 255, lr=0.1, epochs=9, batch_size=64, no_test=True)
 
 
 def test_a_flag_that_says_the_default_still_wins_over_the_file(config) -> None:
-    assert train("--config", config("seed = 5\nval_size = 10\n"), "--seed", "0").seed == 0
+    assert train("--config", config("seed = 5\nval_size = 10\n"), "--seed", "0").training.seed == 0
 
 
 @pytest.mark.parametrize("told, value", [("true", True), ("false", False)])
 def test_a_switch_with_two_forms_can_be_turned_off_in_a_file(config, told: str, value: bool) -> None:
-    assert train("--config", config(f"amp = {told}\n")).amp is value
-    assert train("--config", config(f"amp = {told}\n"), "--no-amp").amp is False
+    assert train("--config", config(f"amp = {told}\n")).training.optimizing.amp is value
+    assert train("--config", config(f"amp = {told}\n"), "--no-amp").training.optimizing.amp is False
 
 
 def test_resume_in_a_file(config) -> None:
-    told = {text: train("--config", config(f"resume = {text}\n")).resume for text in ("true", "false", '"runs/a"')}
+    told = {text: train("--config", config(f"resume = {text}\n")).output.resume for text in ("true", "false", '"runs/a"')}
     assert told == {"true": "auto", "false": None, '"runs/a"': "runs/a"}
 
 
+def test_options_may_stand_in_tables_of_their_groups(config) -> None:
+    path = config(
+        '[data]\npath = "here"\nlimit = 5\n[training]\nrecipe = "fast-l2"\n[training.threat]\neps = 1\n[output]\nno-test = true\n'
+    )
+    assert train("--config", path) == changed(settings.Train(), data="here", limit=5, recipe="fast-l2", eps=1.0, no_test=True)
+    assert (
+        train("--config", config('data = "here"\n')).data.path == train("--config", config('[data]\ndata = "here"\n')).data.path == "here"
+    )
+
+
 def test_lists_in_a_file(config) -> None:
-    assert parse(settings.Evaluate, ["--config", config('curve = [0, 0.5, "8/255"]\n')], "x").curve == [0.0, 0.5, 8 / 255]
+    assert parse(settings.Evaluate, ["--config", config('curve = [0, 0.5, "8/255"]\n')], "x").attack.curve == [0.0, 0.5, 8 / 255]
 
 
 @pytest.mark.parametrize(
@@ -240,4 +245,4 @@ def test_a_file_that_cannot_be_read(refused, tmp_path: Path) -> None:
 
 def test_a_value_in_a_file_is_never_taken_for_a_flag(config) -> None:
     args: Any = train("--config", config('out = "--seed"\ndata = "-x"\n'))
-    assert (args.out, args.data, args.seed) == ("--seed", "-x", 0)
+    assert (args.output.out, args.data.path, args.training.seed) == ("--seed", "-x", 0)

@@ -18,6 +18,7 @@ from robustlab.commands import reproduce as command
 from robustlab.commands import settings
 from robustlab.errors import UserError
 from robustlab.experiments import EXPERIMENTS
+from robustlab.options import changed
 
 LIGHT = ["--device", "cpu", "--threads", "1", "--no-amp"]
 Call = Callable[..., Any]
@@ -53,7 +54,7 @@ def read(path: Path) -> Any:
 
 def config(name: str, **flags: Any) -> Any:
     """The configuration that flags make of the small one."""
-    return command.configured(module(name).Config(), settings.Reproduce(experiment=name, **flags))
+    return command.configured(module(name).Config(), changed(settings.Reproduce(), experiment=name, **flags))
 
 
 # What comes out

@@ -19,11 +19,12 @@ from PIL import Image
 from robustlab.commands import COMMANDS
 from robustlab.commands import synthesize as command
 from robustlab.commands import train as training
-from robustlab.commands.flags import FLAGS, parse
+from robustlab.commands.flags import parse
 from robustlab.commands.settings import Synthesize, Train
 from robustlab.commands.tasks import MASKS, TASKS, drawing_of, in_turn
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.zoo import build, load
+from robustlab.options import changed, leaves
 from robustlab.synthesis.budget import preset, usual
 
 LIGHT = ["--device", "cpu", "--threads", "1"]
@@ -188,15 +189,15 @@ def test_on_shapes_the_share_on_the_object_is_known(call: Call, tmp_path: Path) 
 def test_the_settings_are_ours_or_on_demand_the_published_ones(task: str) -> None:
     known, name = TASKS[task], str(TASKS[task].preset)
     for size in (32, 64):
-        assert known.search(Synthesize(task=task), size) == usual(name, size)
-        assert known.search(Synthesize(task=task, published=True), size) == preset(name, size)
-    assert known.search(Synthesize(task=task, steps=7, step_size=0.3), 64) == replace(usual(name, 64), steps=7, step_size=0.3)
-    assert known.weight(Synthesize(task=task, published=True)) == {"inpaint": 10.0, "paint": 900.0}.get(task)
-    assert known.weight(Synthesize(task=task)) == {"inpaint": math.inf, "paint": 900.0}.get(task)
+        assert known.search(changed(Synthesize(), task=task), size) == usual(name, size)
+        assert known.search(changed(Synthesize(), task=task, published=True), size) == preset(name, size)
+    assert known.search(changed(Synthesize(), task=task, steps=7, step_size=0.3), 64) == replace(usual(name, 64), steps=7, step_size=0.3)
+    assert known.weight(changed(Synthesize(), task=task, published=True)) == {"inpaint": 10.0, "paint": 900.0}.get(task)
+    assert known.weight(changed(Synthesize(), task=task)) == {"inpaint": math.inf, "paint": 900.0}.get(task)
 
 
 def test_the_help_names_every_task() -> None:
-    assert all(name in FLAGS["task"].help for name in TASKS)
+    assert all(name in leaves(Synthesize)["task"].option.help for name in TASKS)
 
 
 @pytest.mark.parametrize("factor, width", [("1", 8), ("1.5", 5), ("2", 4), ("3", 3), ("100", 1)])

@@ -26,9 +26,10 @@ from torch import Tensor
 from robustlab import files
 from robustlab.commands import common, settings
 from robustlab.commands import train as command
-from robustlab.commands.flags import FLAGS, parse
+from robustlab.commands.flags import parse
 from robustlab.data.catalog import open_dataset
 from robustlab.models.zoo import build, load
+from robustlab.options import changed, flat, from_file, words
 from robustlab.training import RECIPES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -274,7 +275,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(data: Path) -> None:
     from robustlab.errors import UserError
     from robustlab.training.distributed import World
 
-    args = settings.Train(data=str(data), arch="mlp", batch_size=15)
+    args = changed(settings.Train(), data=str(data), arch="mlp", batch_size=15)
     with pytest.raises(UserError, match="multiple of the 2 processes"):
         command.train(args, CPU, World(0, 2))
 
@@ -353,7 +354,7 @@ def test_without_a_test_set_nothing_is_measured_on_it(call, data: Path, tmp_path
 
 def test_a_run_begins_with_the_weights_it_is_given(whole: Path, data: Path) -> None:
     given = load(whole / "model.json")
-    args = settings.Train(init=str(whole / "model.json"), arch="small", seed=5)
+    args = changed(settings.Train(), init=str(whole / "model.json"), arch="small", seed=5)
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for classes in (None, ["blue", "red"]):
@@ -366,9 +367,9 @@ def test_a_run_begins_with_the_weights_it_is_given(whole: Path, data: Path) -> N
 def test_the_last_layer_begins_anew_for_other_classes(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named(tmp_path / "train.npz", 30, ["grey", "red"])
     images = open_dataset(None, str(tmp_path), "train")
-    model = command._begun(settings.Train(init=str(whole / "model.json"), arch="small", seed=5), images, told=True)
+    model = command._begun(changed(settings.Train(), init=str(whole / "model.json"), arch="small", seed=5), images, told=True)
     assert "knows other classes than" in capsys.readouterr().err
-    given, fresh = load(whole / "model.json"), command._fresh(settings.Train(arch="small", seed=5), images)
+    given, fresh = load(whole / "model.json"), command._fresh(changed(settings.Train(), arch="small", seed=5), images)
     assert equal(dict(model.body.state_dict()), dict(given.body.state_dict()))
     assert equal(dict(model.head.state_dict()), dict(fresh.head.state_dict()))
 
@@ -571,34 +572,29 @@ def test_what_is_learned_helps_on_the_test_set(whole: Path, data: Path) -> None:
     assert record["accuracies"]["clean"] == 100 * right / 20
 
 
-def as_words(args: dict[str, Any]) -> list[str]:
+def as_words(args: settings.Train) -> list[str]:
     """A command line that says every setting."""
-    words = []
-    for name, value in args.items():
-        flag = name.replace("_", "-")
-        if FLAGS[name].type is None:
-            words += [f"--{flag}"] if value else [f"--no-{flag}"] if name == "amp" else []
-        elif value is not None:
-            words.append(f"--{flag}={','.join(value) if isinstance(value, list) else value}")
-    return words
+    values = flat(args)
+    return [*words(values), *(["--no-amp"] if values["amp"] is False else [])]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(
-    "words", [[], ["--eps", "1/255", "--norm", "linf", "--lr", "0.01", "--amp", "--ema", "0"]], ids=["plain", "changed"]
+    "given", [[], ["--eps", "1/255", "--norm", "linf", "--lr", "0.01", "--amp", "--ema", "0"]], ids=["plain", "changed"]
 )
-def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, words: list[str]) -> None:
-    args = command.complete(parse(settings.Train, ["--recipe", recipe, *words], "train"), CPU)
-    saved = json.loads(json.dumps(dataclasses.asdict(args)))
+def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, given: list[str]) -> None:
+    args = command.complete(parse(settings.Train, ["--recipe", recipe, *given], "train"), CPU)
+    saved = from_file(settings.Train, json.loads(json.dumps(dataclasses.asdict(args))), "settings.json")
     again = parse(settings.Train, as_words(saved), "train")
-    assert again == args == command.complete(again, CPU)
-    left_open = {name for name, value in saved.items() if value is None}
-    data = {"dataset", "data", "image_size", "classes", "limit", "test_data"}
+    assert again == args == saved == command.complete(again, CPU)
+    left_open = {name for name, value in flat(saved).items() if value is None}
+    data = {"dataset", "data", "image_size", "classes", "limit", "cache", "test_data"}
     assert left_open <= data | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps"}
     assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
     planned = command.plan(args)
-    if not words:
-        assert planned.optimization == dataclasses.replace(RECIPES[recipe].optimization, amp=bool(args.amp))
+    if not given:
+        amp = bool(args.training.optimizing.amp)
+        assert planned.optimization == dataclasses.replace(RECIPES[recipe].optimization, amp=amp)
         assert planned.trained_against == RECIPES[recipe].threat
     else:
         assert (planned.optimization.lr, planned.optimization.ema, planned.optimization.amp) == (0.01, 0.0, True)
@@ -607,16 +603,18 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, wo
 
 def test_classes_and_test_data_that_were_saved_mean_the_same_when_given_again() -> None:
     args = command.complete(parse(settings.Train, ["--classes", "dog, cat", "--test-data", "some where"], "train"), CPU)
-    assert (args.classes, args.test_data) == (["dog", "cat"], "some where")
-    assert parse(settings.Train, as_words(json.loads(json.dumps(dataclasses.asdict(args)))), "train") == args
+    assert (args.data.classes, args.data.test_data) == (["dog", "cat"], "some where")
+    saved = from_file(settings.Train, json.loads(json.dumps(dataclasses.asdict(args))), "settings.json")
+    assert parse(settings.Train, as_words(saved), "train") == args
 
 
 def test_bfloat16_is_left_out_where_it_would_be_emulated_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for fast in (True, False):
         monkeypatch.setattr(command, "computes_bfloat16", lambda device, fast=fast: fast)
-        amp = {told: command.complete(settings.Train(recipe="fast-l2", amp=told), CPU).amp for told in (None, True, False)}
+        asked = {told: changed(settings.Train(), recipe="fast-l2", amp=told) for told in (None, True, False)}
+        amp = {told: command.complete(args, CPU).training.optimizing.amp for told, args in asked.items()}
         assert amp == {None: fast, True: True, False: False}
-    assert command.complete(settings.Train(recipe="madry-l2"), CPU).amp is False
+    assert command.complete(changed(settings.Train(), recipe="madry-l2"), CPU).training.optimizing.amp is False
 
 
 def test_a_run_from_the_saved_settings_is_the_same_run(call, data: Path, whole: Path, tmp_path: Path) -> None:
@@ -629,7 +627,7 @@ def test_a_run_from_the_saved_settings_is_the_same_run(call, data: Path, whole: 
 
 def test_norm_and_eps_of_the_flags_replace_the_recipe_s() -> None:
     def threat(**told: Any) -> str:
-        return repr(command.plan(command.complete(settings.Train(recipe="madry-linf", **told), CPU)).trained_against)
+        return repr(command.plan(command.complete(changed(settings.Train(), recipe="madry-linf", **told), CPU)).trained_against)
 
     assert threat() == "Linf eps=0.03137"
     assert threat(eps=4 / 255) == "Linf eps=0.01569"

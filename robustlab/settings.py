@@ -1,0 +1,172 @@
+"""What long work can be told, in groups: where images lie, which model, which threat model, how to train. Standard library only.
+
+Each group is a frozen dataclass whose fields say what they mean (``robustlab.options``). Commands put groups together; run folders
+keep them; from Python they are built like any dataclass: ``Training(recipe="fast-l2", threat=Threat(eps=1.0))``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustlab.options import count, group, names, number, option, positive, radii, radius
+
+NORMS = ("linf", "l2", "l1")
+SCHEDULES = ("one-cycle", "cosine", "steps")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images."""
+
+    dataset: str | None = option(
+        None, "shapes, cifar10, cifar100, folder, npz, safetensors, constructed or released; inferred from --data", metavar="NAME"
+    )
+    path: str | None = option(
+        None, "folder, .npz or .safetensors file of the data, or a constructed set; not needed for shapes", metavar="PATH", name="data"
+    )
+    image_size: int | None = option(None, "resize and crop images to this many pixels", positive)
+    download: bool = option(False, "download the dataset if it is missing", None)
+    classes: list[str] | None = option(None, "only the images of these classes, in this order: dog,cat", names, metavar="NAME,NAME,...")
+    limit: int | None = option(None, "use this many images only, spread over the whole set", positive)
+    cache: str | None = option(
+        None, "where decoded images are kept for the next time; a hidden folder beside the images where left out", metavar="FOLDER"
+    )
+
+
+@dataclass(frozen=True)
+class Split(Data):
+    """Which images."""
+
+    split: str = option("test", "which part of the data", choices=("train", "test", "val"))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How another project's checkpoint is read."""
+
+    arch: str | None = option(
+        None, "architecture of a checkpoint that does not say it: small, resnet18, ..., torchvision:NAME, timm:NAME", metavar="NAME"
+    )
+    mean: list[float] | None = option(
+        None, "channel means of another project's model that does not carry them: 0.49,0.48,0.45", radii, metavar="M,M,M"
+    )
+    std: list[float] | None = option(None, "channel deviations of such a model", radii, metavar="S,S,S")
+    trust_checkpoint: bool = option(False, "also load a checkpoint that runs code while loading", None)
+
+
+@dataclass(frozen=True)
+class Model(Checkpoint):
+    """Which model."""
+
+    name: str | None = option(
+        None, "a pretrained model's name, or the path of a checkpoint; several with commas", metavar="NAME|PATH", name="model"
+    )
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What the adversary may do."""
+
+    norm: str | None = option(None, "norm of the threat model", choices=NORMS, shown="l2")
+    eps: float | None = option(
+        None, "radius in pixel units of [0, 1] images, such as 0.5 or 8/255", radius, shown="8/255 in linf, 0.5 in l2, 12 in l1"
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to compute."""
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:N, or another device of torch that has float64, such as xpu", metavar="NAME")
+    threads: int | None = option(None, "CPU threads", positive, shown="torch's own choice")
+
+
+@dataclass(frozen=True)
+class Compute(Machine):
+    """Where to compute, and with which random draws."""
+
+    seed: int = option(0, "seed of every random draw", count)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network that is trained."""
+
+    arch: str | None = option(
+        None, "architecture: small, resnet18, ..., torchvision:NAME, timm:NAME", metavar="NAME", shown="that of --init, else small"
+    )
+    init: str | None = option(
+        None,
+        "begin with the weights of a pretrained model or a checkpoint; the last layer begins anew where the classes are others. With its "
+        "own --seed the images held out to choose the epoch by are those that it was not trained on either",
+        metavar="NAME|PATH",
+    )
+    mean: list[float] | None = option(None, "channel means for --init, where its file has none", radii, metavar="M,M,M")
+    std: list[float] | None = option(None, "channel deviations for --init", radii, metavar="S,S,S")
+    trust_checkpoint: bool = option(False, "also load an --init that runs code while loading", None)
+
+
+@dataclass(frozen=True)
+class TrainingThreat:
+    """What the network is trained against, and judged under."""
+
+    norm: str | None = option(None, "norm of the threat model", choices=NORMS, shown="the recipe's")
+    eps: float | None = option(
+        None, "radius in pixel units of [0, 1] images, such as 0.5 or 8/255", radius, shown="the recipe's; usual for a norm that is not"
+    )
+
+
+@dataclass(frozen=True)
+class TrainingAttack:
+    """The attack within each training step.
+
+    The network is judged by PGD-10 after each epoch and by PGD-20 at the end.
+    """
+
+    steps: int | None = option(None, "gradient steps of the attack", count, shown="10 for madry, ema and trades, 1 for fast")
+    step_size: float | None = option(
+        None, "length of a step in pixel units", radius, shown="2.5 eps / steps for madry, ema and trades, eps for fast"
+    )
+    attack_in_train_mode: bool = option(False, "attack the network in training mode, not in evaluation mode", None)
+
+
+@dataclass(frozen=True)
+class Optimizing:
+    """How the weights move."""
+
+    epochs: int | None = option(None, "passes over the training set", positive, shown="the recipe's, 30 to 200")
+    batch_size: int | None = option(None, "images in a batch, over all processes together", positive, shown="128")
+    lr: float | None = option(None, "peak learning rate", number, shown="the recipe's, 0.1 or 0.2")
+    schedule: str | None = option(None, "schedule of the learning rate", choices=SCHEDULES, shown="the recipe's")
+    weight_decay: float | None = option(None, "weight decay", radius, shown="5e-4")
+    label_smoothing: float = option(0.0, "label smoothing, 0 to 1", radius)
+    ema: float | None = option(None, "decay of the weight average that is judged and kept; 0 for none", radius, shown="the recipe's")
+    clip: float | None = option(None, "largest norm of the gradient; 0 for no clipping", radius, shown="0")
+    no_augment: bool = option(False, "train without random crops and flips", None)
+    amp: bool | None = option(None, "compute in bfloat16", None, shown="where the recipe says so and the device is fast at it")
+    compile: bool = option(False, "use torch.compile: slow to start, faster afterwards", None)
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """Which epoch is kept."""
+
+    val_size: int = option(1000, "images cut from the training set to choose the best epoch by; at most a fifth of it", positive)
+    patience: int | None = option(None, "stop after this many epochs without a better validation accuracy", positive)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train."""
+
+    recipe: str = option(
+        "standard",
+        "how to train: standard, madry-linf, madry-l2, fast-linf, fast-l2, ema-linf, trades-linf, trades-l2",
+        metavar="NAME",
+    )
+    network: Network = group(Network)
+    threat: TrainingThreat = group(TrainingThreat)
+    attack: TrainingAttack = group(TrainingAttack)
+    optimizing: Optimizing = group(Optimizing)
+    choosing: Choosing = group(Choosing)
+    seed: int = option(0, "seed of every random draw: the first weights, the order, the augmentation, the attacks", count)
