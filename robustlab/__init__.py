@@ -20,6 +20,7 @@ _HOME = {
     "PGD": "robustlab.attacks.pgd",
     "load": "robustlab.models.zoo",
     "evaluate": "robustlab.evaluation",
+    "synthesize": "robustlab.synthesis.run",
 }
 
 

@@ -6,15 +6,12 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from robustlab.constraints import ThreatModel
@@ -22,7 +19,10 @@ from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import ENDINGS, load
+from robustlab.models.matching import check_fits as check_fits
+from robustlab.models.matching import check_reads as check_reads
+from robustlab.models.naming import short_names as short_names
+from robustlab.models.zoo import load
 from robustlab.norms import L2, NORMS
 from robustlab.settings import Checkpoint, Network
 
@@ -89,45 +89,6 @@ def normalization_of(args: Checkpoint | Network) -> tuple[list[float], list[floa
     if (args.mean is None) != (args.std is None):
         raise UserError("--mean and --std belong together: give both or neither")
     return (args.mean, args.std) if args.mean and args.std else None
-
-
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """For each model, given by its name or path, a word: the file's name without its ending, and of the folders before it as many as
-    tell it from the others."""
-    paths = {name: Path(name) for name in names}
-    stems = {name: path.with_suffix("") if path.suffix in ENDINGS else path for name, path in paths.items()}
-    parts = {name: [part for part in stem.parts if part.strip("/\\.")] for name, stem in stems.items()}
-
-    def tail(name: str, length: int) -> str:
-        return "-".join(parts[name][-length:])
-
-    def word(name: str) -> str:
-        lengths = range(1, len(parts[name]) + 1)
-        alone = (tail(name, k) for k in lengths if sum(tail(other, k) == tail(name, k) for other in parts) == 1)
-        return next(alone, "-".join(parts[name]))
-
-    found: dict[str, str] = {}
-    for name in parts:
-        found[name] = next(one for k in count(1) if (one := word(name) if k == 1 else f"{word(name)}-{k}") not in found.values())
-    return found
-
-
-def check_fits(model: Classifier, images: Images, name: str, *, chosen: bool) -> None:
-    """Refuse images of classes or channels that a model does not know, and a choice of classes that it cannot tell apart by name."""
-    if images.shape[0] != model.channels:
-        raise UserError(f"{name} wants {model.channels} channels, but the images of {images.name} have {images.shape[0]}")
-    model.outputs_for(images.classes, images.name)
-    if chosen and not set(images.classes) <= set(model.classes):
-        raise UserError(f"{name} does not name its classes, so that --classes cannot say which of its outputs are meant")
-
-
-def check_reads(network: Callable[[Tensor], Any], shape: Sequence[int], name: str, device: torch.device) -> None:
-    """Refuse images ``(C, H, W)`` of a size that a network cannot read, before anything is made of them."""
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, *shape, device=device))
-    except RuntimeError as error:
-        raise UserError(f"{name} cannot read images of {shape[2]}x{shape[1]} pixels; --data or --image-size gives others") from error
 
 
 def threat_of(norm: str | None, eps: float | None, default: ThreatModel | None = None) -> ThreatModel:
