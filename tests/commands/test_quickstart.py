@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from robustlab.commands.comparison import COLUMNS, Cell, Row, columns, exchange_lengths
+from robustlab.commands.page import clear, interval, percent, render
 
 from robustlab.commands import COMMANDS, main
-from robustlab.commands.comparison import COLUMNS, Cell, Row, columns, exchange_lengths
 from robustlab.commands.flags import parse
-from robustlab.commands.page import clear, interval, percent, render
 from robustlab.commands.quickstart import completed, next_commands
 from robustlab.commands.settings import Quickstart
 from robustlab.data.shapes import CLASSES, shapes

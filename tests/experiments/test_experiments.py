@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import tiny
+from robustlab.experiments.table import Finding, over_seeds, percent
 from tiny import CONFIGS, TEST, TRAIN, Work
 
 from robustlab.evaluation import Rate
 from robustlab.experiments import EXPERIMENTS
 from robustlab.experiments import mislabelled as mislabelled_experiment
 from robustlab.experiments.cache import ExperimentCache, Training, rate
-from robustlab.experiments.table import Finding, over_seeds, percent
 from robustlab.experiments.transfer import rank_correlation
 
 every_experiment = pytest.mark.parametrize("name", CONFIGS)

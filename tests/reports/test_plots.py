@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
 from robustlab.commands.plots import save_heatmap
 from robustlab.experiments.table import Heatmap
 

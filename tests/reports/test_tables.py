@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from robustlab.experiments.table import Table, over_seeds, percent
 
 from robustlab.evaluation import Rate
-from robustlab.experiments.table import Table, over_seeds, percent
 
 TABLE = Table("Title", "So it was.", ("set", "a longer column"), (("D_rand", 1.5), ("x", "yes")), ("One note.", "Another."))
 
