@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -35,6 +36,7 @@ COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207", "#be185d")
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))  # for more names than colours
 REFERENCE: dict[str, Any] = {"color": SOFT, "linewidth": 1.2, "linestyle": (0, (4, 3))}
 MARKED = 25  # a line of more points is drawn without a dot at each of them
+LONGEST = 64  # characters in a name, and in a line of a title
 DPI = 150  # of PNG files
 CELL = 0.95, 0.48  # of a heat map, in inches: width, height
 ABOVE, BELOW, UNKNOWN = (96, 165, 250), (251, 146, 60), (243, 244, 246)  # of a heat map: blue, orange, grey
@@ -152,8 +154,7 @@ def line_plot(
     """
     references = references or {}
     figure = _figure(lines, axes, references, size, bars=bars)
-    if title:
-        figure.axes[0].set_title(_words(title), loc="left", pad=9, **_font(11, INK))
+    _title(figure.axes[0], title)
     dashes = [(name, Line2D([], [], **REFERENCE)) for name in references]
     _legend(figure, [(name, Line2D([], [], linewidth=2.2, **_look(place))) for place, name in enumerate(_names(lines)) if name] + dashes)
     _save(path, figure)
@@ -216,7 +217,7 @@ def heat_map(path: str | os.PathLike[str], grid: HeatMap) -> None:
     panel.tick_params(length=0, pad=5)
     panel.grid(False)
     panel.set_frame_on(False)
-    panel.set_title(_words(grid.title), loc="left", pad=10, **_font(11, INK))
+    _title(panel, grid.title)
     panel.set_xlabel(_words(grid.x), labelpad=6, **_font(10, SOFT))
     panel.set_ylabel(_words(grid.y), labelpad=8, **_font(10, SOFT))
     _save(path, figure, tight=True)
@@ -259,8 +260,10 @@ class _Scale:
         if self.log:
             room = 1.05 if low == high else (high / low) ** 0.04
             return low / room, high * room
-        room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
-        return low - room, high + room
+        largest = max(abs(low), abs(high))
+        if high - low <= 1e-7 * largest:  # rounding errors are no differences to look at
+            return low - (0.05 * largest or 0.5), high + (0.05 * largest or 0.5)
+        return low - 0.04 * (high - low), high + 0.04 * (high - low)
 
     @property
     def ticks(self) -> list[float]:
@@ -297,7 +300,7 @@ def _figure(lines: Sequence[Line], axes: Axes, references: Mapping[str, float], 
     panel.set(xlim=across.limits, ylim=up.limits)
     panel.set_xticks(across.ticks, [across.written(tick) for tick in across.ticks], **_font(9.5, SOFT))
     panel.set_yticks(up.ticks, [up.written(tick) for tick in up.ticks], **_font(9.5, SOFT))
-    panel.grid(True, color=RULE, linewidth=0.8, linestyle="solid", alpha=1)
+    panel.grid(True, color=RULE, linewidth=0.8, linestyle="solid", alpha=1, clip_on=False)
     panel.set_axisbelow(True)
     for side, spine in panel.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=SOFT, linewidth=0.8)
@@ -305,7 +308,7 @@ def _figure(lines: Sequence[Line], axes: Axes, references: Mapping[str, float], 
     panel.set_xlabel(_words(axes.x), labelpad=5, **_font(10, SOFT))
     panel.set_ylabel(_words(axes.y), labelpad=5, **_font(10, SOFT))
     for height in references.values():
-        panel.axhline(height, zorder=1.5, **REFERENCE)
+        panel.axhline(height, zorder=1.5, clip_on=False, **REFERENCE)
     for line in lines:
         one_of_many = sum(other.name == line.name for other in lines) > 1
         _draw(panel, line, _look(names.index(line.name)), up.limits, bars=bars, thin=one_of_many)
@@ -363,7 +366,7 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:
     """Names below the plot, as many beside each other as fit; more rows of them make the figure taller."""
     if not entries:
         return
-    columns = max(1, min(len(entries), round(13 * figure.get_figwidth()) // (max(len(name) for name, _ in entries) + 8)))
+    columns = max(1, min(len(entries), round(13 * figure.get_figwidth()) // (max(len(_words(name)) for name, _ in entries) + 8)))
     rows = -(-len(entries) // columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
     legend = figure.legend(
@@ -393,8 +396,16 @@ def _font(size: float, colour: str) -> dict[str, Any]:
 
 
 def _words(text: str) -> str:
-    """Text with a replacement character for what the font cannot show, of which matplotlib would warn."""
-    return "".join(c if c == "\n" or ord(c) in _characters() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """A name, shortened where it is long, with a replacement character for what the font cannot show: matplotlib would warn of both."""
+    shown = "".join(c if ord(c) in _characters() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.splitlines()))
+    return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _title(panel: Panel, text: str) -> None:
+    """A title above the left end of the axis, over several lines where it is long."""
+    lines = textwrap.wrap(text, LONGEST)
+    if lines:
+        panel.set_title("\n".join(map(_words, lines)), loc="left", pad=10, linespacing=1.3, **_font(11, INK))
 
 
 @cache

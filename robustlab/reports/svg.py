@@ -47,13 +47,15 @@ def document(root: ET.Element) -> str:
 
 
 def inline(root: ET.Element, label: str) -> str:
-    """An element of ``svg_element`` for the middle of an HTML page, as wide as its place.
+    """An element of ``svg_element``, which is changed, for the middle of an HTML page; it becomes as wide as its place.
 
     Args:
         label: what a screen reader says instead of the picture.
     """
     for name in ("width", "height", "version", "xmlns", "xmlns:xlink"):
         root.attrib.pop(name, None)
+    for element in root.iter("use"):
+        element.set("href", element.attrib.pop("xlink:href"))
     root.set("role", "img")
     root.set("aria-label", label)
     return ET.tostring(root, encoding="unicode")
