@@ -156,18 +156,9 @@ def open_data(
     classes: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Images:
-    """The images, with a progress bar while they are read."""
+    """The images that the settings name."""
     options: dict[str, Any] = {"image_size": image_size, "download": download, "classes": classes, "limit": limit}
-    with bar(None, f"reading {split}", "img") as shown:
-        return open_dataset(dataset, data, split, progress=_to(shown), **options)
-
-
-def _to(shown: tqdm) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        shown.total = total
-        shown.update(done - shown.n)
-
-    return progress
+    return open_dataset(dataset, data, split, **options)
 
 
 def bar(total: int | None, title: str, unit: str, *, leads: bool = True) -> tqdm:
