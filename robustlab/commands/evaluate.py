@@ -5,22 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
-from robustlab.commands.common import bar, check_fits, choose_device, load_model, open_data, short_names, threat_of
+from robustlab.commands.common import check_fits, choose_device, load_model, open_data, short_names, threat_of
 from robustlab.commands.plots import save_curve
-from robustlab.data.batches import Batch, Batches
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
+from robustlab.evaluation.grids import adversarial_grid
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import released
@@ -66,32 +65,22 @@ class _Job:
 
     def __init__(self, args: settings.Evaluate, images: Images, attack: PGD, device: torch.device) -> None:
         self.args, self.images, self.attack = args, images, attack
-        self.batches = Batches(images, args.batch_size, seed=args.seed, device=device, workers=args.workers)
+        self.options: dict[str, Any] = {"batch_size": args.batch_size, "seed": args.seed, "device": device, "workers": args.workers}
 
     def measure(self, name: str, model: Classifier) -> tuple[Report, dict[float, Rate]]:
         """Attack, and print the numbers."""
         fast_model = accelerate(model, dtype=torch.bfloat16 if self.args.amp else None, compile=self.args.compile)
-        with bar(len(self.images), str(self.attack), "img") as shown:
-            report = evaluate(
-                model, self._batches(model), [self.attack], fast_model=fast_model, on_batch=lambda found: shown.update(len(found))
-            )
+        report = evaluate(model, self.images, self.attack, fast_model=fast_model, **self.options)
         print(f"{name} on {self.images.name} ({self.args.split})")
         for attack, rate in report.rates().items():
             print(f"  {attack:<28} {rate}")
         rates: dict[float, Rate] = {}
         if self.args.curve:
-            with bar(len(self.images), "curve", "img") as shown:
-                again = partial(self._batches, model)
-                rates = curve(model, again, self.attack, self.args.curve, fast_model=fast_model, on_batch=shown.update)
+            rates = curve(model, self.images, self.attack, self.args.curve, fast_model=fast_model, **self.options)
         for eps, rate in rates.items():
             print(f"  at eps = {eps:<19.4g} {rate}")
         sys.stdout.flush()
         return report, rates
-
-    def _batches(self, model: Classifier) -> Iterator[Batch]:
-        """The images, with labels as the model numbers its classes."""
-        outputs = model.outputs_for(self.images.classes, self.images.name).to(self.batches.device)
-        return (replace(batch, y=outputs[batch.y]) for batch in self.batches.epoch(0))
 
     def write(self, out: Path, model: Classifier, report: Report, rates: dict[float, Rate]) -> None:
         """Records first, the report last: a folder with a report is complete."""
@@ -101,11 +90,9 @@ class _Job:
             norm = type(self.attack.threat.norm).__name__
             files.write_json(out / "curve.json", {"attack": f"PGD-{self.attack.steps}", "norm": norm, "points": points})
         shown = hold_out(self.images, min(10, len(self.images)), seed=0)[1]  # one of each class, where there are ten
-        outputs = model.outputs_for(self.images.classes, self.images.name).to(self.batches.device)
-        for batch in replace(self.batches, images=self.images.subset(shown)).epoch(0):
-            x_adv = self.attack(model, batch.x, outputs[batch.y])
-            scale = max(1, 96 // batch.x.shape[-1])
-            pictures.save(out / "examples.png", pictures.sheet([batch.x, x_adv, pictures.amplified(x_adv - batch.x)], scale))
+        some = evaluate(model, self.images.subset(shown), self.attack, keep=True, progress=False, **self.options)
+        if some.adversarial:
+            pictures.save(out / "examples.png", adversarial_grid(some.adversarial[str(self.attack)], len(shown)))
         files.write_json(
             out / "report.json",
             {

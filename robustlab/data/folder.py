@@ -230,7 +230,11 @@ def _same_size(path: str, found: Sequence[int], others: Sequence[int]) -> None:
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder that holds a split's class folders; ``root`` itself where it has no split folders."""
+    """The folder that holds a split's class folders; ``root`` itself where it has no split folders.
+
+    Raises:
+        UserError: no such folder, or other splits only.
+    """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; expected {TREE}")
     if not any((root / name).is_dir() for name in PARTS):
@@ -242,7 +246,11 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders in ``folder``, hidden ones left out."""
+    """Sorted names of the class folders in ``folder``, hidden ones left out.
+
+    Raises:
+        UserError: there are none.
+    """
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
     if not names:
         raise UserError(f"{folder} holds no class folders; expected {TREE}")

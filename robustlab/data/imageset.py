@@ -27,10 +27,12 @@ class Images(Protocol):
     """Labelled images of one size, in memory or read on demand."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call the set."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
 
     @property
     def labels(self) -> Tensor:
@@ -131,7 +133,11 @@ class ImageSet:
 
 
 def check_range(name: str, pixels: Tensor) -> None:
-    """Refuse floating-point pixels that are not numbers in [0, 1]."""
+    """Refuse floating-point pixels that are not numbers in [0, 1].
+
+    Raises:
+        UserError: with the range found.
+    """
     if not pixels.is_floating_point() or pixels.numel() == 0:
         return
     low, high = (float(value) for value in torch.aminmax(pixels))
@@ -141,7 +147,17 @@ def check_range(name: str, pixels: Tensor) -> None:
 
 
 def check_labels(name: str, labels: Tensor, n: int, num_classes: int) -> None:
-    """Refuse labels that are not ``(n,)`` int64 in ``[0, num_classes)``."""
+    """Refuse labels that are not ``(n,)`` int64 in ``[0, num_classes)``.
+
+    Args:
+        name: what the images are called, for the message.
+        labels: of any type and shape.
+        n: how many images there are.
+        num_classes: how many classes there are.
+
+    Raises:
+        UserError: with what was found.
+    """
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise UserError(f"{name}: labels must be int64 (N,), got {labels.dtype} {tuple(labels.shape)}")
     if len(labels) != n:
@@ -152,7 +168,11 @@ def check_labels(name: str, labels: Tensor, n: int, num_classes: int) -> None:
 
 
 def relabelled(images: Images, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Where the images of the named classes lie, and their labels in the order of ``names``: two int64 ``(M,)``."""
+    """Where the images of the named classes lie, and their labels in the order of ``names``: two int64 ``(M,)``.
+
+    Raises:
+        UserError: a class that the images do not have, or one named twice.
+    """
     for name in names:
         if name not in images.classes:
             raise unknown("class", name, images.classes)
@@ -169,6 +189,13 @@ def mean_std(images: Images, chunk: int = 1024) -> tuple[Tensor, Tensor]:
     """Per-channel mean and standard deviation in [0, 1] units, float32 ``(C,)`` each; of 8-bit pixels summed exactly in integers.
 
     The deviation is at least one grey level, so that dividing by it is safe also for a constant channel.
+
+    Args:
+        images: at least one.
+        chunk: how many to fetch at a time.
+
+    Raises:
+        UserError: no images.
     """
     if not len(images):
         raise UserError(f"{images.name}: no images to take the mean of")
