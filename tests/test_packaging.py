@@ -93,21 +93,6 @@ def test_ci_runs_the_command_that_the_readme_gives():
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_public_names_are_listed():
-    wanted = {"PGD", "ThreatModel", "L1", "L2", "Linf", "Untargeted", "Targeted", "Away", "minimize", "load", "evaluate"}
-    assert wanted <= set(dir(robustlab))
-
-
-@pytest.mark.parametrize("name", sorted(robustlab._HOME))
-def test_public_names_load(name):
-    assert callable(getattr(robustlab, name))
-
-
-def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'FGSMM'"):
-        _ = robustlab.FGSMM
-
-
 def test_the_wheel_holds_every_file_of_the_package(tmp_path):
     """Built with the setuptools at hand (torch depends on it), from a copy, offline."""
     if int(version("setuptools").partition(".")[0]) < 77:

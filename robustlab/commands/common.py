@@ -24,7 +24,7 @@ from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import ENDINGS, load
 from robustlab.norms import L2, NORMS
-from robustlab.settings import Checkpoint, Network
+from robustlab.settings import Checkpoint, Data, Network
 
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 
@@ -143,6 +143,12 @@ def norm_name(threat: ThreatModel) -> str:
     return next(name for name, norm in NORMS.items() if norm == threat.norm)
 
 
+def open_images(data: Data, split: str) -> Images:
+    """One split of the images that settings name."""
+    options: dict[str, Any] = {"image_size": data.image_size, "download": data.download, "cache": data.cache}
+    return open_dataset(data.dataset, data.path, split, classes=data.classes, limit=data.limit, **options)
+
+
 def open_data(
     dataset: str | None,
     data: str | None,
@@ -153,18 +159,9 @@ def open_data(
     classes: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Images:
-    """The images, with a progress bar while they are read."""
+    """The images that the settings name."""
     options: dict[str, Any] = {"image_size": image_size, "download": download, "classes": classes, "limit": limit}
-    with bar(None, f"reading {split}", "img") as shown:
-        return open_dataset(dataset, data, split, progress=_to(shown), **options)
-
-
-def _to(shown: tqdm) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        shown.total = total
-        shown.update(done - shown.n)
-
-    return progress
+    return open_dataset(dataset, data, split, **options)
 
 
 def bar(total: int | None, title: str, unit: str, *, leads: bool = True) -> tqdm:

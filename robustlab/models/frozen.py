@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=Callable[[Tensor], Tensor])
 
 
 @contextmanager
-def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
+def frozen(model: Model, *, training: bool = False) -> Iterator[Model]:
     """Inside, the model is in evaluation mode and builds no parameter gradients; afterwards all is as before.
 
     Restored, also after an exception: every submodule's own mode, ``requires_grad`` of every parameter, all buffers
@@ -18,8 +21,13 @@ def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
     never touched.
 
     Args:
+        model: a network; of any other function only the CPU's random state is restored.
         training: run the model in training mode instead; the statistics that it updates are still put back.
     """
+    if not isinstance(model, nn.Module):
+        with torch.random.fork_rng([]):
+            yield model
+        return
     modes = [(module, module.training) for module in model.modules()]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     buffers = [(module, name, b, b.detach().clone()) for module in model.modules() for name, b in module.named_buffers(recurse=False)]
