@@ -94,7 +94,7 @@ def _construction(kind: str, args: settings.Construct) -> Construction:
             raise UserError(f"{kind} matches features wherever in the pixel box that leads, so --norm and --eps mean nothing to it")
         return Inverted(1000 if args.steps is None else args.steps, 0.1 if args.step_size is None else args.step_size)
     threat = threat_of(args.norm, args.eps)
-    size = threat.eps / 5 if args.step_size is None else args.step_size
+    size = float(threat.eps) / 5 if args.step_size is None else args.step_size
     return Relabelled(random_target if kind == "D_rand" else next_class, threat, 100 if args.steps is None else args.steps, size)
 
 

@@ -109,7 +109,7 @@ class _Job:
         files.write_json(
             out / "report.json",
             {
-                "settings": dataclasses.asdict(replace(self.args, eps=self.attack.threat.eps)),
+                "settings": dataclasses.asdict(replace(self.args, eps=float(self.attack.threat.eps))),
                 "environment": environment(),
                 "dataset": self.images.name,
                 "accuracies": {name: rate.to_json() for name, rate in report.rates().items()},

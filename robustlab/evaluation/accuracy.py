@@ -10,22 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from robustlab.attacks import PGD
+from robustlab.attacks import PGD, Attack
 from robustlab.checks import check_images, check_labels, with_logit_checks
-from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.models.frozen import frozen
-
-
-class Attack(Protocol):
-    """An attack with a threat model; its ``str`` is the name that its numbers carry."""
-
-    @property
-    def threat(self) -> ThreatModel: ...
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, keys: Tensor | None = None, fast_model: nn.Module | None = None
-    ) -> Tensor: ...
 
 
 class Examples(Protocol):
