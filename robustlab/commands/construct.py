@@ -96,7 +96,7 @@ def _construction(kind: str, args: settings.Construct) -> Construction:
             1000 if args.method.steps is None else args.method.steps, 0.1 if args.method.step_size is None else args.method.step_size
         )
     threat = threat_of(args.method.norm, args.method.eps)
-    size = threat.eps / 5 if args.method.step_size is None else args.method.step_size
+    size = float(threat.eps) / 5 if args.method.step_size is None else args.method.step_size
     return Relabelled(
         random_target if kind == "D_rand" else next_class, threat, 100 if args.method.steps is None else args.method.steps, size
     )
