@@ -6,10 +6,11 @@ from pathlib import Path
 
 from robustlab import files
 from robustlab.commands import settings
-from robustlab.commands.common import bar, open_data
+from robustlab.commands.common import open_data
 from robustlab.data.constructed import is_constructed
 from robustlab.data.exports import LAYOUTS, export
 from robustlab.errors import UserError
+from robustlab.progress import Progress
 
 
 def run(args: settings.Export) -> None:
@@ -20,16 +21,9 @@ def run(args: settings.Export) -> None:
         raise UserError("where to? --out takes a folder that is new or empty")
     out = Path(args.out)
     files.check_vacant(out)
-    images = open_data(
-        args.dataset,
-        args.data,
-        args.split,
-        image_size=args.image_size,
-        download=args.download,
-        classes=args.classes,
-        limit=args.limit,
-    )
-    with bar(len(images), "exporting", "img") as shown:
+    options = {"image_size": args.image_size, "download": args.download, "classes": args.classes, "limit": args.limit}
+    images = open_data(args.dataset, args.data, args.split, **options)  # type: ignore[arg-type]
+    with Progress("exporting", len(images), "img") as shown:
         facts, rounding = export(images, args.split, out, args.format, shown.update, _card(args.data))
     print(f"{facts['n']:,} images of {images.name} ({args.split}) in {out}, layout {args.format}")
     if rounding:
