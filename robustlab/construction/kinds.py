@@ -62,7 +62,7 @@ def published(kind: str, *, threat: ThreatModel | None = None, steps: int | None
         return Inverted(1000 if steps is None else steps, 0.1 if step_size is None else step_size)
     threat = threat or ThreatModel(L2(), EPS)
     targets = random_target if kind == "D_rand" else next_class
-    return Relabelled(targets, threat, 100 if steps is None else steps, threat.eps / 5 if step_size is None else step_size)
+    return Relabelled(targets, threat, 100 if steps is None else steps, float(threat.eps) / 5 if step_size is None else step_size)
 
 
 @dataclass(frozen=True)

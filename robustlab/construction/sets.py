@@ -24,7 +24,8 @@ from robustlab.data.constructed import facts, open_constructed
 from robustlab.data.imageset import Images, ImageSet
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
-from robustlab.models.frozen import frozen, on_device
+from robustlab.models.frozen import frozen
+from robustlab.models.placement import on_device
 from robustlab.models.zoo import load, released
 from robustlab.pixels import to_float
 from robustlab.progress import Progress

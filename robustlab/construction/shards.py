@@ -31,7 +31,8 @@ from robustlab.errors import UserError, unknown
 from robustlab.evaluation import predictions
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest, on_cpu
-from robustlab.models.frozen import frozen, on_device
+from robustlab.models.frozen import frozen
+from robustlab.models.placement import on_device
 from robustlab.norms import L2
 from robustlab.pixels import to_float, to_uint8
 from robustlab.records import differences, environment

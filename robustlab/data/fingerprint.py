@@ -1,4 +1,4 @@
-"""What tells one data set from another."""
+"""A set's identity: a hash of its labels and of some of its images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from robustlab.data.imageset import Images
 
 
 def fingerprint(images: Images, sample: int = 64) -> str:
-    """Hexadecimal SHA-256 of all the labels and of some images spread over the set, whatever the memory layout and the device.
+    """A hash of all the labels, and of some images spread over the set: enough to tell one data set from another.
 
     Args:
-        sample: how many images to read, the first and the last among them. Sets that differ in other images alone look the same.
+        images: the set.
+        sample: how many of its images are read.
+
+    Returns:
+        Hexadecimal SHA-256.
     """
     index = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
     parts = {"labels": images.labels.cpu().contiguous(), "pixels": images.fetch(index).cpu().contiguous()}

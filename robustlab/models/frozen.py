@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
-from typing import TypeVar
 
 import torch
 from torch import nn
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @contextmanager
@@ -44,12 +39,3 @@ def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
             for module, name, buffer, before in buffers:
                 buffer.data.copy_(before)
                 setattr(module, name, buffer)
-
-
-def on_device(model: Network, device: torch.device | str) -> Network:
-    """The model itself where it is on the device already, else a copy there: a borrowed model stays where it is."""
-    one = next(chain(model.parameters(), model.buffers()), None)
-    # "cuda" means the current GPU, and only a tensor that is there says which one that is.
-    if one is None or one.device == torch.empty(0, device=device).device:
-        return model
-    return copy.deepcopy(model).to(device)
