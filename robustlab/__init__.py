@@ -107,7 +107,7 @@ if TYPE_CHECKING:
     from robustlab.constraints import Box as Box
     from robustlab.constraints import Masked as Masked
     from robustlab.constraints import ThreatModel as ThreatModel
-    from robustlab.construction import construct as construct  # type: ignore[attr-defined]
+    from robustlab.construction import construct as construct
     from robustlab.data.adapt import as_images as as_images
     from robustlab.data.catalog import open_dataset as open_dataset
     from robustlab.data.imageset import ImageSet as ImageSet

@@ -22,9 +22,9 @@ from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import ENDINGS, load
+from robustlab.models.zoo import ENDINGS, load, released
 from robustlab.norms import L2, NORMS
-from robustlab.settings import Checkpoint, Data, Network
+from robustlab.settings import Checkpoint, Data, Model, Network
 
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 
@@ -69,6 +69,18 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def required_model(settings: Model, question: str = "which model?") -> str:
+    """What ``--model`` names.
+
+    Raises:
+        UserError: nothing; names the pretrained models.
+    """
+    if settings.name is None:
+        known = ", ".join(released()) or "none, as no pretrained model is at hand"
+        raise UserError(f"{question} --model takes a checkpoint's path or one of: {known}")
+    return settings.name
 
 
 def load_model(name: str, args: Checkpoint | Network) -> Classifier:

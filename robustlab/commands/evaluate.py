@@ -16,7 +16,7 @@ from robustlab.attacks import PGD
 from robustlab.attacks.by_name import named_attack
 from robustlab.attacks.protocols import Attack
 from robustlab.commands import settings
-from robustlab.commands.common import check_fits, choose_device, load_model, open_images, short_names, threat_of
+from robustlab.commands.common import check_fits, choose_device, load_model, open_images, required_model, short_names, threat_of
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
@@ -24,7 +24,6 @@ from robustlab.evaluation.adversarial import saving
 from robustlab.evaluation.grids import adversarial_grid
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import released
 from robustlab.options import changed, given, names
 from robustlab.records import environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
@@ -34,9 +33,7 @@ SHOWN = 10  # images on a grid
 
 def run(args: settings.Evaluate) -> None:
     """Print the accuracies of each model; with ``--out`` also write them, the records, pictures, and the curve."""
-    if args.model.name is None:
-        raise UserError(f"which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'no pretrained model yet'}")
-    chosen = names(args.model.name)
+    chosen = names(required_model(args.model))
     out, kept, grid = _places(args, len(chosen))
     attacks = attacks_of(args)
     device = choose_device(args.compute.device, args.compute.threads)

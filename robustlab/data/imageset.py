@@ -216,6 +216,13 @@ def _sums(pixels: Tensor) -> Tensor:
     return torch.stack([v.sum((0, 2, 3), dtype=torch.int64) for v in (levels, levels * levels)]).cpu()
 
 
+def first_of_each_class(images: Images, most: int = 12) -> Tensor:
+    """Positions of the first image of each class, int64, of at most ``most`` classes spread over all; a class without images has none."""
+    labels = images.labels.cpu()
+    classes = torch.linspace(0, len(images.classes) - 1, min(most, len(images.classes))).round().long().tolist()
+    return torch.cat([(labels == k).nonzero()[:1, 0] for k in classes])
+
+
 def hold_out(images: Images, amount: int | float, seed: int) -> tuple[Tensor, Tensor]:
     """Cut a validation part with the same share of each class; it depends on the labels and the seed only.
 
