@@ -24,10 +24,6 @@ def run(args: settings.Construct) -> None:
     if method.kind is None:
         raise UserError(f"which set? --kind takes one of: {', '.join(KINDS)}")
     kind, name = kind_named(method.kind), required_model(args.model, "through which model?")
-    if name is None:
-        raise UserError(
-            f"through which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'no pretrained one yet'}"
-        )
     threat = None if method.norm is None and method.eps is None else threat_of(method.norm, method.eps)
     how: dict[str, Any] = {"threat": threat, "steps": method.steps, "step_size": method.step_size}
     published(kind, **how)  # a mistake in these is told before anything is read
