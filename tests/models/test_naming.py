@@ -1,10 +1,10 @@
-"""What several commands share."""
+"""Short names for models."""
 
 from __future__ import annotations
 
 import pytest
 
-from robustlab.commands.common import short_names
+from robustlab.models.naming import short_names
 
 
 @pytest.mark.parametrize(
