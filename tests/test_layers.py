@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 # From the ground up. Modules of one row know nothing of each other; a package is one entry and may import itself.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "checks", "options", "pickles", "progress"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "devices", "interrupts"},
     {"norms", "settings"},
     {"constraints", "goals", "pixels"},
-    {"objectives"},
+    {"objectives", "threats"},
     {"optimize"},
     {"steps", "models", "data", "records", "pictures"},
     {"attacks", "synthesis"},
