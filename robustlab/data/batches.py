@@ -74,6 +74,8 @@ class Batches:
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``n``, the first ``start`` of them skipped unread."""
         order = permutation(self.seed, len(self.images), "epoch", n) if self.shuffle else torch.arange(len(self.images))
+        if isinstance(self.images, ImageSet):
+            order = order.to(self.device)  # at once, rather than batch by batch
         slices = [
             order[b * self.batch_size : (b + 1) * self.batch_size].tensor_split(self.world_size)[self.rank] for b in range(start, len(self))
         ]

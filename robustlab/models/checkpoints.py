@@ -23,6 +23,7 @@ from robustlab import files
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, fill, from_description
+from robustlab.models.digest import on_cpu
 
 FORMAT = "robustlab-weights-1"
 LARGEST = 25 * 10**6  # bytes: what a repository can carry of one model
@@ -75,7 +76,7 @@ def save_weights(
 
 
 def _stored(model: Classifier, half: bool) -> dict[str, Tensor]:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = on_cpu(model.state_dict())
     if half:
         tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
         if not all(torch.isfinite(t).all() for t in tensors.values()):

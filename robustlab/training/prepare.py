@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.matching import check_reads
 from robustlab.models.zoo import from_description
 from robustlab.options import from_file
+from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import World
+from robustlab.training.method import complete
 from robustlab.training.start import network_for, pretrained_network_for
 
 EVALUATION_BATCH = 250  # images
@@ -139,12 +142,22 @@ def recorded_training(found: Mapping[str, Any], folder: Path) -> Training:
     return from_file(Training, found.get("training", found), f"{folder}/settings.json", passed_over=True)
 
 
-def described(images: Images) -> dict[str, Any]:
-    """What tells images from others, in values that JSON holds."""
-    return {
-        "name": images.name,
-        "n": len(images),
-        "shape": list(images.shape),
-        "classes": list(images.classes),
-        "fingerprint": fingerprint(images),
-    }
+def written(settings: Training, images: Images) -> dict[str, Any]:
+    """What decides a training's result, as ``settings.json`` has it."""
+    described = {"name": images.name, "n": len(images), "shape": list(images.shape), "classes": list(images.classes)}
+    return {"training": asdict(settings), "images": {**described, "fingerprint": fingerprint(images)}}
+
+
+def reopened(folder: Path, settings: Training, images: Images) -> Run:
+    """The run in a folder, to go on with.
+
+    Raises:
+        UserError: it was started with other settings or on other images; names the differences.
+    """
+
+    def as_today(found: dict[str, Any]) -> dict[str, Any]:
+        training = complete(recorded_training(found, folder), bfloat16=False, resumed=True)
+        return {"training": asdict(training), "images": found.get("images", now["images"])}  # older files do not say which images
+
+    now = written(settings, images)
+    return Run.reopen(folder, now, free=["images.name"], read=as_today)

@@ -34,7 +34,9 @@ from robustlab.training.prepare import (
     opened,
     recorded_threads,
     recorded_training,
+    reopened,
     training_batches,
+    written,
 )
 from robustlab.training.trained import Trained
 from robustlab.training.trainer import Line, Trainer
@@ -60,7 +62,8 @@ def train(
 ) -> Trained:
     """Train a network, keep its best epoch by validation accuracy, and test that once.
 
-    In the main thread, Ctrl-C and SIGTERM end it after the step that it is at.
+    In the main thread, Ctrl-C and SIGTERM end it after the step that it is at. Two trainings at the same time need two processes: layers
+    such as dropout can draw from nowhere but torch's one random state.
 
     Args:
         data: images to train on; a part of them, ``settings.choosing.val_size``, is held out to choose the epoch by.
@@ -112,7 +115,12 @@ def _trainer(
     world: World,
     asked: Mapping[str, Mapping[str, Any]],
 ) -> Trainer:
-    """Everything for the first step, all of it checked; only then is the folder made, or reopened where it holds settings of before."""
+    """Everything for the first step, all of it checked; only then is the folder made.
+
+    Args:
+        before: what the ``settings.json`` of the run to go on with holds; nothing for a new run.
+    """
+    run = reopened(folder, settings, images) if folder and before and world.leads else None
     method = method_of(settings)
     check_trainable(images, settings)
     training, validation = training_batches(images, settings, device, world, workers)
@@ -121,8 +129,8 @@ def _trainer(
     network.to(memory_format=torch.channels_last)
     state = TrainingState.fresh(synchronize_batch_norm(network, world), method.optimization)
     trainer = Trainer(settings, method, state, training, validation, device, world, folder, asked, images.name)
-    if folder and before:
-        trainer.reopen(folder, before, saved, images)
-    else:
-        trainer.create(images)
+    if folder and world.leads and run is None:
+        run = Run.create(folder, {**asked, **written(settings, images)})
+    world.wait()
+    trainer.take_up(run, saved)
     return trainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from robustlab import pictures
 from robustlab.data.batches import Batches
-from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.evaluation.accuracy import Attack
@@ -27,8 +26,7 @@ from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import World
 from robustlab.training.fit import READ_EVERY, Epoch, TrainingState, fit
-from robustlab.training.method import Method, complete
-from robustlab.training.prepare import described, recorded_training
+from robustlab.training.method import Method
 from robustlab.training.trained import Stopped, Trained
 
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
@@ -49,7 +47,7 @@ class Trainer:
         dataset: the images' name.
         on_epoch: told the numbers of each epoch.
         progress: whether to show a bar, and a line for each epoch.
-        run: the folder in the leading process's hands.
+        run: the folder in the leading process's hands; None in the others, and where nothing is written.
         best: validation accuracy and number of the best epoch so far.
         best_weights: its weights, where there is no folder to keep them in.
         history: the numbers of the epochs.
@@ -76,53 +74,29 @@ class Trainer:
     clock: float = field(default_factory=time.monotonic)
     saved_at: float = field(default_factory=time.monotonic)
 
-    def create(self, images: Images) -> None:
-        """Begin a run in the folder, where there is one.
-
-        Raises:
-            UserError: the folder holds something.
-        """
-        if self.folder is not None and self.world.leads:
-            self.run = Run.create(self.folder, {**self.asked, "training": asdict(self.settings), "images": described(images)})
-        self.world.wait()
-
-    def reopen(self, folder: Path, before: Mapping[str, Any], saved: dict[str, Any] | None, images: Images) -> None:
-        """Go on with the run in the folder.
+    def take_up(self, run: Run | None, saved: dict[str, Any] | None) -> None:
+        """Go on with a run.
 
         Args:
-            before: its ``settings.json``.
+            run: its folder, in the leading process's hands; None in the others.
             saved: its last checkpoint; None where it was killed before the first.
-            images: all of them.
 
         Raises:
-            UserError: other settings, other images, or a checkpoint or log that is not this run's.
+            UserError: a checkpoint or a log that is not this run's.
         """
-        now = {"training": asdict(self.settings), "images": described(images)}
-        unknown = {"images"} - before.keys()  # older files do not say which images
-        if self.world.leads:
-            self.run = Run.reopen(folder, now, free=["images.name", *unknown], read=self._as_today)
-        self.world.wait()
+        self.run = run
         if saved is not None:
             try:
                 self.state.load_state_dict(saved)
                 self.best, self.seconds = saved["best"], saved["seconds"]
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise UserError(f"{folder}/last.pt is not the checkpoint that this run wrote: what it holds does not fit") from error
-        if self.run:
-            self.run.keep_epochs_before(self.state.epoch)
-            self.history = list(self.run.metrics)
-            self._check_history(self.run)
-
-    def _as_today(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What decides a run's result in its ``settings.json``, in today's form."""
-        assert self.folder is not None
-        training = recorded_training(found, self.folder)
-        return {"training": asdict(complete(training, bfloat16=False, resumed=True)), "images": found.get("images")}
-
-    def _check_history(self, run: Run) -> None:
-        missing = set(range(self.state.epoch)) - {line["epoch"] for line in run.metrics}
-        if missing and run.log_file.exists():
-            raise UserError(f"{run.log_file} is damaged: it lacks epoch {min(missing) + 1}, which {run.folder}/last.pt says is done")
+                raise UserError(f"{self.folder}/last.pt is not the checkpoint that this run wrote: what it holds does not fit") from error
+        if run:
+            run.keep_epochs_before(self.state.epoch)
+            self.history = list(run.metrics)
+            missing = set(range(self.state.epoch)) - {line["epoch"] for line in run.metrics}
+            if missing and run.log_file.exists():
+                raise UserError(f"{run.log_file} is damaged: it lacks epoch {min(missing) + 1}, which {run.folder}/last.pt says is done")
 
     def go(self, stop: Callable[[], bool]) -> None:
         """Train to the end.
@@ -137,7 +111,7 @@ class Trainer:
         options: dict[str, Any] = {"world": self.world, "seed": self.settings.seed, "compile": self.settings.optimizing.compile}
         self.clock = self.saved_at = began = time.monotonic()
         first = state.step
-        with Progress("training", optimization.epochs * steps, "step", shown=self.progress) as shown:
+        with Progress("training", optimization.epochs * steps, "steps", shown=self.progress) as shown:
             shown.start_from(state.epoch * steps + state.step)
             on_step = self._on_step(shown)
             for epoch in fit(state, self.training, self.method.loss, optimization, stop=stop, on_step=on_step, **options):
@@ -237,7 +211,7 @@ class Trainer:
         """
         self.world.wait()  # only until all is saved: testing may take longer than a collective may
         model = self._kept()
-        if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+        if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
             raise UserError("training diverged: the weights are no longer numbers; try a smaller --lr, or --clip 1")
         report = None
         if test is not None and self.world.leads:
