@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from robustlab import files
-from robustlab.commands.common import check_fits, choose_device, load_model, normalization_of, open_data
+from robustlab.commands.common import choose_device, load_model, normalization_of, open_images, required_model
 from robustlab.commands.flags import parse
 from robustlab.commands.settings import synthesize_settings
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
-from robustlab.models.zoo import load, released
+from robustlab.models.matching import check_fits
+from robustlab.models.zoo import load
 from robustlab.options import changed, flat, given, leaves, words
+from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.run import synthesize
 from robustlab.synthesis.sheets import Pictures
@@ -92,15 +93,13 @@ def make(args: Any, before: dict[str, Any] | None) -> Pictures:
 
 def opened(args: Any, split: str) -> Images:
     """The images of a split, as the settings say; ``--limit`` is of the one that is worked on."""
-    data, how = args.data, {name: getattr(args.data, name) for name in ("image_size", "download", "classes")}
-    return open_data(data.dataset, data.path, split, limit=data.limit if split == data.split else None, **how)
+    return open_images(args.data if split == args.data.split else replace(args.data, limit=None), split)
 
 
 def check(args: Any) -> None:
     """Refuse settings without a model or images, or with two ways to say which images."""
     task, own = TASKS[args.task], isinstance(args.chosen.images, list)
-    if not args.model.name:
-        raise UserError(f"with which model? --model takes a checkpoint's path or one of: {', '.join(released()) or 'none yet'}")
+    required_model(replace(args.model, name=args.model.name or None), "with which model?")
     for name in ("data", "dataset", "split", "classes", "limit", "download"):
         if own and task.own and name in given(args):
             raise UserError(f"--images names files already, so --{name} means nothing: leave it out")
@@ -142,9 +141,3 @@ def replayed(args: Any, before: dict[str, Any]) -> Any:
     if presets is not None and presets.weights is not None and own.get("weight") is None:
         own["weight"] = presets.weights[1]  # of a file from before weights were written down
     return changed(parse(found, words(own), f"robustlab synthesize: {args.output.replay}"), **typed)
-
-
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
-    return "\n".join([lines[0], "| --- " * len(heads) + "|", *lines[1:]])

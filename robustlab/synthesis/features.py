@@ -17,6 +17,7 @@ from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.goals import recordable
 from robustlab.models.frozen import frozen
+from robustlab.models.placement import device_of
 from robustlab.objectives import feature_distance
 from robustlab.optimize import OnStep
 from robustlab.pixels import to_float
@@ -128,7 +129,7 @@ def extremes(model: nn.Module, images: Images, unit: int, k: int, layer: str | N
     """
     if not 1 <= k <= len(images):
         raise UserError(f"k must lie between 1 and the number of images, {len(images)}, got {k}")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     found = []
     with frozen(model), torch.no_grad():
         for index in torch.arange(len(images)).split(chunk):

@@ -11,8 +11,9 @@ from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
+from robustlab.models.placement import device_of
 from robustlab.models.zoo import load, released
-from robustlab.synthesis.selection import MatchedModel, device_of, match
+from robustlab.synthesis.selection import MatchedModel, match
 
 
 def judges_of(

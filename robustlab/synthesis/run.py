@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.models.digest import digest
+from robustlab.models.placement import device_of
 from robustlab.options import flat, leaves
 from robustlab.progress import Progress
 from robustlab.synthesis import replay as replays
 from robustlab.synthesis.budget import Search, resolved, search_of
 from robustlab.synthesis.judges import judges_of
-from robustlab.synthesis.selection import MatchedModel, Selection, device_of, match, select
+from robustlab.synthesis.selection import MatchedModel, Selection, match, select
 from robustlab.synthesis.sheets import Pictures
-from robustlab.synthesis.sources import Model, named_models, open_images, open_own, picture_files
+from robustlab.synthesis.sources import Model, named, named_models, numbered, open_images, open_own, picture_files, with_names
 from robustlab.synthesis.tasks import TASKS, check_has, named_task
 
 
@@ -53,8 +54,8 @@ def synthesize(
         task: a name in ``TASKS``, or settings of a task, such as ``Translate(target="dog")``.
         model: a network, the name of a pretrained one, or the path of a checkpoint; or several, also by names of your own. Best a
             ``Classifier``; of another network the outputs count in the order of the classes.
-        images: a labelled set, or the path of one; for many tasks also picture files, one or several, which are labelled as what the
-            first model classifies them as.
+        images: labelled images of any kind that ``as_images`` takes: a path, an ``ImageSet``, a torch Dataset, a pair ``(x, y)``, ...;
+            for many tasks also picture files, one or several, which are labelled as what the first model classifies them as.
         n: how many images to work on: the first of each class, then the second of each, and so on; where left out, as many as the task
             says.
         positions: work on the images at these positions of the set instead.
@@ -62,7 +63,7 @@ def synthesize(
         image_size: resize and crop images at a path, and picture files, to this many pixels.
         judge: an independent classifier that judges the pictures; where left out, a pretrained one that did not make them. False for none:
             the numbers that need one are then left out.
-        train: training images, or their path, for a task that needs them; where left out, those at the path of ``images``.
+        train: training images, of any such kind, for a task that needs them; where left out, those at the path of ``images``.
         seed: of every random draw.
         batch_size: images that pass through a model at a time.
         device: where to compute; where the first model is, if left out.
@@ -86,7 +87,7 @@ def synthesize(
     if files:
         labelled: Images = open_own(files, models, judging, image_size=image_size, batch_size=batch_size)
     else:
-        labelled = open_images(images, split, image_size=image_size, progress=progress)
+        labelled = with_names(open_images(images, split, image_size=image_size, progress=progress), models, judging)
     matched = [match(each, network, labelled) for each, network in models.items()]
     recorded = {} if replay is None else replay.get("judges", {})
     judges = judges_of(matched, labelled, judging, recorded) if TASKS[name].judged and judge is not False else {}
@@ -165,6 +166,8 @@ def _training_images(task: str, source: Any, images: Images, image_size: int | N
     if not given and not isinstance(source, str | os.PathLike):
         raise UserError(f"the task {task!r} needs training images, from which it draws its seeds: give them with train=")
     found = open_images(source, "train", image_size=image_size, progress=progress)
+    if numbered(found.classes) and len(found.classes) <= len(images.classes):
+        found = named(found, images.classes)
     if (found.classes, found.shape) != (images.classes, images.shape):
         raise UserError(f"the training images {found.name} must have the classes and the size of {images.name}")
     return found

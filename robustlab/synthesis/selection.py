@@ -16,6 +16,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.models.matching import check_fits, check_reads
+from robustlab.models.placement import device_of
 from robustlab.optimize import OnStep
 from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, fold, normal
@@ -57,23 +58,33 @@ def match(name: str, model: nn.Module, images: Images) -> MatchedModel:
         check_fits(model, images, name)
     with frozen(model):
         check_reads(model, images.shape, name, device)
-        outputs = model.outputs_for(images.classes, images.name) if isinstance(model, Classifier) else _in_order(name, model, images)
-    return MatchedModel(name, model, outputs.to(device))
+    if isinstance(model, Classifier):
+        return MatchedModel(name, model, model.outputs_for(images.classes, images.name).to(device))
+    outputs = count_outputs(name, model, images.shape)
+    if outputs != len(images.classes):
+        raise UserError(f"{name} has {outputs} outputs, but {images.name} has {len(images.classes)} classes")
+    return MatchedModel(name, model, torch.arange(outputs, device=device))
 
 
-def _in_order(name: str, model: nn.Module, images: Images) -> Tensor:
-    """All outputs of a network that does not name them."""
-    with torch.no_grad():
-        logits = model(torch.zeros(1, *images.shape, device=device_of(model)))
-    if logits.ndim != 2 or logits.shape[1] != len(images.classes):
-        have = f"{images.name} has {len(images.classes)} classes"
-        raise UserError(f"{name} must map images to logits (B, {len(images.classes)}), as {have}, but gives {tuple(logits.shape)}")
-    return torch.arange(logits.shape[1])
+def count_outputs(name: str, model: nn.Module, shape: Sequence[int]) -> int:
+    """How many logits a network gives for an image.
 
+    Args:
+        name: what to call the network in a message.
+        model: any network.
+        shape: ``(C, H, W)`` of an image.
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model is; the CPU where it has no parameters."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+    Raises:
+        UserError: it cannot read such images, or gives no ``(B, K)`` tensor.
+    """
+    device = device_of(model)
+    with frozen(model), torch.no_grad():
+        check_reads(model, shape, name, device)
+        logits = model(torch.zeros(1, *shape, device=device))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise UserError(f"{name} must map images to logits (B, K), but gives {what}")
+    return logits.shape[1]
 
 
 @dataclass(frozen=True, eq=False)

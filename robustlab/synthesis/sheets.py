@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import os
@@ -145,11 +144,10 @@ class Pictures:
 
     def _repr_html_(self) -> str:
         heads, rows = self.table()
-        image = base64.b64encode(self._repr_png_()).decode()
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
         body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         notes = "".join(f"<p>note: {html.escape(note)}</p>" for note in self.notes)
-        return f'<img src="data:image/png;base64,{image}"/><table><tr>{head}</tr>{body}</table>{notes}'
+        return pictures.as_html(self.sheet(), f"<table><tr>{head}</tr>{body}</table>{notes}")
 
     def _repr_png_(self) -> bytes:
         content = io.BytesIO()

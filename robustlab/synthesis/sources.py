@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from robustlab.data.adapt import as_images
 from robustlab.data.catalog import open_dataset
 from robustlab.data.folder import SUFFIXES, open_pictures
 from robustlab.data.imageset import Images, ImageSet
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
+from robustlab.models.placement import device_of, on_device
 from robustlab.models.zoo import load
 from robustlab.pixels import to_float
-from robustlab.progress import Progress
-from robustlab.synthesis.selection import device_of, match
+from robustlab.synthesis.selection import count_outputs, match
 
 Model = nn.Module | str | os.PathLike[str]
 
@@ -46,7 +46,7 @@ def named_models(models: Model | Sequence[Model] | Mapping[str, nn.Module], devi
     if not models:
         raise UserError("no model was given")
     place = device or device_of(next(iter(models.values())))
-    return {name: model if device_of(model) == place else copy.deepcopy(model).to(place) for name, model in models.items()}
+    return {name: on_device(model, place) for name, model in models.items()}
 
 
 def _name(model: Any) -> str:
@@ -69,13 +69,12 @@ def picture_files(images: Any) -> list[str]:
 
 def open_own(
     paths: Sequence[str], models: Mapping[str, nn.Module], judges: Mapping[str, nn.Module], *, image_size: int | None, batch_size: int
-) -> ImageSet:
+) -> Images:
     """Picture files, labelled as what the first model classifies them as.
 
     Args:
         paths: at least one file.
-        models: by name. The classes are called as the first one calls them; where its outputs are only numbered, as another model or judge
-            with as many outputs does.
+        models: by name; see ``with_names``.
         judges: further classifiers, by name.
         image_size: resize and crop the pictures to this many pixels.
         batch_size: images that pass through the model at a time.
@@ -83,25 +82,56 @@ def open_own(
     Raises:
         UserError: a file that is not there, cannot be read, or is of another size than the first; a size that the model cannot read.
     """
-    name, model = next(iter(models.items()))
-    images = open_pictures(paths, _class_names(model, [*models.values(), *judges.values()]), image_size=image_size)
-    matched = match(name, model, images)
-    with frozen(model), torch.no_grad():
-        parts = [model(to_float(part).to(device_of(model)))[:, matched.outputs] for part in images.pixels.split(batch_size)]
+    images = with_names(open_pictures(paths, ("0",), image_size=image_size), models, judges)
+    matched = match(*next(iter(models.items())), images)
+    with frozen(matched.model), torch.no_grad():
+        batches = torch.arange(len(images)).split(batch_size)
+        parts = [matched.model(to_float(images.fetch(some)).to(device_of(matched.model)))[:, matched.outputs] for some in batches]
+    assert isinstance(images, ImageSet)
     return replace(images, labels=torch.cat(parts).argmax(1).cpu())
 
 
-def _class_names(model: nn.Module, others: Sequence[nn.Module]) -> tuple[str, ...]:
-    if not isinstance(model, Classifier):
-        raise UserError(f"picture files need a Classifier, which knows its classes, not a {type(model).__name__}")
-    alike = (one.classes for one in others if isinstance(one, Classifier) and not one.unnamed and one.num_classes == model.num_classes)
-    return next(alike, model.classes) if model.unnamed else model.classes
+def with_names(images: Images, models: Mapping[str, nn.Module], judges: Mapping[str, nn.Module]) -> Images:
+    """Images whose classes have names where they are only numbered: the numbers are then those of the first model's outputs.
+
+    Args:
+        images: labelled.
+        models: by name. The classes are called as the first one calls its outputs; where these are only numbered too, as another model or
+            judge with as many outputs does.
+        judges: further classifiers, by name.
+
+    Raises:
+        UserError: the first model cannot read the images.
+    """
+    name, model = next(iter(models.items()))
+    outputs = model.num_classes if isinstance(model, Classifier) else count_outputs(name, model, images.shape)
+    if not numbered(images.classes) or len(images.classes) > outputs:
+        return images
+    others = [one.classes for one in (*models.values(), *judges.values()) if isinstance(one, Classifier) and one.num_classes == outputs]
+    return named(images, next((names for names in others if not numbered(names)), tuple(map(str, range(outputs)))))
+
+
+def numbered(classes: Sequence[str]) -> bool:
+    """Whether classes have numbers for names."""
+    return tuple(classes) == tuple(map(str, range(len(classes))))
+
+
+def named(images: Images, classes: Sequence[str]) -> Images:
+    """The same images with other names for their classes, and perhaps with further classes.
+
+    Raises:
+        UserError: images of somebody else's kind.
+    """
+    if not is_dataclass(images) or isinstance(images, type):
+        raise UserError(f"the classes of {images.name} have no names: give {type(images).__name__} those of the model as classes")
+    return replace(images, classes=tuple(classes))
 
 
 def open_images(images: Any, split: str, *, image_size: int | None, progress: bool) -> Images:
-    """A labelled set as it is, or the one at a path.
+    """Labelled images of any data.
 
     Args:
+        images: see ``robustlab.data.adapt``.
         split: which part of the data at a path.
         image_size: resize and crop images at a path to this many pixels.
         progress: show how many are read.
@@ -110,8 +140,5 @@ def open_images(images: Any, split: str, *, image_size: int | None, progress: bo
         UserError: something else, or nothing at the path.
     """
     if isinstance(images, str | os.PathLike):
-        with Progress(f"reading {split}", None, "img", shown=progress) as shown:
-            return open_dataset(None, Path(images), split, image_size=image_size, progress=shown.at)
-    if not hasattr(images, "fetch"):
-        raise UserError(f"images must be a labelled set, the path of one, or picture files, got {type(images).__name__}")
-    return images
+        return open_dataset(images, split=split, image_size=image_size, progress=progress)
+    return as_images(images)

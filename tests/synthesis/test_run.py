@@ -17,6 +17,7 @@ import torch
 from laws import restless, untouched
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import robustlab
 from robustlab import synthesis
@@ -153,7 +154,7 @@ def test_a_network_of_ones_own_is_no_classifier(judge: Classifier) -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     assert made("translate", plain, judge).model == "Sequential"
     assert made("gradients", plain).numbers
-    with pytest.raises(UserError, match=r"must map images to logits \(B, 3\), as colours has 3 classes, but gives \(1, 4\)"):
+    with pytest.raises(UserError, match="Sequential has 4 outputs, but colours has 3 classes"):
         made("translate", nn.Sequential(nn.Flatten(), nn.Linear(192, 4)))
     with pytest.raises(UserError, match="Sequential has no features of its own: name a layer, one of 0, 1"):
         made("invert", plain)
@@ -190,6 +191,19 @@ def test_the_object_of_shapes_is_known_where_positions_are_those_of_the_set(tmp_
     known = "share of the pixels on the object"
     assert 0.03 < made("gradients", model, images=images).numbers[known] < 0.5
     assert known not in made("gradients", model, images=images.subset(torch.arange(29, -1, -1))).numbers
+
+
+def test_data_of_any_kind_are_worked_on(model: Classifier, judge: Classifier) -> None:
+    """Numbers for classes are those of the model's outputs, which give them their names."""
+    x, y = IMAGES.pixels.float() / 255, IMAGES.labels
+    expected = made("translate", model, judge, target="green")
+    data = (x.numpy(), y.numpy()), TensorDataset(x, y), DataLoader(TensorDataset(x, y), 5), [(x[:9], y[:9]), (x[9:], y[9:])]
+    for images in data:
+        pictures = made("translate", model, judge, images=images, target="green")
+        assert torch.equal(pictures.images, expected.images) and pictures.numbers == expected.numbers
+    assert torch.equal(made("generate", model, judge, train=(TRAIN.pixels, TRAIN.labels)).images, made("generate", model, judge).images)
+    first = made("translate", model, judge, images=(x[:1], y[:1]), target="blue")
+    assert torch.equal(first.images, made("translate", model, judge, positions=[0], target="blue").images), "also where labels are few"
 
 
 def test_where_every_image_is_worked_on_they_are_compared_with_themselves(model: Classifier) -> None:
@@ -268,7 +282,7 @@ def test_pictures_show_themselves(model: Classifier, judge: Classifier) -> None:
     assert re.search(r"^targeted success rate +\S+ +\S+$", text, re.M) and "tensor" not in text
     assert "note: without steps, or with a step or radius of 0, the pictures of A are their starts" in text
     page = pictures._repr_html_()
-    assert page.startswith('<img src="data:image/png;base64,') and "<td>&lt;J&gt;</td>" in page and "<th>A</th><th>B</th>" in page
+    assert '<img src="data:image/png;base64,' in page and "<td>&lt;J&gt;</td>" in page and "<th>A</th><th>B</th>" in page
     assert pictures._repr_png_().startswith(b"\x89PNG")
 
 
@@ -296,8 +310,8 @@ def test_pictures_show_themselves(model: Classifier, judge: Classifier) -> None:
         ("translate", {"eps": -1.0}, "eps must be"),
         ("translate", {"target": "grean"}, "unknown class 'grean'. Did you mean 'green'?"),
         ("interpolate", {"points": 1}, "an interpolation needs at least 2 points, got 1"),
-        ("gradients", {"images": torch.zeros(3)}, "images must be a labelled set, the path of one, or picture files, got Tensor"),
-        ("gradients", {"images": "nowhere"}, "there is nothing at nowhere"),
+        ("gradients", {"images": torch.zeros(3)}, "labels are missing: give a pair (x, y) of images and class numbers"),
+        ("gradients", {"images": "nowhere/data"}, "there is nothing at nowhere/data"),
         ("gradients", {"model": 3}, "a model must be a network, a name or a path, got int"),
         ("gradients", {"model": []}, "no model was given"),
         ("gradients", {"model": "cifar10-smal-l2"}, "Did you mean 'cifar10-small-l2'?"),
