@@ -129,7 +129,7 @@ if TYPE_CHECKING:
     from robustlab.optimize import minimize as minimize
     from robustlab.steps import Steepest as Steepest
     from robustlab.synthesis import Search as Search
-    from robustlab.synthesis.tasks import synthesize as synthesize  # type: ignore[import-not-found]
+    from robustlab.synthesis.run import synthesize as synthesize
     from robustlab.training.run import train as train
 else:
     _HOME = {
@@ -162,7 +162,7 @@ else:
         "load": "robustlab.models.zoo",
         "minimize": "robustlab.optimize",
         "open_dataset": "robustlab.data.catalog",
-        "synthesize": "robustlab.synthesis.tasks",
+        "synthesize": "robustlab.synthesis.run",
         "train": "robustlab.training.run",
     }
 

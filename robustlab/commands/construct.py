@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from robustlab.commands import settings
-from robustlab.commands.common import check_fits, choose_device, interruptible, load_model, open_images, required_model, threat_of
+from robustlab.commands.common import choose_device, interruptible, load_model, open_images, required_model, threat_of
 from robustlab.construction import KINDS, Unfinished, construct, published
 from robustlab.construction.kinds import kind_named
 from robustlab.errors import UserError
+from robustlab.models.matching import check_fits
 from robustlab.options import changed, given, words
 from robustlab.reports.cards import write_card
 

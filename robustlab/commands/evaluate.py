@@ -16,7 +16,7 @@ from robustlab.attacks import PGD
 from robustlab.attacks.by_name import named_attack
 from robustlab.attacks.protocols import Attack
 from robustlab.commands import settings
-from robustlab.commands.common import check_fits, choose_device, load_model, open_images, required_model, short_names, threat_of
+from robustlab.commands.common import choose_device, load_model, open_images, required_model, threat_of
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
@@ -24,6 +24,8 @@ from robustlab.evaluation.adversarial import saving
 from robustlab.evaluation.grids import adversarial_grid
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
+from robustlab.models.matching import check_fits
+from robustlab.models.naming import short_names
 from robustlab.options import changed, given, names
 from robustlab.records import environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot

@@ -31,6 +31,8 @@ def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
     Raises:
         UserError: an unknown flag or key, with the nearest one.
     """
+    choose = getattr(settings, "for_words", None)  # of a command whose options depend on what is said
+    settings = choose(argv) if choose else settings
     known = leaves(settings)
     first = getattr(settings, "first_word", None)  # the option whose value may stand alone, as the first word
     if first and argv and not argv[0].startswith("-"):
@@ -51,8 +53,8 @@ def build(settings: type, prog: str) -> argparse.ArgumentParser:
     text = "\n".join(["examples:", *(f"  {line}" for line in examples)]) if examples else None
     parser = Parser(
         prog=prog,
-        usage=f"{prog} [--OPTION VALUE ...]",
-        description=settings.__doc__,
+        usage=f"{prog} {_first(settings)}[--OPTION VALUE ...]",
+        description=_description(settings),
         epilog=text,
         formatter_class=_Help,
         argument_default=argparse.SUPPRESS,
@@ -61,11 +63,24 @@ def build(settings: type, prog: str) -> argparse.ArgumentParser:
     sections: dict[type, Any] = {}
     for leaf in leaves(settings).values():
         if leaf.group not in sections:
-            title = "options" if leaf.group is settings else (leaf.group.__doc__ or leaf.group.__name__).strip().splitlines()[0].rstrip(".")
-            sections[leaf.group] = parser.add_argument_group(title[0].lower() + title[1:])
+            title = (leaf.group.__doc__ or leaf.group.__name__).strip().splitlines()[0].rstrip(".")
+            sections[leaf.group] = parser if leaf.group is settings else parser.add_argument_group(title[0].lower() + title[1:])
         _add(sections[leaf.group], leaf)
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings; flags given here win over it")
     return parser
+
+
+def _first(settings: type) -> str:
+    """The first word of the command line and a space; empty where none may stand alone."""
+    name = getattr(settings, "first_word", None)
+    return f"{leaves(settings)[name].default or name.upper()} " if name else ""
+
+
+def _description(settings: type) -> str:
+    """What a command is for, with a line for each of its topics."""
+    topics: Mapping[str, str] = getattr(settings, "topics", {})
+    lines = [f"  {name:<15}{about}" for name, about in topics.items()]
+    return "\n".join([settings.__doc__ or "", *(["", *lines] if lines else [])])
 
 
 class _Help(argparse.RawTextHelpFormatter):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, make_dataclass
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any, ClassVar
 
-from robustlab.options import count, counts, group, images, number, option, positive, radii, radius, times, weight
+from robustlab.options import count, counts, group, images, leaves, option, positive, radii, radius
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
+from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
 
 OUT = "folder for the results; it must be new or empty"
 
@@ -258,68 +264,26 @@ class Reproduce:
     out: str = option("runs/reproduce", "folder of all experiments; called again they go on there", metavar="FOLDER")
 
 
-@dataclass(frozen=True)
-class SynthesisTask:
-    """The task."""
-
-    task: str | None = option(
-        None,
-        "what to make, as the first word: gradients, generate, inpaint, super-resolve, translate, sketch, paint, invert, interpolate, "
-        "visualize, add-feature, extremes or sensitivity",
-        metavar="TASK",
-    )
-    images: int | list[str] | None = option(
-        None,
-        "how many images to work on, the first of each class, then the second, and so on; or pictures of your own: cat.png,dog.jpg",
-        images,
-        metavar="N|FILE,FILE,...",
-    )
-    positions: list[int] | None = option(
-        None, "work on the images at these positions of the split instead: 3,17", counts, metavar="N,N,..."
-    )
-    target: str | None = option(
-        None, "the class to aim at; where left out all in turn, the image's own, or the one after it", metavar="CLASS"
-    )
-    layer: str | None = option(
-        None, "look into this module of the network, such as body.layer3; the features before the last layer where left out", metavar="NAME"
-    )
-    units: list[int] | None = option(
-        None,
-        "numbers of features: 3,7; where left out the first ones, or those that speak most for the target",
-        counts,
-        metavar="N,N,...",
-    )
-    eps: float | None = option(None, "radius around the start in pixel units, L2", radius, shown="the task's")
-    step_size: float | None = option(None, "length of a step in pixel units, L2", radius, shown="the task's")
-    steps: int | None = option(None, "gradient steps", count, shown="the task's")
-    published: bool = option(False, "radius, steps and weight as published, scaled to the images' size, not our own", None)
-    factor: float = option(4.0, "how many times smaller the images are made before they are enlarged: any number from 1 on", times)
-    mask: str | None = option(
-        None, "where to work: square, centre, left, right, top, bottom, or a picture of the images' size, white there", metavar="NAME|PATH"
-    )
-    weight: float | None = option(
-        None, "weight of the mean squared change outside the mask, inf for no change: usual when inpainting; 900 when painting", weight
-    )
-    drawn: bool = option(False, "the images are sketches already; do not draw their outlines first", None)
-    start: str = option("noise", "start from faint noise on grey, or from an image", choices=("noise", "image"))
-    fourier: bool = option(False, "move Fourier coefficients instead of pixels; --step-size is then in their units", None)
-    points: int = option(8, "pictures on the way from one image to the other", positive)
-    level: float = option(1.0, "activation that a feature is to reach", number)
-    top: int = option(5, "how many images, or features, from the top", positive)
+def chosen_settings(task: Task | None = None) -> type:
+    """Which images a task works on; None is any task."""
+    many = "how many images to work on, the first of each class, then the second, and so on"
+    shown = "" if task is None else str(task.n)
+    if task is None or task.own:
+        many, metavar = f"{many}; or picture files of your own: cat.png,dog.jpg", "N|FILE,FILE,..."
+    else:
+        metavar = "N"
+    fields = [("images", Any, option(None, many, images, metavar=metavar, shown=shown))]
+    if task is None or task.positions:
+        help = "work on the images at these positions of the split instead: 3,17"
+        fields.append(("positions", Any, option(None, help, counts, metavar="N,N,...")))
+    return make_dataclass("Chosen", fields, frozen=True, namespace={"__doc__": "What to work on."})
 
 
 @dataclass(frozen=True)
-class SynthesisOutput:
-    """What is written, and who judges it."""
+class Judging:
+    """Who judges the pictures."""
 
-    judge: str | None = option(
-        None, "independent classifier that judges the pictures; where left out a pretrained one that did not make them", metavar="NAME|PATH"
-    )
-    grid: str | None = option(None, "PNG file for the sheet of pictures; its recipe is written beside it, as .json", metavar="FILE")
-    columns: int = option(10, "pictures of a row that are shown on the sheet; the numbers are of all", positive)
-    tensorboard: bool = option(False, "also write pictures, numbers and the objective by step for TensorBoard, into --out", None)
-    out: str | None = option(None, OUT, metavar="FOLDER")
-    replay: str | None = option(None, "make again what a recipe describes, byte for byte", metavar="FILE")
+    judge: str | None = option(None, "independent classifier", metavar="NAME|PATH", shown="a pretrained one that did not make the pictures")
 
 
 @dataclass(frozen=True)
@@ -330,20 +294,94 @@ class Searching(Compute):
 
 
 @dataclass(frozen=True)
+class SynthesisOutput:
+    """What is written."""
+
+    grid: str | None = option(
+        None,
+        "PNG file for the sheet of pictures; a replay file is written beside it, as .json",
+        metavar="FILE",
+        shown="runs/synthesize/TASK.png, or grid.png in --out",
+    )
+    columns: int = option(10, "pictures of a row that are shown on the sheet; the numbers are of all", positive)
+    out: str | None = option(None, "folder for every picture in a file of its own; it must be new or empty", metavar="FOLDER")
+    tensorboard: bool = option(False, "also write pictures, numbers and the objective by step for TensorBoard, into --out", None)
+    replay: str | None = option(None, "make again what a replay file describes, byte for byte", metavar="FILE")
+
+
+@dataclass(frozen=True)
 class Synthesize:
-    """Make and edit pictures with classifiers: gradients, generation, inpainting, inversion, features; see TASK."""
+    """Make and edit pictures with classifiers: generate, inpaint, translate, invert, ...; TASK --help lists a task's options."""
 
     first_word: ClassVar[str] = "task"
+    topics: ClassVar[dict[str, str]] = {name: task.about for name, task in TASKS.items()}
     examples: ClassVar[tuple[str, ...]] = (
         "robustlab synthesize generate --model cifar10-small-l2 --data datasets/cifar10 --out runs/generated",
         "robustlab synthesize translate --model cifar10-small-l2 --images photograph.jpg --image-size 32 --target dog --grid dog.png",
     )
 
-    task: SynthesisTask = group(SynthesisTask)
+    task: str | None = option(None, "what to make, as the first word", metavar="TASK")
+    chosen: Any = group(chosen_settings())
     model: Model = group(Model)
     data: Split = group(Split)
+    judging: Judging = group(Judging)
     compute: Searching = group(Searching)
     output: SynthesisOutput = group(SynthesisOutput)
+
+    @staticmethod
+    def for_words(argv: Sequence[str]) -> type:
+        """The settings of the task that a command line names.
+
+        Raises:
+            UserError: an unknown task, or an option that the task has not; without a task, one that not every task has.
+        """
+        name, config = _task_and_config(argv)
+        options = [each.replace("-", "_") for each in (*config, *(word[2:].partition("=")[0] for word in argv if word.startswith("--")))]
+        if name is None:
+            if set(options) & SPECIAL - set(leaves(Synthesize)):
+                raise no_task()
+            return Synthesize
+        found = synthesize_settings(name)
+        for each in options:
+            check_has(name, each, lambda known: f"--{known.replace('_', '-')}")
+        return found
+
+
+def _task_and_config(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """The task, as the first word, by ``--task`` or by the file of ``--config``, and what that file holds."""
+    values = {}
+    for name in ("task", "config"):
+        values[name] = next((word.partition("=")[2] for word in argv if word.startswith(f"--{name}=")), None)
+        if f"--{name}" in argv[:-1]:
+            values[name] = argv[argv.index(f"--{name}") + 1]
+    config: dict[str, Any] = {}
+    if values["config"]:
+        with suppress(OSError, ValueError):  # which the reader of the whole file tells
+            config = tomllib.loads(Path(values["config"]).read_text())
+    if argv and not argv[0].startswith("-"):
+        return argv[0], config
+    return values["task"] or config.get("task"), config
+
+
+def synthesize_settings(name: str) -> type:
+    """``Synthesize`` with the options of one task.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    task = named_task(name)
+    groups: dict[str, type] = {"settings": task.settings, "chosen": chosen_settings(task), "model": Model, "data": Split}
+    groups |= {"judging": Judging} if task.judged else {}
+    groups |= {"compute": Searching, "output": SynthesisOutput}
+    example = f"robustlab synthesize {name} --model cifar10-small-standard,cifar10-small-l2 --data datasets/cifar10 --grid {name}.png"
+    own = (f"robustlab synthesize {name} --model cifar10-small-l2 --images cat.png,dog.png --image-size 32",) if task.own else ()
+    fields = [("task", str | None, option(name, "what to make, as the first word", metavar="TASK"))]
+    return make_dataclass(
+        "Synthesize",
+        [*fields, *((each, cls, group(cls)) for each, cls in groups.items())],
+        frozen=True,
+        namespace={"first_word": "task", "examples": (example, *own), "__doc__": cleandoc(task.settings.__doc__ or "")},
+    )
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 
 import torch
 from safetensors.torch import save as tensor_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustlab.models.classifier import Classifier
 
 
-def digest(model: Classifier, *, normalization: bool = True) -> str:
+def digest(model: nn.Module, *, normalization: bool = True) -> str:
     """Hexadecimal SHA-256 of a model's weights, under whatever name and on whatever device they are.
 
     Args:
-        normalization: count the mean and deviation among the weights, so that models differ that differ in these alone.
+        model: any network.
+        normalization: count a classifier's mean and deviation among the weights, so that models differ that differ in these alone.
     """
     tensors = dict(model.state_dict())
-    if normalization:
+    if normalization and isinstance(model, Classifier):
         tensors |= {"mean": model.mean, "std": model.std}
     return hashlib.sha256(tensor_bytes(on_cpu(tensors))).hexdigest()
 

@@ -12,6 +12,11 @@ from torch import nn
 Model = TypeVar("Model", bound=nn.Module)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is; the CPU where it has neither parameters nor buffers."""
+    return next((one.device for one in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+
+
 def on_device(model: Model, device: torch.device | str) -> Model:
     """The model itself where it is on the device already, else a copy there: a borrowed model stays where it is."""
     one = next(chain(model.parameters(), model.buffers()), None)

@@ -1,21 +1,52 @@
-"""Pictures made with one robust classifier: seeds, searches, representations, and what to measure of the results."""
+"""Pictures made with one classifier: ``synthesize`` and its tasks, and below them seeds, searches, representations and measures.
 
-from robustlab.synthesis.budget import PRESETS, USUAL, Search, preset, usual
-from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradient, smooth_grad
-from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, psnr, ssim
-from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
-from robustlab.synthesis.representations import last_relu, layers, representation, straight_through_relu
-from robustlab.synthesis.seeds import ClassGaussians, usual_grain
+The names are loaded when first used, so that ``robustlab synthesize --help`` need not wait for torch.
+"""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustlab.synthesis.budget import PUBLISHED, TUNED, Search, published, search_of, tuned
+    from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradient, smooth_grad
+    from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, psnr, ssim
+    from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
+    from robustlab.synthesis.representations import last_relu, layers, representation, straight_through_relu
+    from robustlab.synthesis.run import synthesize
+    from robustlab.synthesis.seeds import ClassGaussians, default_grain
+    from robustlab.synthesis.selection import MatchedModel, Selection, match, select
+    from robustlab.synthesis.sheets import Pictures
+    from robustlab.synthesis.tasks import TASKS
+
+_NAMES = {
+    "budget": ("PUBLISHED", "TUNED", "Search", "published", "search_of", "tuned"),
+    "gradients": ("alignment", "energy_inside", "loss_gradient", "smooth_grad"),
+    "measures": ("diversity", "frechet_distance", "inception_score", "psnr", "ssim"),
+    "parameters": ("Fourier", "Parameters", "Pixels"),
+    "representations": ("last_relu", "layers", "representation", "straight_through_relu"),
+    "run": ("synthesize",),
+    "seeds": ("ClassGaussians", "default_grain"),
+    "selection": ("MatchedModel", "Selection", "match", "select"),
+    "sheets": ("Pictures",),
+    "tasks": ("TASKS",),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
-    "PRESETS",
-    "USUAL",
+    "PUBLISHED",
+    "TASKS",
+    "TUNED",
     "ClassGaussians",
     "Fourier",
+    "MatchedModel",
     "Parameters",
+    "Pictures",
     "Pixels",
     "Search",
+    "Selection",
     "alignment",
+    "default_grain",
     "diversity",
     "energy_inside",
     "frechet_distance",
@@ -23,12 +54,25 @@ __all__ = [
     "last_relu",
     "layers",
     "loss_gradient",
-    "preset",
+    "match",
     "psnr",
+    "published",
     "representation",
+    "search_of",
+    "select",
     "smooth_grad",
     "ssim",
     "straight_through_relu",
-    "usual",
-    "usual_grain",
+    "synthesize",
+    "tuned",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

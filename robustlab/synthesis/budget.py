@@ -1,9 +1,10 @@
-"""How far a synthesis may go and in which steps, with the settings that were published for each task."""
+"""How far a search may go and in which steps, with the settings tuned and published for each task."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from robustlab.objectives import Objective
 from robustlab.optimize import OnStep, Solution, minimize
 from robustlab.steps import Steepest, attack_directions
 from robustlab.synthesis.parameters import Parameters, Pixels
+from robustlab.synthesis.presets import TUNED_SIZE, Steps
+from robustlab.synthesis.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -102,66 +105,70 @@ class Search:
         return replace(self, eps=None if self.eps is None else self.eps * factor, step_size=self.step_size * factor)
 
 
-# Engstrom et al. (2019) and Santurkar et al. (2019), the released notebooks, at 224 pixels on Restricted ImageNet or pairs of
-# classes. A radius of 500 or 1000 there is wider than the pixel box, whose diagonal is 388: None here.
-PRESETS: dict[str, Search] = {
-    "generate": Search(40, 1, 60),
-    "inpaint": Search(21.6, 0.1, 720),
-    "translate": Search(80, 0.5, 200),
-    "sketch": Search(40, 1, 60),
-    "super_resolve": Search(8, 1, 40),  # eightfold, of images like those that the model was trained on
-    "super_resolve_cifar": Search(15, 1, 50),  # sevenfold, CIFAR-10 seen by a Restricted ImageNet model
-    "paint": Search(70, 1, 140),
-    "invert": Search(None, 1, 10_000),
-    "interpolate": Search(None, 1, 10_000),
-    "visualize": Search(None, 1, 200),
-    "extremes": Search(None, 0.5, 1500),  # visualization from grey, shown beside the most and least activating images
-    "add_feature": Search(None, 0.1, 800),
+# Of the tasks that search, at the sizes at which their settings were published and tuned.
+PUBLISHED: dict[str, dict[int, Search]] = {
+    name: {size: Search(*steps) for size, steps in task.presets.published.items()} for name, task in TASKS.items() if task.presets
 }
-
-# The same at 32 pixels on CIFAR-10, where they were published. Inversion is that of the robust dataset (Ilyas et al. 2019).
-PRESETS_CIFAR: dict[str, Search] = {
-    "generate": Search(30, 0.5, 60),
-    "invert": Search(None, 0.1, 1000),
-    "interpolate": Search(None, 0.1, 10_000),
-}
-
-# Ours at 32 pixels, found with the models that ship (inpaint and paint on training images), where the published settings, scaled, do
-# something else there or take hours on a CPU: at a radius of 30 generated images saturate, at the scaled ones holes and painted patches
-# become garish, and hardly anything of an enlarged image changes.
-USUAL: dict[str, Search] = {
-    "generate": Search(5, 0.25, 60),
-    "inpaint": Search(1.5, 0.05, 100),
-    "super_resolve": Search(2.5, 0.15, 40),
-    "paint": Search(5, 0.1, 100),
-    "invert": Search(None, 0.1, 200),
-    "interpolate": Search(None, 0.1, 200),
-    "extremes": Search(None, 0.07, 200),
-    "add_feature": Search(None, 0.05, 200),
-}
-USUAL_SIZE = 32
+TUNED: dict[str, Search] = {name: Search(*task.presets.tuned) for name, task in TASKS.items() if task.presets and task.presets.tuned}
 
 
-def usual(task: str, size: int) -> Search:
-    """What to begin with for images of ``size`` pixels: our own settings where there are any, scaled, else the published ones.
+def tuned(task: str, size: int) -> Search:
+    """What to begin with for images of ``size`` pixels: the settings tuned at 32 pixels, scaled; where there are none, the published ones.
 
     Raises:
-        UserError: a task that is not in ``PRESETS``.
+        UserError: a task that does not search; a size of no pixels.
     """
-    published = preset(task, size)
-    return USUAL[task].scaled(USUAL_SIZE, size) if task in USUAL else published
+    found = published(task, size)
+    return TUNED[task].scaled(TUNED_SIZE, size) if task in TUNED else found
 
 
-def preset(task: str, size: int) -> Search:
+def published(task: str, size: int) -> Search:
     """The published settings of a task for images of ``size`` pixels, scaled from the nearest size that was published.
 
     Raises:
-        UserError: a task that is not in ``PRESETS``.
+        UserError: a task that does not search; a size of no pixels.
     """
-    if task not in PRESETS:
-        raise unknown("task", task, PRESETS)
+    if task not in PUBLISHED:
+        raise unknown("task", task, PUBLISHED)
     if size < 1:
         raise UserError(f"images must be at least one pixel wide, got {size}")
-    published = {224: PRESETS[task]} | ({32: PRESETS_CIFAR[task]} if task in PRESETS_CIFAR else {})
-    near = min(published, key=lambda known: abs(math.log(known / size)))
-    return published[near] if near == size else published[near].scaled(near, size)
+    known = PUBLISHED[task]
+    near = min(known, key=lambda other: abs(math.log(other / size)))
+    return known[near] if near == size else known[near].scaled(near, size)
+
+
+def search_of(task: str, settings: Any, size: int) -> Search:
+    """The search that a task's settings ask for: what they leave open is tuned or, with ``published``, as published.
+
+    Args:
+        task: a name in ``TASKS``.
+        settings: of that task, such as ``Translate(eps=3)``.
+        size: height of the images, in pixels.
+
+    Raises:
+        UserError: a task that does not search; numbers without meaning.
+    """
+    found = (published if settings.published else tuned)(task, size)
+    given = {name: value for name in Steps._fields if (value := getattr(settings, name, None)) is not None}
+    return replace(found, **given)
+
+
+def weight_of(task: str, settings: Any) -> float:
+    """The weight of changes outside the mask that a task's settings ask for; what they leave open is as in ``search_of``."""
+    presets = TASKS[task].presets
+    assert presets is not None and presets.weights is not None
+    return presets.weights[settings.published] if settings.weight is None else settings.weight
+
+
+def resolved(task: str, settings: Any, size: int) -> Any:
+    """The settings with what they leave open filled in: radius, steps and the weight of changes outside a mask.
+
+    Args:
+        task, settings, size: as for ``search_of``; settings of a task without a search come back as they are.
+    """
+    presets = TASKS[task].presets
+    if presets is None:
+        return settings
+    search = search_of(task, settings, size)
+    values: dict[str, Any] = {name: getattr(search, name) for name in Steps._fields if hasattr(settings, name)}
+    return replace(settings, **values, **({"weight": weight_of(task, settings)} if presets.weights else {}))

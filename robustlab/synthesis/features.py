@@ -1,4 +1,4 @@
-"""What a representation sees: inverted, interpolated, visualized, added to images, and made answerable for mistakes (Engstrom et al. 2019).
+"""What a representation sees: inverted, interpolated, visualized, added to images, and as the cause of mistakes (Engstrom et al. 2019).
 
 Every search gives back images in [0, 1] whose objective is no higher than at their start. The model is left as it was. ``layer``
 and its units are those of ``representations.representation``; None is the layer that the classifier's last one reads. A unit is
@@ -17,6 +17,7 @@ from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.goals import recordable
 from robustlab.models.frozen import frozen
+from robustlab.models.placement import device_of
 from robustlab.objectives import feature_distance
 from robustlab.optimize import OnStep
 from robustlab.pixels import to_float
@@ -128,7 +129,7 @@ def extremes(model: nn.Module, images: Images, unit: int, k: int, layer: str | N
     """
     if not 1 <= k <= len(images):
         raise UserError(f"k must lie between 1 and the number of images, {len(images)}, got {k}")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     found = []
     with frozen(model), torch.no_grad():
         for index in torch.arange(len(images)).split(chunk):
@@ -142,13 +143,13 @@ def contributions(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """What each feature does for the predicted class rather than the true one, shape ``(B, D)``, in logits.
 
     ``g(x)_d (W[predicted] - W[true])_d``. An image's values add up to the difference of its two logits, but for the biases;
-    they are zero where the prediction is right. The largest are the features that a mistake is owed to.
+    they are zero where the prediction is right. The largest are the features that cause a mistake.
 
     Args:
         y: true classes, int64 ``(B,)``.
     """
     check_images(x)
-    head, highest = _head(model), check_labels(y, x)
+    head, highest = head_of(model), check_labels(y, x)
     with frozen(model), torch.no_grad():
         features = representation(model)(x)
         predicted = with_logit_checks(head, highest)(features.to(head.weight.dtype)).argmax(1)
@@ -162,7 +163,7 @@ def damped(model: nn.Module, x: Tensor, units: Tensor, factor: float | Tensor) -
         units: int64, shape ``(k,)``, the same for all images, or ``(B, k)``, such as the largest ``contributions``.
     """
     check_images(x)
-    head = _head(model)
+    head = head_of(model)
     with frozen(model), torch.no_grad():
         features = representation(model)(x)
         _bounds(units)(features.shape[1])
@@ -203,8 +204,12 @@ def _bounds(units: Tensor) -> Callable[[int], None]:
     return check
 
 
-def _head(model: nn.Module) -> nn.Linear:
-    """The classifier's last layer."""
+def head_of(model: nn.Module) -> nn.Linear:
+    """The classifier's last layer.
+
+    Raises:
+        UserError: the network has no linear ``head``.
+    """
     head = getattr(model, "head", None)
     if not isinstance(head, nn.Linear):
         raise UserError(f"{type(model).__name__} has no linear head that reads its features, as a Classifier has")

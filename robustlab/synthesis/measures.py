@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,6 +50,22 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
     luminance = (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
     structure = (2 * shared + c2) / (var_a + var_b + c2)
     return (luminance * structure).flatten(1).mean(1)
+
+
+def likeness(x: Tensor, made: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean PSNR and, where the images are large enough for its window, SSIM of some images to their originals.
+
+    Args:
+        x: the originals, shape ``(B, C, H, W)``.
+        made: images of the same shape, by what to write behind the measure's name: ``{"": found, ", start": start}``.
+
+    Returns:
+        By name, ``"PSNR, start"`` and so on.
+    """
+    found = {f"PSNR{name}": float(psnr(images, x).mean()) for name, images in made.items()}
+    if min(x.shape[2:]) >= WINDOW:
+        found |= {f"SSIM{name}": float(ssim(images, x).mean()) for name, images in made.items()}
+    return found
 
 
 def _windowed(x: Tensor) -> Tensor:

@@ -16,13 +16,13 @@ from robustlab.errors import UserError, unknown
 
 def layers(model: nn.Module) -> tuple[str, ...]:
     """The names of the submodules that ``representation`` can look into, in the order of the network."""
-    return tuple(_rooms(model))
+    return tuple(_modules(model))
 
 
 def representation(model: nn.Module, layer: str | None = None) -> Callable[[Tensor], Tensor]:
-    """What the network makes of an image, as a function from ``(B, C, H, W)`` to ``(B, D)``, float32 or wider.
+    """A layer's output for an image, as a function from ``(B, C, H, W)`` to ``(B, D)``, float32 or wider.
 
-    The model is left as it is: the hook that listens to a layer is there only during a call. Modes are the caller's, so
+    The model is left as it is: the hook on the layer is there only during a call. Modes are the caller's, so
     use it within ``models.frozen``. A module that runs more than once per image, as a shared ReLU does, counts the last time.
 
     Args:
@@ -38,30 +38,30 @@ def representation(model: nn.Module, layer: str | None = None) -> Callable[[Tens
         if not callable(features):
             raise UserError(f"{type(model).__name__} has no features of its own: name a layer, one of {', '.join(layers(model))}")
         return lambda x: _vectors(features(x), len(x), "features")
-    rooms = _rooms(model)
-    if layer not in rooms:
-        raise unknown("layer", layer, rooms)
+    modules = _modules(model)
+    if layer not in modules:
+        raise unknown("layer", layer, modules)
 
-    def heard(x: Tensor) -> Tensor:
-        said: list[Tensor] = []
+    def vectors(x: Tensor) -> Tensor:
+        outputs: list[Tensor] = []
 
-        def listen(module: nn.Module, inputs: Any, output: Any) -> None:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             # Made into a copy at once: a ReLU that follows may work in place.
-            said[:] = [_vectors(output, len(x), layer)]
+            outputs[:] = [_vectors(output, len(x), layer)]
 
-        handle = rooms[layer].register_forward_hook(listen)
+        handle = modules[layer].register_forward_hook(keep)
         try:
             model(x)
         finally:
             handle.remove()
-        if not said:
+        if not outputs:
             raise UserError(f"the layer {layer!r} did not run in the forward pass of {type(model).__name__}")
-        return said[0]
+        return outputs[0]
 
-    return heard
+    return vectors
 
 
-def _rooms(model: nn.Module) -> dict[str, nn.Module]:
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
     """The submodules with a forward pass of their own; a ``ModuleList`` has none."""
     return {name: m for name, m in model.named_modules() if name and type(m).forward is not nn.Module.forward}
 
@@ -79,13 +79,13 @@ def last_relu(model: nn.Module, layer: str | None = None) -> nn.Module | None:
 
     For ``straight_through_relu``. None where there is none, as in a network that calls the function instead of the module.
     """
-    rooms = _rooms(model)
-    if layer is not None and layer not in rooms:
-        raise unknown("layer", layer, rooms)
-    names = list(rooms)
+    modules = _modules(model)
+    if layer is not None and layer not in modules:
+        raise unknown("layer", layer, modules)
+    names = list(modules)
     # A layer's own parts are registered after it.
     upto = len(names) if layer is None else names.index(layer) + 1 + sum(name.startswith(f"{layer}.") for name in names)
-    relus = [rooms[name] for name in names[:upto] if isinstance(rooms[name], nn.ReLU)]
+    relus = [modules[name] for name in names[:upto] if isinstance(modules[name], nn.ReLU)]
     return relus[-1] if relus else None
 
 

@@ -48,7 +48,7 @@ class ClassGaussians:
         Args:
             images: at least one of each class that will be drawn.
             per_class: use as many images of each class, drawn once and for all; None uses all of them.
-            grain: average squares of ``grain`` pixels first, see ``usual_grain``; seeds are enlarged again.
+            grain: average squares of ``grain`` pixels first, see ``default_grain``; seeds are enlarged again.
             classes: which classes will be drawn; None for all. Those of other classes are not read.
         """
         channels, height, width = images.shape
@@ -101,9 +101,12 @@ class ClassGaussians:
         return self.mean[label] + within @ x / len(x) ** 0.5 + self.noise * around
 
 
-def usual_grain(height: int, width: int) -> int:
-    """The side of squares that keeps seeds near the published 56 pixels: 1 at 32 pixels, 4 at 224, where a thousand images then take
-    38 MB instead of 602. It divides both sides, so that it is smaller where these have no such divisor."""
+def default_grain(height: int, width: int) -> int:
+    """The side of squares, in pixels, that keeps seeds near the published 56 pixels: 1 at 32 pixels, 4 at 224.
+
+    At 224 pixels a thousand images then take 38 MB instead of 602. It divides both sides of the image, so it is smaller where
+    these have no such divisor.
+    """
     side = math.gcd(height, width)
     return max(g for g in range(1, side + 1) if side % g == 0 and g <= max(1, round(min(height, width) / PUBLISHED_SIDE)))
 

@@ -1,4 +1,4 @@
-"""Laws of looking into a network: what is heard is what the layer said, nothing stays behind, and ReLUs open only inside."""
+"""Laws of looking into a network: what is read is the layer's output, nothing stays behind, and ReLUs open only inside."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def hooks(model: nn.Module) -> int:
 
 def test_without_a_name_it_is_the_input_of_the_last_layer():
     model = build("small", num_classes=5, mean=[0.4] * 3, std=[0.2] * 3).eval()
-    heard = representation(model)(X)
-    assert heard.shape == (4, 128) and torch.equal(heard, model.features(X)) and torch.equal(model.head(heard), model(X))
+    vectors = representation(model)(X)
+    assert vectors.shape == (4, 128) and torch.equal(vectors, model.features(X)) and torch.equal(model.head(vectors), model(X))
 
 
 def test_a_map_is_averaged_over_positions_and_a_vector_kept(tiny_model):
@@ -49,12 +49,12 @@ def test_tokens_are_flattened_and_low_precision_is_widened():
     assert representation(nn.Sequential(nn.Flatten()), "0")(X.double()).dtype == torch.float64
 
 
-def test_every_layer_that_is_listed_can_be_heard():
+def test_every_layer_that_is_listed_can_be_read():
     model = build("small", num_classes=5).eval()
     assert {"body", "body.conv1", "body.layer3.0.relu2", "body.layer2.0.shortcut", "head"} <= set(layers(model)) and "" not in layers(model)
     for layer in layers(model):
-        heard = representation(model, layer)(X)
-        assert heard.ndim == 2 and len(heard) == 4 and heard.isfinite().all(), layer
+        vectors = representation(model, layer)(X)
+        assert vectors.ndim == 2 and len(vectors) == 4 and vectors.isfinite().all(), layer
     assert torch.equal(representation(model, "body")(X), model.features(X))
 
 
@@ -79,11 +79,11 @@ def test_the_gradient_is_that_of_the_layer(tiny_model):
 
 def test_a_relu_in_place_behind_the_layer_changes_nothing():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(inplace=True), nn.Linear(6, 2))
-    heard = representation(model, "1")(X)
-    assert torch.equal(heard, model[:2](X)) and (heard < 0).any()
+    vectors = representation(model, "1")(X)
+    assert torch.equal(vectors, model[:2](X)) and (vectors < 0).any()
 
 
-def test_a_module_that_runs_twice_is_heard_the_last_time():
+def test_a_module_that_runs_twice_counts_the_last_time():
     relu = nn.ReLU()
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), relu, nn.Linear(6, 5), relu, nn.Linear(5, 2))
     assert torch.equal(representation(model, "2")(X), model[:5](X))

@@ -11,7 +11,7 @@ from laws import drawn, images
 from robustlab.data import ImageSet
 from robustlab.errors import UserError
 from robustlab.seeding import example_keys
-from robustlab.synthesis.seeds import ClassGaussians, usual_grain
+from robustlab.synthesis.seeds import ClassGaussians, default_grain
 
 CLASSES = ("grey", "slanted", "one")
 
@@ -85,10 +85,10 @@ def test_a_grain_fits_averages_and_draws_squares():
     assert torch.equal(drawings, drawings[:, :, ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
-def test_the_usual_grain_is_the_published_one_and_divides_the_image():
-    assert [usual_grain(side, side) for side in (32, 64, 96, 112, 224, 299, 448)] == [1, 1, 2, 2, 4, 1, 8]
+def test_the_default_grain_is_the_published_one_and_divides_the_image():
+    assert [default_grain(side, side) for side in (32, 64, 96, 112, 224, 299, 448)] == [1, 1, 2, 2, 4, 1, 8]
     for height, width in ((224, 320), (90, 60), (1, 1), (8, 12)):
-        grain = usual_grain(height, width)
+        grain = default_grain(height, width)
         assert height % grain == 0 and width % grain == 0
 
 
