@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -63,6 +65,7 @@ def api_pages() -> dict[str, str]:
     """Name and Markdown of each page: the modules that belong to no package, one page per package, and the commands."""
     modules = [name for name in names("*.py") if name not in HIDDEN]
     pages = {
+        "robustlab": top_level_text(),
         "problem": page_text("# The problem", [name for name in PROBLEM if name in modules]),
         "foundations": page_text("# Foundations", [name for name in modules if name not in PROBLEM]),
     }
@@ -72,6 +75,18 @@ def api_pages() -> dict[str, str]:
             pages[package] = page_text(head, [f"{package}.{name}" for name in names(f"{package}/*.py") if name not in HIDDEN])
     pages["commands"] = commands_text()
     return pages
+
+
+def top_level_text() -> str:
+    """robustlab's own names, in the order of its docstring, each with a link to where it is explained."""
+    module = griffe.load("robustlab", search_paths=[PACKAGE.parent], resolve_aliases=True)
+    lines = ["# robustlab", "What `import robustlab` gives."]
+    for line in inspect.cleandoc(module.docstring.value).splitlines():
+        if re.fullmatch(r"[A-Z][\w ]+:", line):
+            lines += [f"## {line[:-1]}", "| name | |\n| --- | --- |"]
+        elif found := re.fullmatch(r"    (\w+): (.+)", line):
+            lines[-1] += f"\n| [`{found[1]}`][{module[found[1]].canonical_path}] | {found[2]} |"
+    return "\n\n".join(lines) + "\n"
 
 
 def commands_text() -> str:
