@@ -118,7 +118,10 @@ class TrainingThreat:
 
 @dataclass(frozen=True)
 class TrainingAttack:
-    """The attack within each training step. The network is judged by PGD-10 after each epoch and by PGD-20 at the end."""
+    """The attack within each training step.
+
+    The network is judged by PGD-10 after each epoch and by PGD-20 at the end.
+    """
 
     steps: int | None = option(None, "gradient steps of the attack", count, shown="10 for madry, ema and trades, 1 for fast")
     step_size: float | None = option(
@@ -154,7 +157,7 @@ class Choosing:
 
 @dataclass(frozen=True)
 class Training:
-    """All that decides what comes out of a training, but for the images."""
+    """How to train."""
 
     recipe: str = option(
         "standard",

@@ -18,7 +18,7 @@ import pytest
 import robustlab
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = {"web", "bias", "gnn", "plots", "timm", "docs", "test", "dev"}
+EXTRAS = {"web", "bias", "gnn", "timm", "docs", "test", "dev"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def numbers(version: str) -> list[int]:
 
 def test_the_core_is_small_and_the_extras_are_these(setup):
     core = {line.partition(">=")[0] for line in setup["options"]["install_requires"].split()}
-    assert core == {"torch", "torchvision", "numpy", "tqdm", "tensorboard", "pillow", "safetensors"}
+    assert core == {"torch", "torchvision", "numpy", "tqdm", "tensorboard", "pillow", "safetensors", "matplotlib"}
     assert set(setup["options.extras_require"]) == EXTRAS
 
 

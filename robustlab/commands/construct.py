@@ -13,7 +13,6 @@ import torch
 from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
-from robustlab.commands.card import Source, contact_sheet, render
 from robustlab.commands.common import bar, check_fits, choose_device, interruptible, load_model, open_data, threat_of
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Building, Construction, Inverted, Plan, Relabelled, next_class, random_target
@@ -25,6 +24,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import released
 from robustlab.norms import L2
 from robustlab.options import changed, given, words
+from robustlab.reports.cards import Source, card, contact_sheet
 
 KINDS = ("D_rand", "D_det", "D_R", "D_NR")
 PROBED = 200  # images on which the source model is measured before it is used
@@ -68,7 +68,7 @@ def run(args: settings.Construct) -> None:
     manifest = building.finish()
     index = _shown(images)
     pictures.save(out / "contact.png", contact_sheet(out, manifest, images, index))
-    files.write_text(out / "card.md", render(kind, manifest, source, _command(args, out)))
+    files.write_text(out / "card.md", card(kind, manifest, source, _command(args, out)))
     print((out / "card.md").read_text())
     print(f"{len(images):,} images in {out}, sha256 {manifest['sha256']}\npictures: {out / 'contact.png'}")
 

@@ -16,7 +16,6 @@ from robustlab import files, pictures
 from robustlab.attacks import PGD
 from robustlab.commands import settings
 from robustlab.commands.common import bar, check_fits, choose_device, load_model, open_data, short_names, threat_of
-from robustlab.commands.plots import save_curve
 from robustlab.data.batches import Batch, Batches
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
@@ -26,6 +25,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import released
 from robustlab.options import changed
 from robustlab.records import environment
+from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
 
 def run(args: settings.Evaluate) -> None:
@@ -62,9 +62,9 @@ def run(args: settings.Evaluate) -> None:
             job.write(out / short if len(models) > 1 else out, model, report, rates)
         curves[short] = rates
     if out and args.attack.curve:
-        save_curve(
-            out / "curve.png", curves, f"{images.name}: accuracy under PGD-{args.attack.steps}", type(job.attack.threat.norm).__name__
-        )
+        lines = [accuracy_line(name, rates) for name, rates in curves.items()]
+        axes = Axes(f"{type(job.attack.threat.norm).__name__} eps, pixels in [0, 1]", "accuracy", percent=True)
+        line_plot(out / "curve.png", lines, axes, title=f"{images.name}: accuracy under PGD-{args.attack.steps}")
     if out:
         print(f"written to {out}")
 

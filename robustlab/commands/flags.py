@@ -51,6 +51,7 @@ def build(settings: type, prog: str) -> argparse.ArgumentParser:
     text = "\n".join(["examples:", *(f"  {line}" for line in examples)]) if examples else None
     parser = Parser(
         prog=prog,
+        usage=f"{prog} [--OPTION VALUE ...]",
         description=settings.__doc__,
         epilog=text,
         formatter_class=_Help,
@@ -88,13 +89,19 @@ def _add(section: Any, leaf: Leaf) -> None:
             leaf.flag, dest=leaf.name, nargs="?", const=option.optional_value, type=_reader(option), metavar=option.metavar, help=text
         )
     else:
-        section.add_argument(leaf.flag, dest=leaf.name, type=_reader(option), choices=option.choices, metavar=option.metavar, help=text)
+        section.add_argument(leaf.flag, dest=leaf.name, type=_reader(option), choices=option.choices, metavar=_metavar(leaf), help=text)
+
+
+def _metavar(leaf: Leaf) -> str | None:
+    """What stands for the value in the help: numbers are ``N``; choices are listed by argparse."""
+    option = leaf.option
+    return option.metavar or (None if option.choices else "TEXT" if option.type is str else "N")
 
 
 def _default(leaf: Leaf) -> str:
     if leaf.option.shown:
         return f" (default: {leaf.option.shown})"
-    return "" if leaf.default in (None, False) else f" (default: {leaf.default})"
+    return "" if leaf.default is None or leaf.default is False else f" (default: {leaf.default})"
 
 
 def _reader(option: Option) -> Callable[[str], Any]:

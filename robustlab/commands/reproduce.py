@@ -13,12 +13,12 @@ from typing import Any
 from robustlab import files
 from robustlab.commands import settings
 from robustlab.commands.common import choose_device, computes_bfloat16, interruptible
-from robustlab.commands.plots import save_heatmap
 from robustlab.errors import UserError, unknown
 from robustlab.experiments import EXPERIMENTS
 from robustlab.experiments.cache import ExperimentCache
 from robustlab.options import value_of
 from robustlab.records import environment
+from robustlab.reports.plots import heat_map
 
 WITHOUT_DATA = ("known-features",)
 SETTINGS = {"limit": "n", "model": "source", "eps": "eps", "steps": "steps", "arch": "arch", "epochs": "epochs", "seeds": "seeds"}
@@ -52,8 +52,8 @@ def run(args: settings.Reproduce) -> None:
             raise
     text = "\n\n".join(str(table) for table in found.tables)
     files.write_text(out / f"{args.experiment}.md", text + "\n")
-    for name, heatmap in found.maps.items():
-        save_heatmap(out / f"{name}.png", heatmap)
+    for name, grid in found.maps.items():
+        heat_map(out / f"{name}.png", grid)
     record = {"config": dataclasses.asdict(config), "found": found.numbers, "environment": environment()}
     files.write_json(out / f"{args.experiment}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
     print(text)

@@ -92,6 +92,23 @@ def render(
     return pixels
 
 
+def contradictions(n: int, config: ShapesConfig = DEFAULT) -> tuple[Tensor, Tensor, Tensor]:
+    """The first ``n`` test pictures, drawn with the shape of one class and the faint pattern of another.
+
+    Returns:
+        Pixels, uint8 ``(N, 3, 32, 32)``; the class of the shape and that of the pattern, int64 ``(N,)`` each.
+    """
+    shape, pattern = two_classes(n)
+    return render(shape, pattern, torch.arange(n), "test", config=config), shape, pattern
+
+
+def two_classes(n: int) -> tuple[Tensor, Tensor]:
+    """The classes of the first ``n`` pictures, and for each picture another class: int64 ``(N,)`` both."""
+    index = torch.arange(n)
+    own = index % len(CLASSES)
+    return own, (own + 1 + integers(fold(example_keys(0, index), "contradiction"), len(CLASSES) - 1)) % len(CLASSES)
+
+
 def silhouettes(index: Tensor, split: str = "train", seed: int = 0, config: ShapesConfig = DEFAULT) -> Tensor:
     """Where the visible shape is in the pictures at ``index``: bool, shape ``(B, 32, 32)``."""
     return silhouette(truth(index, split, seed, config)["visible_class"], _keys(index, split, seed))

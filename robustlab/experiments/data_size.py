@@ -11,8 +11,9 @@ from robustlab.constraints import ThreatModel
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
-from robustlab.experiments.table import Finding, Table, over_seeds
+from robustlab.experiments.finding import Finding
 from robustlab.norms import L2
+from robustlab.reports.tables import Table, over_seeds
 
 ATTACK = PGD(ThreatModel(L2(), 0.5), steps=20)
 

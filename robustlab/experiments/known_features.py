@@ -11,22 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
 
 from robustlab.constraints import ThreatModel
 from robustlab.construction import Construction, Inverted, Relabelled, next_class, random_target
 from robustlab.data.imageset import Images
-from robustlab.data.shapes import CLASSES, DEFAULT, ShapesConfig, render, shapes
-from robustlab.evaluation import Rate, predictions
+from robustlab.data.shapes import ShapesConfig, shapes
+from robustlab.evaluation import Rate
+from robustlab.evaluation.features import FEATURES, follows, moved_by
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
-from robustlab.experiments.table import Finding, Table, over_seeds
+from robustlab.experiments.finding import Finding
 from robustlab.models.classifier import Classifier
-from robustlab.models.frozen import frozen
 from robustlab.norms import L2
-from robustlab.pixels import to_float
-from robustlab.seeding import example_keys, fold, integers
-
-FOLLOWED = ("shape", "pattern")
+from robustlab.reports.tables import Table, over_seeds
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
             measurements.append(Measurement(f"{kind} seed {seed}", settings, partial(_measured, cache, config, made, kind, seed)))
     found = iter(cache.measured("known-features", measurements))
     rows, numbers = [], {}
-    whats = ("clean", *FOLLOWED, "moved_by_shape", "moved_by_pattern")
+    whats = ("clean", *FEATURES, *(f"moved_by_{feature}" for feature in FEATURES))
     for kind in sets:
         here = numbers[kind] = [next(found) for _ in range(config.seeds)]
         rows.append((kind, *(over_seeds([Rate(**h[what]) for h in here]) for what in whats)))
@@ -102,11 +98,12 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         f"Shapes, the pattern of {255 * config.faint_amplitude:g}/255 (root mean square); sets of {config.n:,} pictures, L2 eps "
         f"{config.eps:g} in {config.steps} steps, inversion in {config.inversion_steps} steps of {config.inversion_step:g}; {config.arch}, "
         f"{config.epochs} epochs, no augmentation. Percent of {config.test:,} test pictures.",
-        ("training set", "right", "goes by the shape", "goes by the pattern", "moved by another shape", "moved by another pattern"),
+        ("training set", "accuracy", "follows the shape", "follows the pattern", "moved by another shape", "moved by another pattern"),
         tuple(rows),
         (
-            "Right: of ordinary test pictures. Goes by: of pictures with the shape of one class and the faint pattern of another. "
-            "Moved by: of pictures whose features agree, how many are taken for the class of the one feature that was exchanged.",
+            "Accuracy: of ordinary test pictures. Follows: of pictures with the shape of one class and the faint pattern of another, how "
+            "many are classified as the class of that feature. Moved by: of pictures in which one feature was exchanged for another "
+            "class's, how many are classified as that class.",
         ),
     )
     return Finding((table,), {"facts": facts, "measurements": numbers})
@@ -116,42 +113,7 @@ def _measured(cache: ExperimentCache, config: Config, made: Images, kind: str, s
     name = f"{kind} {' '.join(f'{value:g}' for value in vars(config).values() if isinstance(value, int | float))}"
     model = cache.trained(made, config.training(seed), name)
     clean = cache.tested(model, shapes(config.test, "test", config=config.pictures)).clean
-    followed = {feature: rate(value) for feature, value in follows(model, config.test, cache.device, config.pictures).items()}
-    return {"clean": rate(clean), **followed, **_moved(model, config, cache.device)}
-
-
-def contradictions(n: int, config: ShapesConfig = DEFAULT) -> tuple[Tensor, Tensor, Tensor]:
-    """The first ``n`` test pictures of *shapes*, drawn with the shape of one class and the faint pattern of another.
-
-    Returns:
-        Pixels, uint8 ``(N, 3, 32, 32)``; the class of the shape and that of the pattern, int64 ``(N,)`` each.
-    """
-    shape, pattern = _two_classes(n)
-    return render(shape, pattern, torch.arange(n), "test", config=config), shape, pattern
-
-
-def _two_classes(n: int) -> tuple[Tensor, Tensor]:
-    index = torch.arange(n)
-    own = index % len(CLASSES)
-    return own, (own + 1 + integers(fold(example_keys(0, index), "contradiction"), len(CLASSES) - 1)) % len(CLASSES)
-
-
-def follows(model: nn.Module, n: int, device: torch.device | str, config: ShapesConfig = DEFAULT) -> dict[str, Rate]:
-    """Of ``n`` contradictory pictures, how many a model classifies by each feature."""
-    pixels, shape, pattern = contradictions(n, config)
-    found = _predicted(model, pixels, device)
-    return {"shape": Rate(int((found == shape).sum()), n), "pattern": Rate(int((found == pattern).sum()), n)}
-
-
-def _moved(model: Classifier, config: Config, device: torch.device) -> Values:
-    """Exchange one feature at a time, from pictures in which both show the same class."""
-    own, other = _two_classes(config.test)
-    index = torch.arange(config.test)
-    swaps = {"shape": (other, own), "pattern": (own, other)}
-    found = {name: _predicted(model, render(*swap, index, "test", config=config.pictures), device) for name, swap in swaps.items()}
-    return {f"moved_by_{name}": rate(Rate(int((taken == other).sum()), config.test)) for name, taken in found.items()}
-
-
-def _predicted(model: nn.Module, pixels: Tensor, device: torch.device | str) -> Tensor:
-    with frozen(model):
-        return torch.cat([predictions(model, to_float(part.to(device))).cpu() for part in pixels.split(250)])
+    followed = follows(model, config.test, cache.device, config.pictures)
+    moved = moved_by(model, config.test, cache.device, config.pictures)
+    found = {"clean": clean, **followed, **{f"moved_by_{feature}": value for feature, value in moved.items()}}
+    return {what: rate(value) for what, value in found.items()}

@@ -2,7 +2,7 @@
 perturbations that they carry, classifies ordinary images.
 
 D_rand: the target is drawn, so only the perturbation tells the label. D_det: the target follows from the class, so the
-visible features tell the label as well, and tell it wrongly for ordinary images.
+robust features tell the label as well, and tell it wrongly for ordinary images.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from robustlab.construction.relabelled import Targets
 from robustlab.data.imageset import Images, hold_out
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate, trained_here
-from robustlab.experiments.table import Finding, Table, over_seeds, percent
+from robustlab.experiments.finding import Finding
 from robustlab.norms import L2
+from robustlab.reports.tables import Table, over_seeds, percent
 
 TARGETS = {"D_rand": random_target, "D_det": next_class}
 PUBLISHED = {"D_rand": "63.3", "D_det": "43.7"}
@@ -74,7 +75,7 @@ def named(source: str, arch: str) -> str:
 
 
 def learned(cache: ExperimentCache, made: Images, name: str, training: Training, test: Images) -> Values:
-    """Train on a relabelled set and test on ordinary images: how many are taken for their class, and how many for the one after it."""
+    """Train on a relabelled set and test on ordinary images: how many are classified as their label, and how many as the class after it."""
     model = cache.trained(made, training, name)
     report = cache.tested(model, test)
     after = sum(r.prediction == (r.label + 1) % len(test.classes) for r in report.records)
@@ -109,12 +110,13 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         shown = [over_seeds([Rate(**h[what]) for h in here]) for what in ("clean", "following", "own")]
         fooled = percent(facts[f"{kind} {source}"]["taken_for_label"])
         rows.append((kind, source, fooled, f"{n:,}", f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
-    columns = ("set", "source", "taken for the target", "images", "lr", "augmented", "right", "the class after", "own images", "published")
+    measured = ("accuracy", "classified as the class after", "accuracy on its own images")
     table = Table(
         "Training on mislabelled adversarial examples",
-        f"L2 eps {config.eps:g}, {config.steps} steps. {config.arch}, {config.epochs} epochs. Percent of {len(test):,} test images "
-        f"taken for their class, and for the class after it, which D_det's visible features mean; chance is {100 / len(test.classes):.0f}.",
-        columns,
+        f"L2 eps {config.eps:g}, {config.steps} steps. {config.arch}, {config.epochs} epochs. Percent of {len(test):,} ordinary test "
+        "images classified as their label (accuracy), and as the class after it, which D_det's robust features mean; chance is "
+        f"{100 / len(test.classes):.0f}.",
+        ("set", "source", "targeted success rate", "images", "lr", "augmented", *measured, "published"),
         tuple(rows),
     )
     return Finding((table,), {"facts": facts, "measurements": numbers})

@@ -1,7 +1,8 @@
-"""Where faint features win and where visible ones do: D_det over eps, the source's accuracy, and augmentation.
+"""Where robust features win and where non-robust ones do: D_det over eps, the source's accuracy, and augmentation.
 
-In D_det the visible features of an image and the perturbation in it tell the same label; on an ordinary image they differ.
-So a trained network shows which of the two it learned: the image's class, or the class after it.
+In D_det the robust features of an image and the non-robust ones of its perturbation tell the same label; on an ordinary image they
+differ. So a trained network shows which of the two it learned: by the non-robust ones the image's class, by the robust ones the class
+after it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from robustlab.construction import next_class
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values
+from robustlab.experiments.finding import Finding
 from robustlab.experiments.mislabelled import learned, named, relabelling
-from robustlab.experiments.table import Finding, Heatmap, Table, percent
+from robustlab.reports.plots import HeatMap
+from robustlab.reports.tables import Table, percent
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,15 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
                         "yes" if augment else "no",
                         f"{100 * clean.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
                         f"{100 * after.value:.1f}",
-                        "faint" if clean.value > after.value else "visible",
+                        "non-robust" if clean.value > after.value else "robust",
                     )
                 )
                 numbers.append({**here, "source": source, "source_accuracy": here["source"], "eps": eps, "augment": augment})
         names.append(percent(here["source"]))
     for augment, grid in accuracy.items():
         kind = "augmented" if augment else "plain"
-        maps[f"regimes-{kind}"] = Heatmap(
-            f"D_det, {kind}: ordinary test images taken for their class",
+        maps[f"regimes-{kind}"] = HeatMap(
+            f"D_det, {kind}: ordinary test images classified as their label",
             "L2 eps of the construction",
             "source's test accuracy",
             tuple(f"{eps:g}" for eps in config.eps),
@@ -91,11 +94,11 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
             1 / len(test.classes),
         )
     table = Table(
-        "Where visible features win, and where faint ones do",
+        "Where robust features win, and where non-robust ones do",
         f"D_det from {config.n:,} images, {config.steps} L2 steps; {config.arch}, {config.epochs} epochs, lr {config.lr:g}, one seed. "
-        f"Percent of {len(test):,} ordinary test images: taken for their class where the faint features won, for the class after it "
-        "where the visible ones did.",
-        ("source's accuracy", "eps", "taken for the target", "augmented", "taken for their class", "for the class after it", "won"),
+        f"Percent of {len(test):,} ordinary test images: more are classified as their label where the non-robust features won, more as the "
+        "class after it where the robust ones did.",
+        ("source's accuracy", "eps", "targeted success rate", "augmented", "classified as their label", "as the class after it", "won"),
         tuple(rows),
     )
     return Finding((table,), {"measurements": numbers}, maps)

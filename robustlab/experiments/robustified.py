@@ -12,9 +12,10 @@ from robustlab.construction import Inverted
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
+from robustlab.experiments.finding import Finding
 from robustlab.experiments.mislabelled import named
-from robustlab.experiments.table import Finding, Table, over_seeds
 from robustlab.norms import L2
+from robustlab.reports.tables import Table, over_seeds
 
 ATTACK = PGD(ThreatModel(L2(), 0.25), steps=20)
 PUBLISHED = {"original": "95.3 / 4.5", "D_R": "84.1 / 48.3", "D_NR": "87.7 / 0.8"}

@@ -15,11 +15,12 @@ from robustlab.data.batches import Batches
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate, predictions
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
+from robustlab.experiments.finding import Finding
 from robustlab.experiments.mislabelled import learned, named, relabelled
-from robustlab.experiments.table import Finding, Table, over_seeds
 from robustlab.goals import Targeted
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
+from robustlab.reports.tables import Table, over_seeds
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         f"Targeted adversarial examples (class + 1, L2 eps {config.eps:g}, {config.steps} steps) for {config.attacked:,} test images "
         f"through {config.source}, shown to networks trained on {config.n:,} original images; beside it what the same architecture "
         f"learns from D_det. {config.epochs} epochs, lr {config.lr:g}, one seed.",
-        ("architecture", "trained on D_det: test accuracy", "trained on originals: test accuracy", "transfer: taken for the target"),
+        ("architecture", "trained on D_det: test accuracy", "trained on originals: test accuracy", "transfer: targeted success rate"),
         tuple(rows),
         (
             f"Rank correlation between the second and the last column: {correlation} over {len(rows)} architectures. Published "

@@ -1,6 +1,6 @@
 """The talk's simple experiment: every training image of a dog perturbed towards "cat" and labelled cat, and the reverse.
 
-A network that learns from these alone has seen nothing but wrong labels; published: right for 78 % of ordinary test images.
+A network that learns from these alone has seen nothing but wrong labels; published: 78 % of ordinary test images classified correctly.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from functools import partial
 
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, Training
+from robustlab.experiments.finding import Finding
 from robustlab.experiments.mislabelled import learned, named, relabelled
-from robustlab.experiments.table import Finding, Table, over_seeds, percent
+from robustlab.reports.tables import Table, over_seeds, percent
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     table = Table(
         f"{pair.capitalize()}, every label wrong",
         f"{len(images):,} images of {pair}, each perturbed towards the other class in {config.steps} L2 steps through the source, and "
-        f"labelled as it. {config.arch}, {config.epochs} epochs. Percent of {len(test):,} ordinary test images right; chance is 50.",
-        ("source", "eps", "taken for the target", "lr", "augmented", "right", "own training images", "published"),
+        f"labelled as it. {config.arch}, {config.epochs} epochs. Accuracy in percent on {len(test):,} ordinary test images; chance is 50.",
+        ("source", "eps", "targeted success rate", "lr", "augmented", "accuracy", "accuracy on its training images", "published"),
         tuple(rows),
     )
     return Finding((table,), {"measurements": numbers})

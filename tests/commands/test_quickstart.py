@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import torch
+from markup import Page
 from PIL import Image
 
 from robustlab.commands import COMMANDS, main
-from robustlab.commands.comparison import COLUMNS, Cell, Row, columns, exchange_lengths
 from robustlab.commands.flags import parse
-from robustlab.commands.page import clear, interval, percent, render
-from robustlab.commands.quickstart import completed, next_commands
-from robustlab.commands.settings import Quickstart
-from robustlab.data.shapes import CLASSES, shapes
-from robustlab.experiments.known_features import contradictions
-from robustlab.options import changed
+from robustlab.experiments.quickstart import Settings, next_commands
+from robustlab.reports.comparison import COLUMNS
+from robustlab.reports.pages import interval, percent
 
 HOSTILE = ("<script>alert('x')<", 'b"&amp;<img src=x>')
 SMALL = ["--limit", "160", "--epochs", "1", "--batch-size", "64", "--threads", "1", "--device", "cpu"]
@@ -31,50 +26,6 @@ def quickstart(out: Path, *flags: str) -> int:
 
 def read(out: Path) -> dict:
     return json.loads((out / "results.json").read_text())
-
-
-class Page(HTMLParser):
-    """A page's tags, addresses, alternative texts, plain text, and the texts of its table's rows; refuses bad nesting."""
-
-    VOID = ("meta", "img")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.alts: list[str | None] = []
-        self.text = ""
-        self.rows: list[list[str]] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        found = dict(attrs)
-        self.addresses += [found[key] for key in ("src", "href", "action", "data", "poster", "srcset") if key in found]
-        if tag == "img":
-            self.alts.append(found.get("alt"))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th") and self.rows:
-            self.rows[-1].append("")
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +58,8 @@ def test_the_page_needs_nothing_beside_it_and_runs_nothing(which, request):
     text = (request.getfixturevalue(which) / "index.html").read_text()
     page = Page(text)
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
     assert "url(" not in text and "@import" not in text and "://" not in text
     assert page.tags.count("h1") == page.tags.count("main") == 1
@@ -163,6 +116,14 @@ def test_another_call_goes_on_where_the_last_one_was(made, capsys):
     assert read(made)["models"]["robust"]["accuracies"] == before["models"]["robust"]["accuracies"]
 
 
+def test_it_prints_the_numbers_where_the_page_is_and_what_to_type_next(made, capsys):
+    assert quickstart(made) == 0
+    said = capsys.readouterr().out
+    robust = read(made)["models"]["robust"]["accuracies"]["clean"]["accuracy"]
+    assert f"{100 * robust:.1f} %" in said and str(made / "index.html") in said
+    assert all(command in said and what in said for command, what in next_commands(Settings(), made))
+
+
 def test_another_quickstart_in_the_same_folder_is_refused(made, capsys):
     kept = (made / "index.html").read_bytes()
     assert quickstart(made, "--seed", "1", "--arch", "mlp") == 2
@@ -185,51 +146,13 @@ def test_a_mistake_in_the_first_call_does_not_bind_the_second(tmp_path, capsys):
     assert "nowhere" in said[0] and "Did you mean 'small'?" in said[1]
 
 
-def test_columns_spread_over_the_classes_and_prefer_recognized_images():
-    labels = torch.arange(40) % 10
-    recognized = torch.ones(40, dtype=torch.bool)
-    recognized[0] = False
-    chosen = columns(labels, recognized, 10)
-    assert labels[chosen].tolist() == [0, 1, 3, 5, 6, 8] and chosen[0] == 10
-    assert columns(labels[:4], recognized[:4], 10).sort().values.tolist() == [0, 1, 2, 3]
-    two = columns(torch.arange(12) % 2, torch.zeros(12, dtype=torch.bool), 2)
-    assert (two % 2).tolist() == [0, 1, 0, 1, 0, 1] and len(two.unique()) == COLUMNS
-
-
-def test_contradictions_differ_from_the_test_pictures_in_the_two_features_only():
-    pixels, shape, pattern = contradictions(40)
-    assert not (shape == pattern).any() and shape.tolist() == [i % len(CLASSES) for i in range(40)]
-    change = (pixels.int() - shapes(40, "test").pixels.int()).flatten(1).abs().amax(1)
-    assert change.median() < 40, "most pictures keep their shape, so only the faint pattern is another"
-    lengths = exchange_lengths(40)
-    assert lengths["shape"] > 3 * lengths["pattern"] > 0
-
-
-def rate(value: float, half: float) -> dict:
-    return {"accuracy": value, "interval95": [value - half, value + half], "n": 100}
-
-
-@pytest.mark.parametrize(("robust", "expected"), [(0.55, False), (0.75, True)])
-def test_a_difference_is_clear_when_the_intervals_do_not_touch(robust, expected):
-    models = {"standard": {"accuracies": {"a": rate(0.5, 0.1)}}, "robust": {"accuracies": {"a": rate(robust, 0.1)}}}
-    assert clear(models, "a") is expected
-
-
-def test_any_picture_and_any_text_can_be_shown():
-    model = {"accuracies": {"clean": rate(0.5, 0.1), "a": rate(0.5, 0.1)}, "curve": [{"eps": 0.5, **rate(0.5, 0.1)}], "follows": {}}
-    results = {"image": [1, 9, 7], "eps": 0.5, "attack": "a", "models": {"standard": model, "robust": model}, "made": {}}
-    rows = [Row("title", (Cell(torch.rand(1, 9, 7), "caption", "alt"),))]
-    page = Page(render({**results, "dataset": "<b>&amp;"}, {"attacks": rows, "gradients": rows}, [("a < b", "c > d")]))
-    assert page.alts == ["alt", "alt"] and all(text in page.text for text in ("<b>&amp;", "a < b", "c > d"))
-
-
-@pytest.mark.parametrize("args", [Quickstart(), changed(Quickstart(), data="x y", dataset="npz", image_size=64)])
-def test_the_next_commands_can_be_typed(args):
+@pytest.mark.parametrize("settings", [Settings(), Settings(data="x y", dataset="npz", image_size=64)])
+def test_the_next_commands_can_be_typed(settings):
     """Each is parsed by the command that it names."""
-    commands = next_commands(completed(args))
+    commands = next_commands(settings.completed(), Path("runs/quickstart"))
     assert len(commands) == 4 and any("demo" in command for command, _ in commands)
     for command, what in commands:
         words = shlex.split(command)
         name, flags = next((word, words[i + 1 :]) for i, word in enumerate(words) if word in COMMANDS)
         parsed = parse(COMMANDS[name], flags, name)
-        assert what and (args.data.path is None or parsed.data.image_size == 64)
+        assert what and (settings.data is None or parsed.data.image_size == 64)

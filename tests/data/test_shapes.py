@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustlab.data.drawing import ATTRIBUTES, silhouette
-from robustlab.data.shapes import CLASSES, ShapesConfig, render, shapes, silhouettes, templates, truth
+from robustlab.data.shapes import CLASSES, ShapesConfig, contradictions, render, shapes, silhouettes, templates, truth
 from robustlab.errors import UserError
 from robustlab.seeding import example_keys, fold
 
@@ -144,3 +144,8 @@ def test_silhouettes_are_those_of_the_shapes_that_are_shown():
     keys = fold(example_keys(2, index), "shapes", "test")
     assert torch.equal(silhouettes(index, "test", 2), silhouette(truth(index, "test", 2)["visible_class"], keys))
     assert silhouettes(index).shape == (30, 32, 32) and silhouettes(index).flatten(1).any(1).all()
+
+
+def test_contradictory_pictures_show_two_classes() -> None:
+    pixels, shape, pattern = contradictions(50)
+    assert pixels.shape == (50, 3, 32, 32) and (shape != pattern).all()

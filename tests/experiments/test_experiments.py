@@ -19,8 +19,9 @@ from robustlab.evaluation import Rate
 from robustlab.experiments import EXPERIMENTS
 from robustlab.experiments import mislabelled as mislabelled_experiment
 from robustlab.experiments.cache import ExperimentCache, Training, rate
-from robustlab.experiments.table import Finding, over_seeds, percent
+from robustlab.experiments.finding import Finding
 from robustlab.experiments.transfer import rank_correlation
+from robustlab.reports.tables import over_seeds, percent
 
 every_experiment = pytest.mark.parametrize("name", CONFIGS)
 
@@ -223,7 +224,7 @@ def test_two_classes_has_a_row_for_each_source_eps_lr_and_augmentation(ran: Any)
     assert [row[:3] for row in done.rows] == [(cell["source"], f"{cell['eps']:g}", percent(cell["fooled"])) for cell in measurements]
 
 
-def test_of_two_classes_every_image_is_taken_for_one_or_the_other(ran: Any) -> None:
+def test_of_two_classes_every_image_is_classified_as_one_or_the_other(ran: Any) -> None:
     for cell in ran("two-classes").numbers["measurements"]:
         for seed in cell["seeds"]:
             assert seed["clean"]["n"] == TEST * 2 // 3
@@ -315,7 +316,7 @@ def test_regimes_has_a_row_for_each_source_eps_and_augmentation(ran: Any) -> Non
 def test_regimes_says_which_features_won(ran: Any) -> None:
     done = ran("regimes")
     for cell, row in zip(done.numbers["measurements"], done.rows, strict=True):
-        assert row[-1] == ("faint" if cell["clean"]["count"] > cell["following"]["count"] else "visible")
+        assert row[-1] == ("non-robust" if cell["clean"]["count"] > cell["following"]["count"] else "robust")
 
 
 def test_regimes_draws_the_shares_of_its_cells(ran: Any) -> None:

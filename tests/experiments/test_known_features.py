@@ -1,4 +1,4 @@
-"""On *shapes*, where the truth is known: a model of D_det goes by the faint pattern and ignores the shape, one of D_R the reverse."""
+"""On *shapes*, where the truth is known: a model of D_det follows the faint pattern and ignores the shape, one of D_R the reverse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache
-from robustlab.experiments.known_features import Config, contradictions, run
+from robustlab.experiments.known_features import Config, run
 from robustlab.models import architectures
 
 CONFIG = Config(
@@ -61,8 +61,3 @@ def test_what_a_set_teaches_tells_the_class_of_ordinary_pictures(found: dict[str
 
 def test_the_faint_pattern_is_within_what_robust_training_resists() -> None:
     assert (32 * 32 * 3) ** 0.5 * CONFIG.faint_amplitude * 2**0.5 / 2 < 0.5  # half the distance of two patterns
-
-
-def test_contradictory_pictures_show_two_classes() -> None:
-    pixels, shape, pattern = contradictions(50)
-    assert pixels.shape == (50, 3, 32, 32) and (shape != pattern).all()

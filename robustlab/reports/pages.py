@@ -1,4 +1,4 @@
-"""The page that ``quickstart`` writes: one HTML file that needs nothing beside it."""
+"""The page that ``quickstart`` writes about a standard and a robust model: one HTML file that needs nothing beside it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,23 @@ from string import Template
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from robustlab import pictures
-from robustlab.commands.comparison import Cell, Row
 from robustlab.data.shapes import DEFAULT
+from robustlab.reports.comparison import UNCLEAR, CaptionedPicture, PictureRow, clear
+from robustlab.reports.plots import Axes, Line, line_svg
 
 WIDEST = 128  # pixels: larger pictures are shrunk for the page
 MARKS = {"right": "\N{CHECK MARK} ", "wrong": "\N{BALLOT X} "}  # so that nothing is told by colour alone
-UNCLEAR = "too little training, too few test images, or changes too small to matter on these data"
-
-# The plot's own units; it grows and shrinks with the page.
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 270, 46, 12, 12, 40
 
 
-def render(results: Mapping[str, Any], rows: Mapping[str, Sequence[Row]], commands: Sequence[tuple[str, str]]) -> str:
-    """The whole page.
+def quickstart_page(results: Mapping[str, Any], rows: Mapping[str, Sequence[PictureRow]], commands: Sequence[tuple[str, str]]) -> str:
+    """The whole page, as HTML.
 
     Args:
-        results: what ``results.json`` holds; every number on the page comes from it.
-        rows: pictures by section: ``attacks``, ``gradients``, and for shapes ``contradictions``.
+        results: what a quickstart's ``results.json`` holds; every number on the page comes from it.
+        rows: pictures by section: ``attacks``, ``gradients``, and for shapes ``contradictions``; see ``robustlab.reports.comparison``.
         commands: what to type next, each with what it does.
     """
     attack, models = results["attack"], results["models"]
@@ -62,7 +60,7 @@ def render(results: Mapping[str, Any], rows: Mapping[str, Sequence[Row]], comman
 
 
 def percent(rate: Mapping[str, Any]) -> str:
-    """A share as the page writes it, such as ``96.2 %``."""
+    """A rate, as ``Rate.to_json`` gives it, in the page's form: ``96.2 %``, which no line break divides."""
     return f"{100 * rate['accuracy']:.1f}\N{NO-BREAK SPACE}%"
 
 
@@ -72,14 +70,8 @@ def interval(rate: Mapping[str, Any]) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def clear(models: Mapping[str, Any], attack: str) -> bool:
-    """Whether the robust model is better under attack beyond doubt: the 95 % intervals do not touch."""
-    standard, robust = (models[name]["accuracies"][attack]["interval95"] for name in ("standard", "robust"))
-    return robust[0] > standard[1]
-
-
 def _template(name: str) -> Template:
-    return Template(files("robustlab.commands").joinpath(name).read_text(encoding="utf-8"))
+    return Template(files("robustlab.reports").joinpath(name).read_text(encoding="utf-8"))
 
 
 def _verdict(models: Mapping[str, Any], attack: str) -> str:
@@ -90,7 +82,7 @@ def _verdict(models: Mapping[str, Any], attack: str) -> str:
 
 def _meters(name: str, model: Mapping[str, Any], attack: str) -> str:
     bars = ""
-    for title, key in (("untouched", "clean"), ("attacked", attack)):
+    for title, key in (("clean", "clean"), ("attacked", attack)):
         rate = model["accuracies"][key]
         bars += (
             f'<div class="meter"><span>{title}</span><span class="track"><span class="fill" style="width:{100 * rate["accuracy"]:.1f}%">'
@@ -99,27 +91,27 @@ def _meters(name: str, model: Mapping[str, Any], attack: str) -> str:
     return f'<div class="card {name}"><h2>The {name} model</h2>{bars}</div>'
 
 
-def _row(row: Row) -> str:
-    cells = "".join(f"<li>{_cell(cell)}</li>" for cell in row.cells)
-    return f"<figure><figcaption>{escape(row.title)}</figcaption><ol>{cells}</ol></figure>"
+def _row(row: PictureRow) -> str:
+    items = "".join(f"<li>{_captioned(each)}</li>" for each in row.pictures)
+    return f"<figure><figcaption>{escape(row.title)}</figcaption><ol>{items}</ol></figure>"
 
 
-def _cell(cell: Cell) -> str:
-    image = f'<img src="{_png(cell)}" alt="{escape(cell.alt)}">' if cell.picture is not None else ""
-    words = f'<span class="{cell.tone}">{MARKS.get(cell.tone, "")}{escape(cell.caption)}</span>' if cell.caption else ""
+def _captioned(shown: CaptionedPicture) -> str:
+    image = "" if shown.picture is None else f'<img src="{_png(shown.picture)}" alt="{escape(shown.alt)}">'
+    words = f'<span class="{shown.tone}">{MARKS.get(shown.tone, "")}{escape(shown.caption)}</span>' if shown.caption else ""
     return image + words
 
 
-def _png(cell: Cell) -> str:
-    assert cell.picture is not None
-    image = pictures.to_image(cell.picture.detach().cpu().float().expand(3, -1, -1))
+def _png(picture: Tensor) -> str:
+    """A picture as the address of an image that holds it."""
+    image = pictures.to_image(picture.detach().cpu().float().expand(3, -1, -1))
     image.thumbnail((WIDEST, WIDEST), Image.Resampling.BOX)
     content = io.BytesIO()
     image.save(content, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def _contradictions(results: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def _contradictions(results: Mapping[str, Any], rows: Sequence[PictureRow]) -> str:
     """The section on *shapes*, where the truth about both features is known."""
     return _template("quickstart_shapes.html").substitute(
         visible=f"{100 * DEFAULT.visible_accuracy:.0f}",
@@ -140,48 +132,34 @@ def _split_bar(name: str, follows: Mapping[str, Any]) -> str:
     words = ", ".join(
         f'<b class="{part}">{part} {percent(follows[part])}</b> <small>({interval(follows[part])})</small>' for part in ("shape", "pattern")
     )
-    return f'<div class="split"><p>The {name} model goes by the {words}</p><div class="parts">{bar}</div></div>'
+    return f'<div class="split"><p>The {name} model follows the {words}</p><div class="parts">{bar}</div></div>'
 
 
 def _plot(models: Mapping[str, Any]) -> str:
-    """Accuracy over eps as SVG: a line per model, its 95 % intervals as bars."""
-    widest = max(point["eps"] for point in models["standard"]["curve"])
-
-    def at(eps: float, accuracy: float) -> tuple[float, float]:
-        return LEFT + (WIDTH - LEFT - RIGHT) * eps / widest, TOP + (HEIGHT - TOP - BOTTOM) * (1 - accuracy)
-
-    parts = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        (left, y), (right, _) = at(0, share), at(widest, share)
-        parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
-        parts.append(f'<text x="{left - 6:.1f}" y="{y + 4:.1f}" class="end">{100 * share:.0f}</text>')
-        x, y = at(share * widest, 0)
-        parts.append(f'<text x="{x:.1f}" y="{y + 18:.1f}" class="mid">{share * widest:g}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" class="mid">length of the change (L2 eps)</text>')
+    """Accuracy over eps: a line per model, its 95 % intervals as bars, and all numbers for screen readers."""
+    lines, spoken = [], []
     for name, model in models.items():
-        points = [at(point["eps"], point["accuracy"]) for point in model["curve"]]
-        bars = "".join(
-            f"M{at(p['eps'], 0)[0]:.1f} {at(0, p['interval95'][0])[1]:.1f}V{at(0, p['interval95'][1])[1]:.1f}" for p in model["curve"]
-        )
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        dots = "".join(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{name}, eps {p["eps"]:g}: {percent(p)}</title></circle>'
-            for (x, y), p in zip(points, model["curve"], strict=True)
-        )
-        parts.append(f'<g class="{name}"><path d="{bars}"/><polyline points="{line}"/>{dots}</g>')
-    spoken = "; ".join(
-        f"{name} model " + ", ".join(f"{percent(p)} at {p['eps']:g}" for p in model["curve"]) for name, model in models.items()
+        points = model["curve"]
+        low, high = ([point["interval95"][end] for point in points] for end in (0, 1))
+        lines.append(Line(name, [point["eps"] for point in points], [point["accuracy"] for point in points], low, high))
+        spoken.append(f"{name} model " + ", ".join(f"{percent(point)} at {point['eps']:g}" for point in points))
+    return line_svg(
+        lines,
+        Axes(x="length of the change (L2 eps)", percent=True),
+        label=f"Accuracy in percent over eps: {'; '.join(spoken)}",
+        colours={name: f"var(--{name})" for name in models},
+        bars=True,
+        size=(4.6, 3.0),
     )
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Accuracy in percent over eps: {spoken}">{"".join(parts)}</svg>'
 
 
 def _table(models: Mapping[str, Any]) -> str:
     """Every number with its n and interval; one line per measurement, one pair of columns per model."""
     lines = [(attack, [model["accuracies"][attack] for model in models.values()]) for attack in models["standard"]["accuracies"]]
     for place, point in enumerate(models["standard"]["curve"]):
-        lines.append((f"curve, eps = {point['eps']:g}", [model["curve"][place] for model in models.values()]))
+        lines.append((f"the same attack, L2 eps = {point['eps']:g}", [model["curve"][place] for model in models.values()]))
     for feature in models["standard"]["follows"]:
-        lines.append((f"goes by the {feature}", [model["follows"][feature] for model in models.values()]))
+        lines.append((f"follows the {feature}", [model["follows"][feature] for model in models.values()]))
     return "".join(
         f'<tr><th scope="row">{escape(title)}</th>'
         + "".join(f"<td><b>{percent(rate)}</b> <small>{interval(rate)}</small></td>" for rate in rates)
