@@ -100,7 +100,7 @@ def measure(model: nn.Module, batches: Sequence[Batch], task: Task, *, compile: 
     def judge(name: str, number: int, x_adv: Tensor) -> None:
         distance = task.threat.norm.measure(x_adv.double() - batches[number].x.double())
         broken[name] += int((predictions(model, x_adv) != labels[number]).sum())
-        excess[name] = max(excess[name], float(distance.max()) - task.threat.eps)
+        excess[name] = max(excess[name], float(distance.max()) - task.eps)
 
     calls = {name: (lambda number, attack=attack: attack(batches[number].x, labels[number])) for name, attack in attacks.items()}
     first = in_turn(calls, [0], now, lambda name, number, x_adv: None)

@@ -57,7 +57,7 @@ class Row:
             "": self.name,
             "images x steps / s": f"{self.speed:.0f}",
             "speed, ratio to the bare loop [min, max]": str(self.ratio),
-            "taken for the label": "-" if self.taken_for_label is None else f"{100 * self.taken_for_label:.1f} %",
+            "classified as its label": "-" if self.taken_for_label is None else f"{100 * self.taken_for_label:.1f} %",
         }
 
 

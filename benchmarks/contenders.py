@@ -30,8 +30,12 @@ class Task:
     num_classes: int
 
     @property
+    def eps(self) -> float:
+        return float(self.threat.eps)
+
+    @property
     def step_size(self) -> float:
-        return 2.5 * self.threat.eps / max(self.steps, 1)
+        return 2.5 * self.eps / max(self.steps, 1)
 
     @property
     def linf(self) -> bool:
@@ -46,7 +50,7 @@ def bare_loop(model: nn.Module, task: Task) -> Attack:
 
 
 def bare_linf(model: nn.Module, x: Tensor, y: Tensor, task: Task) -> Tensor:
-    eps = task.threat.eps
+    eps = task.eps
     lo, hi = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
     x_adv = x.clone()
     if task.random_start:
@@ -62,7 +66,7 @@ def bare_l2(model: nn.Module, x: Tensor, y: Tensor, task: Task) -> Tensor:
     def length(v: Tensor) -> Tensor:
         return v.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
 
-    eps, x_adv = task.threat.eps, x.clone()
+    eps, x_adv = task.eps, x.clone()
     if task.random_start:
         direction = torch.randn_like(x)
         share = torch.rand(len(x), 1, 1, 1, device=x.device) ** (1 / x[0].numel())
@@ -91,7 +95,7 @@ def ours(model: nn.Module, task: Task, fast_model: nn.Module | None = None, keep
 def torchattacks(model: nn.Module, task: Task) -> Attack:
     library = import_module("torchattacks")
     attack = library.PGD if task.linf else library.PGDL2
-    return attack(model, eps=task.threat.eps, alpha=task.step_size, steps=task.steps, random_start=task.random_start)
+    return attack(model, eps=task.eps, alpha=task.step_size, steps=task.steps, random_start=task.random_start)
 
 
 def foolbox(model: nn.Module, task: Task) -> Attack:
@@ -99,7 +103,7 @@ def foolbox(model: nn.Module, task: Task) -> Attack:
     attack = library.attacks.LinfPGD if task.linf else library.attacks.L2PGD
     pgd = attack(abs_stepsize=task.step_size, steps=task.steps, random_start=task.random_start)
     wrapped = library.PyTorchModel(model, bounds=(0, 1), device=next(model.parameters()).device)
-    return lambda x, y: pgd(wrapped, x, y, epsilons=task.threat.eps)[1]
+    return lambda x, y: pgd(wrapped, x, y, epsilons=task.eps)[1]
 
 
 def art(model: nn.Module, task: Task) -> Attack:
@@ -116,7 +120,7 @@ def art(model: nn.Module, task: Task) -> Attack:
     pgd = attacks.ProjectedGradientDescent(
         wrapped,
         norm="inf" if task.linf else 2,
-        eps=task.threat.eps,
+        eps=task.eps,
         eps_step=task.step_size,
         max_iter=task.steps,
         num_random_init=int(task.random_start),

@@ -28,7 +28,8 @@ from benchmarks.interleaved import Spread, clock, described, in_turn, table  # n
 from robustlab import files  # noqa: E402
 from robustlab.commands.common import choose_device  # noqa: E402
 from robustlab.commands.flags import positive  # noqa: E402
-from robustlab.demo.server import Page, serve  # noqa: E402
+from robustlab.demo.page import Page  # noqa: E402
+from robustlab.demo.server import start_page  # noqa: E402
 from robustlab.demo.session import Served, as_image  # noqa: E402
 from robustlab.demo.starters import sketches  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
@@ -48,11 +49,12 @@ def bare(served: Served, x: torch.Tensor, steps: int) -> None:
 
 def press(address: tuple[str, int], picture: bytes, steps: int, target: int = 0) -> list[Line]:
     """Ask for a run, again where the server is busy, and read it to its end."""
-    order = {"model": "model", "image": base64.b64encode(picture).decode(), "target": target, "eps": 4.0, "step": 0.2, "steps": steps}
+    image = base64.b64encode(picture).decode()
+    request = {"model": "model", "image": image, "target": target, "eps": 4.0, "step_size": 0.2, "steps": steps}
     begin = time.perf_counter()
     while True:
         connection = http.client.HTTPConnection(*address, timeout=600)
-        connection.request("POST", "/api/run", json.dumps(order), {"content-type": "application/json"})
+        connection.request("POST", "/api/run", json.dumps(request), {"content-type": "application/json"})
         response = connection.getresponse()
         if response.status == 200:
             lines = [(time.perf_counter() - begin, json.loads(line)) for line in response]
@@ -68,21 +70,6 @@ def press(address: tuple[str, int], picture: bytes, steps: int, target: int = 0)
 def frames(lines: Sequence[Line]) -> list[float]:
     """When each frame came."""
     return [when for when, line in lines if line["type"] in ("frame", "done")]
-
-
-def started(page: Page) -> tuple[str, int]:
-    """The address of a server in a thread of this process."""
-    ready, told = threading.Event(), []
-
-    def on_ready(address: str) -> None:
-        told.append(address)
-        ready.set()
-
-    threading.Thread(target=serve, args=(page, "127.0.0.1", 0), kwargs={"on_ready": on_ready}, daemon=True).start()
-    if not ready.wait(30):
-        raise UserError("the server did not start within 30 seconds")
-    host, _, port = told[0].removeprefix("http://").rstrip("/").partition(":")
-    return host, int(port)
 
 
 def crowd(address: tuple[str, int], pictures: Sequence[bytes], steps: int, tabs: int) -> dict[str, float]:
@@ -124,8 +111,17 @@ def _main(argv: Sequence[str] | None) -> int:
     device = choose_device(wanted.device, wanted.threads)
     model = load(wanted.model) if wanted.model else build(wanted.arch, num_classes=10).eval()
     served = Served("model", "", model.to(device))
-    pictures = [starter.picture for starter in sketches(wanted.size)]
-    address, now = started(Page({"model": served}, wanted.size)), clock(device)
+    with start_page(Page({"model": served}, wanted.size), "127.0.0.1", 0) as running:
+        host, _, port = running.address.removeprefix("http://").rstrip("/").partition(":")
+        found = measured(wanted, served, (host, int(port)), device)
+    if wanted.out:
+        files.write_json(Path(wanted.out), found)
+    return 0
+
+
+def measured(wanted: argparse.Namespace, served: Served, address: tuple[str, int], device: torch.device) -> dict[str, Any]:
+    """Measure and print; returns all numbers."""
+    pictures, now = [starter.picture for starter in sketches(wanted.size)], clock(device)
     press(address, pictures[0], 2)  # the first call is the slowest
     x = as_image(pictures[0]).to(device)
     bare(served, x, 2)
@@ -158,9 +154,7 @@ def _main(argv: Sequence[str] | None) -> int:
         "memory that they add, MB": f"{together['added_mb']:.0f}",
     }
     print(table([{"": name, "median [min, max]": value} for name, value in rows.items()]))
-    if wanted.out:
-        files.write_json(Path(wanted.out), found)
-    return 0
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

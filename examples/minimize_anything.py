@@ -20,5 +20,5 @@ for threat, step_size in ((ThreatModel(L2(), 0.8), 0.05), (ThreatModel(L1(), 2.0
     allowed = Masked(threat.around(start), start, corner)
     solution = minimize(distance, start, allowed, Steepest(threat.norm, step_size), steps=200)
     moved = (solution.x != start).flatten(1).sum(1).tolist()
-    before, after = distance(start).tolist(), solution.value.tolist()
+    before, after = distance(start).tolist(), distance(solution.x).tolist()
     print(f"{threat}: from {before[0]:.3f} to {after[0]:.3f}, {moved[0]} of 64 pixels moved")

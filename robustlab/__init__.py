@@ -1,33 +1,175 @@
 """robustlab: attack, train, evaluate and look at image classifiers under bounded perturbations.
 
-The names below are loaded when first used, so that ``import robustlab`` and ``robustlab --help`` need not wait for torch.
+    import robustlab as rl
+
+    model, test = rl.load("cifar10-small-l2"), rl.open_dataset("photos/", split="test")
+    print(rl.evaluate(model, test, rl.PGD(rl.ThreatModel(rl.L2(), 0.5), steps=20)))
+
+Images are tensors ``(B, C, H, W)`` in [0, 1], and eps is in those units: ``8 / 255``, not 8. A model is any function from images
+to logits ``(B, K)``, and data are images, a path, a torch Dataset or DataLoader, pairs ``(x, y)``, or two arrays.
+
+Data:
+    open_dataset: one split of a dataset, by its path or its name
+    as_images: any data as images, to train on or to make new ones of
+    ImageSet: labelled images in memory
+
+Models:
+    load: a trained classifier, by its name or from a file
+    build: a new network by name
+    list_models: what can be built, and what can be loaded with what it reaches
+    Classifier: a network with its normalization inside and names for its classes
+
+Tasks:
+    train: train a standard or robust classifier
+    evaluate: accuracy of a model, clean and under attacks
+    curve: accuracy over radii
+    construct: make a dataset of robust or non-robust features
+    synthesize: make and edit pictures with a classifier
+
+Results:
+    Report: all examples of an evaluation, and the numbers counted from them
+    Rate: a share of examples with its 95 % interval
+
+Attacks:
+    PGD: projected gradient descent, with restarts and momentum
+    FGSM: one step of length eps
+    NFGSM: noise and one step, for training only
+    ThreatModel: what an adversary may do: a norm and a radius
+
+Norms:
+    L1: the sum of absolute values
+    L2: the Euclidean norm
+    Linf: the largest absolute value
+
+Goals:
+    Untargeted: any class but the label
+    Targeted: the class that is asked for
+    Away: away from a prediction
+
+The engine under them:
+    minimize: projected descent of any function with one value per example
+    Steepest: the step rule of PGD
+    Box: all points between two bounds
+    Ball: all points of a box within eps of a centre
+    Masked: points that differ from a centre only where a mask allows it
+    Search: radius, step size and steps of a synthesis
+
+Errors:
+    UserError: a mistake that the user can mend, told in one sentence
+
+Names are loaded when they are first used, so that ``import robustlab`` and ``robustlab --help`` need not wait for torch.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "L1": "robustlab.norms",
-    "L2": "robustlab.norms",
-    "Linf": "robustlab.norms",
-    "ThreatModel": "robustlab.constraints",
-    "Untargeted": "robustlab.goals",
-    "Targeted": "robustlab.goals",
-    "Away": "robustlab.goals",
-    "minimize": "robustlab.optimize",
-    "PGD": "robustlab.attacks.pgd",
-    "load": "robustlab.models.zoo",
-    "evaluate": "robustlab.evaluation",
-}
+__all__ = [
+    "FGSM",
+    "L1",
+    "L2",
+    "NFGSM",
+    "PGD",
+    "Away",
+    "Ball",
+    "Box",
+    "Classifier",
+    "ImageSet",
+    "Linf",
+    "Masked",
+    "Rate",
+    "Report",
+    "Search",
+    "Steepest",
+    "Targeted",
+    "ThreatModel",
+    "Untargeted",
+    "UserError",
+    "as_images",
+    "build",
+    "construct",
+    "curve",
+    "evaluate",
+    "list_models",
+    "load",
+    "minimize",
+    "open_dataset",
+    "synthesize",
+    "train",
+]
 
+if TYPE_CHECKING:
+    from robustlab.attacks.nfgsm import NFGSM as NFGSM
+    from robustlab.attacks.pgd import FGSM as FGSM
+    from robustlab.attacks.pgd import PGD as PGD
+    from robustlab.constraints import Ball as Ball
+    from robustlab.constraints import Box as Box
+    from robustlab.constraints import Masked as Masked
+    from robustlab.constraints import ThreatModel as ThreatModel
+    from robustlab.construction import construct as construct
+    from robustlab.data.adapt import as_images as as_images
+    from robustlab.data.catalog import open_dataset as open_dataset
+    from robustlab.data.imageset import ImageSet as ImageSet
+    from robustlab.errors import UserError as UserError
+    from robustlab.evaluation import Rate as Rate
+    from robustlab.evaluation import Report as Report
+    from robustlab.evaluation import curve as curve
+    from robustlab.evaluation import evaluate as evaluate
+    from robustlab.goals import Away as Away
+    from robustlab.goals import Targeted as Targeted
+    from robustlab.goals import Untargeted as Untargeted
+    from robustlab.models.classifier import Classifier as Classifier
+    from robustlab.models.zoo import build as build
+    from robustlab.models.zoo import list_models as list_models
+    from robustlab.models.zoo import load as load
+    from robustlab.norms import L1 as L1
+    from robustlab.norms import L2 as L2
+    from robustlab.norms import Linf as Linf
+    from robustlab.optimize import minimize as minimize
+    from robustlab.steps import Steepest as Steepest
+    from robustlab.synthesis import Search as Search
+    from robustlab.synthesis.tasks import synthesize as synthesize  # type: ignore[import-not-found]
+    from robustlab.training.run import train as train  # type: ignore[import-not-found]
+else:
+    _HOME = {
+        "FGSM": "robustlab.attacks.pgd",
+        "L1": "robustlab.norms",
+        "L2": "robustlab.norms",
+        "NFGSM": "robustlab.attacks.nfgsm",
+        "PGD": "robustlab.attacks.pgd",
+        "Away": "robustlab.goals",
+        "Ball": "robustlab.constraints",
+        "Box": "robustlab.constraints",
+        "Classifier": "robustlab.models.classifier",
+        "ImageSet": "robustlab.data.imageset",
+        "Linf": "robustlab.norms",
+        "Masked": "robustlab.constraints",
+        "Rate": "robustlab.evaluation",
+        "Report": "robustlab.evaluation",
+        "Search": "robustlab.synthesis",
+        "Steepest": "robustlab.steps",
+        "Targeted": "robustlab.goals",
+        "ThreatModel": "robustlab.constraints",
+        "Untargeted": "robustlab.goals",
+        "UserError": "robustlab.errors",
+        "as_images": "robustlab.data.adapt",
+        "build": "robustlab.models.zoo",
+        "construct": "robustlab.construction",
+        "curve": "robustlab.evaluation",
+        "evaluate": "robustlab.evaluation",
+        "list_models": "robustlab.models.zoo",
+        "load": "robustlab.models.zoo",
+        "minimize": "robustlab.optimize",
+        "open_dataset": "robustlab.data.catalog",
+        "synthesize": "robustlab.synthesis.tasks",
+        "train": "robustlab.training.run",
+    }
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOME[name]), name)
 
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    def __dir__() -> list[str]:
+        return sorted([*globals(), *_HOME])

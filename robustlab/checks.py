@@ -3,47 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from robustlab.errors import UserError
 
 
+def attack_inputs(model: object, x: object, y: object) -> tuple[Tensor, Any, int]:
+    """What is passed to an attack, checked and made into tensors; asks the device for one answer, on images and labels together.
+
+    Args:
+        model: must be callable.
+        x: images in [0, 1], shape ``(B, ...)``: a tensor, or a numpy array, which becomes torch's default float.
+        y: labels ``(B,)``: an int64 tensor, a numpy array of integers or a list; anything else, such as a goal, comes back as it is.
+
+    Returns:
+        Images without gradient; labels, int64 ``(B,)`` on their device, or what ``y`` is; and the highest label, -1 where there is
+        none.
+
+    Raises:
+        UserError: what is wrong with them.
+    """
+    if not callable(model):
+        load = f": robustlab.load({model!r}) gives a model by its name" if isinstance(model, str) else ""
+        raise UserError(f"the model must be callable, from images to logits, got {type(model).__name__}{load}")
+    images = _as_images(x)
+    labels = _as_labels(y, images.device)
+    if not isinstance(labels, Tensor) and not hasattr(labels, "loss"):
+        raise UserError(f"labels must be class indices, int64 of shape (B,), or a goal, got {type(y).__name__}")
+    if isinstance(labels, Tensor) and labels.numel() == 1 and images.ndim == 3 and len(images) != 1:
+        raise UserError(f"images must come as a batch (B, ...), got one image of shape {tuple(images.shape)}: pass x[None]")
+    _check_image_type(images)
+    if not isinstance(labels, Tensor):
+        _check_range(*_ends(images))
+        return images, labels, -1
+    _check_label_type(labels, images)
+    range_of_images, range_of_labels = _ends(images, labels)
+    _check_range(range_of_images)
+    return images, labels, _highest(range_of_labels)
+
+
 def check_images(x: Tensor) -> None:
     """Refuse what is not a batch of floating-point images in [0, 1]; an empty batch is fine.
+
+    Args:
+        x: shape ``(B, ...)``.
 
     Raises:
         UserError: with the range found, and the likely reason.
     """
-    if not x.is_floating_point():
-        raise UserError(f"images must be floating point in [0, 1], got {x.dtype}: divide 8-bit values by 255")
-    if x.ndim < 2:
-        raise UserError(f"images must come as a batch (B, ...), got shape {tuple(x.shape)}")
-    if x.numel() == 0:
-        return
-    low, high = (float(v) for v in torch.aminmax(x.detach()))
-    if not (low >= 0 and high <= 1):
-        if not (low == low and high == high):
-            raise UserError("images must lie in [0, 1], found NaN")
-        reason = "they look like 0-255 values, divide by 255" if low >= 0 and high > 2 else "normalize inside the model, not before it"
-        raise UserError(f"images must lie in [0, 1], found values from {low:.4g} to {high:.4g}: {reason}")
+    _check_image_type(x)
+    _check_range(*_ends(x))
 
 
 def check_labels(y: Tensor, x: Tensor) -> int:
-    """Refuse what is not one class index per example; returns the highest label, -1 for an empty batch."""
-    if y.dtype != torch.int64 or y.shape != (len(x),):
-        raise UserError(f"labels must be int64 of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}")
-    if len(y) == 0:
-        return -1
-    low, high = (int(v) for v in torch.aminmax(y))
-    if low < 0:
-        raise UserError(f"labels must be class indices from 0, found {low}")
-    return high
+    """Refuse what is not one class index per example; returns the highest label, -1 for an empty batch.
+
+    Args:
+        y: int64, shape ``(B,)``.
+        x: the examples, shape ``(B, ...)``.
+
+    Raises:
+        UserError: with what was found.
+    """
+    _check_label_type(y, x)
+    return _highest(*_ends(y))
 
 
-def with_logit_checks(model: Callable[[Tensor], Tensor], highest_label: int) -> Callable[[Tensor], Tensor]:
-    """The model, with its output's shape checked at each call: ``(B, K)`` with ``K`` above every label."""
+def with_logit_checks(model: Callable[[Tensor], Any], highest_label: int) -> Callable[[Tensor], Tensor]:
+    """The model, with its output's shape checked at each call: ``(B, K)`` with ``K`` above every label.
+
+    Args:
+        highest_label: -1 where it is not known. Shapes are on the host, so the device is not asked.
+
+    Raises:
+        UserError: at a call, with the shape found.
+    """
 
     def checked(x: Tensor) -> Tensor:
         logits = model(x)
@@ -55,3 +93,59 @@ def with_logit_checks(model: Callable[[Tensor], Tensor], highest_label: int) -> 
         return logits
 
     return checked
+
+
+def _as_images(x: object) -> Tensor:
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(x))
+        x = x.to(torch.get_default_dtype()) if x.is_floating_point() else x
+    if not isinstance(x, Tensor):
+        raise UserError(f"images must be a tensor or a numpy array of shape (B, ...), got {type(x).__name__}")
+    return x.detach()
+
+
+def _as_labels(y: object, device: torch.device) -> object:
+    if isinstance(y, (list, tuple, np.ndarray, np.generic, int)):
+        try:
+            y = torch.as_tensor(np.asarray(y))
+        except (TypeError, ValueError):
+            raise UserError(f"labels must be one class index for each image, got {type(y).__name__} {y!r:.60}") from None
+        y = y if y.is_floating_point() or y.dtype == torch.bool else y.to(torch.int64)
+    return y.to(device) if isinstance(y, Tensor) else y
+
+
+def _check_image_type(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise UserError(f"images must be floating point in [0, 1], got {x.dtype}: divide 8-bit values by 255")
+    if x.ndim < 2:
+        raise UserError(f"images must come as a batch (B, ...), got shape {tuple(x.shape)}")
+
+
+def _check_label_type(y: Tensor, x: Tensor) -> None:
+    if y.dtype != torch.int64 or y.shape != (len(x),):
+        raise UserError(f"labels must be int64 of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}")
+
+
+def _ends(*tensors: Tensor) -> list[tuple[float, float] | None]:
+    """Lowest and highest value of each tensor, None for an empty one; asks the device once."""
+    ends = [torch.stack(torch.aminmax(t.detach())).double() for t in tensors if t.numel()]
+    found = iter(torch.stack(ends).tolist() if ends else ())
+    return [tuple(next(found)) if t.numel() else None for t in tensors]
+
+
+def _check_range(ends: tuple[float, float] | None) -> None:
+    if ends is None or (ends[0] >= 0 and ends[1] <= 1):
+        return
+    low, high = ends
+    if not (low == low and high == high):
+        raise UserError("images must lie in [0, 1], found NaN")
+    reason = "they look like 0-255 values, divide by 255" if low >= 0 and high > 2 else "normalize inside the model, not before it"
+    raise UserError(f"images must lie in [0, 1], found values from {low:.4g} to {high:.4g}: {reason}")
+
+
+def _highest(ends: tuple[float, float] | None) -> int:
+    if ends is None:
+        return -1
+    if ends[0] < 0:
+        raise UserError(f"labels must be class indices from 0, found {int(ends[0])}")
+    return int(ends[1])

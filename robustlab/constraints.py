@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,11 +11,16 @@ import torch
 from torch import Tensor
 
 from robustlab.errors import UserError
-from robustlab.norms import Linf, Norm, expanded
+from robustlab.norms import L1, AttackNorm, Linf, as_norm, expanded, per_example
+from robustlab.subsets import restricted
 
 
 class ConstraintSet(Protocol):
-    """A set with a way into it."""
+    """A set with a way into it.
+
+    A method ``at(index, like)`` gives the set of some of the examples only, see ``robustlab.subsets``; ``like`` is the whole batch of
+    points, shape ``(B, ...)``.
+    """
 
     def project(self, x: Tensor) -> Tensor:
         """A point of the set, exactly, in the dtype of ``x``; ``x`` itself where that is inside."""
@@ -35,6 +41,9 @@ class Everywhere:
     def tangent(self, x: Tensor, g: Tensor) -> Tensor:
         return g
 
+    def at(self, index: Tensor, like: Tensor) -> Everywhere:
+        return self
+
 
 @dataclass(frozen=True)
 class Box:
@@ -50,6 +59,20 @@ class Box:
         # A product, since torch.where and masked_fill take the CPU three times as long on a mask without a pattern.
         return g * ~((g > 0) & (x <= self.lo) | (g < 0) & (x >= self.hi))
 
+    @property
+    def is_pixels(self) -> bool:
+        """Whether it is the box of [0, 1] images."""
+        return not isinstance(self.lo, Tensor) and not isinstance(self.hi, Tensor) and (self.lo, self.hi) == (0, 1)
+
+    def at(self, index: Tensor, like: Tensor) -> Box:
+        return Box(_rows(self.lo, index, like), _rows(self.hi, index, like))
+
+
+def _rows(value: float | Tensor, index: Tensor, like: Tensor) -> float | Tensor:
+    """Of something that broadcasts against ``like`` what belongs to the examples at ``index``."""
+    own = isinstance(value, Tensor) and value.ndim == like.ndim and len(value) == len(like)
+    return restricted(value, index) if own else value
+
 
 PIXELS = Box(0.0, 1.0)
 
@@ -58,9 +81,9 @@ PIXELS = Box(0.0, 1.0)
 class Ball:
     """All points of ``box`` within ``eps`` of ``center``.
 
-    ``project`` goes to the ball first and to the box second, as PGD does in the literature: for L2 and L1 that is a
-    point of the intersection, not always its nearest one. Clipping moves every value towards the centre, which lies
-    in the box, so it cannot leave the ball again.
+    ``project`` finds the nearest point for L1 (``L1.project_in_box``). For L2 it goes to the ball first and to the box second, as
+    PGD does in the literature: a point of the intersection, not always its nearest one. Clipping moves every value towards the
+    centre, which lies in the box, so it cannot leave the ball again.
 
     What ``project`` returns is feasible without any tolerance: ``‖x - center‖``, measured in float64, is at most
     ``eps``. Values are computed in float64 and rounded towards the centre; a point that is inside stays as it is.
@@ -71,22 +94,31 @@ class Ball:
     """
 
     center: Tensor
-    norm: Norm
+    norm: AttackNorm
     eps: float | Tensor
     box: Box = PIXELS
 
     def project(self, x: Tensor) -> Tensor:
         center = self.center.double()
         delta = x.double() - center
+        # A number stays one: as a tensor it would be copied to the device at each step.
+        eps = self.eps.to(delta) if isinstance(self.eps, Tensor) else self.eps
         # A float64 norm rounds too: the margins keep a sum taken in another order from finding a point outside, and
         # the wider one for the way in makes a second projection change nothing.
-        eps = torch.as_tensor(self.eps, dtype=torch.float64, device=x.device)
         inside = self.norm.measure(delta) <= eps * (1 - 5e-13)
-        moved = round_towards(self.center, self.norm.project(delta, eps * (1 - 1e-12)), x.dtype)
+        moved = round_towards(self.center, self._shortened(delta, eps * (1 - 1e-12)), x.dtype)
         return self.box.project(torch.where(expanded(inside, x), x, moved))
+
+    def _shortened(self, delta: Tensor, eps: float | Tensor) -> Tensor:
+        if isinstance(self.norm, L1):
+            return self.norm.project_in_box(delta, eps, *(side - self.center.double() for side in (self.box.lo, self.box.hi)))
+        return self.norm.project(delta, eps)
 
     def tangent(self, x: Tensor, g: Tensor) -> Tensor:
         return self.box.tangent(x, g)
+
+    def at(self, index: Tensor, like: Tensor) -> Ball:
+        return Ball(self.center[index], self.norm, restricted(self.eps, index), self.box.at(index, like))
 
 
 @dataclass(frozen=True)
@@ -109,40 +141,97 @@ class Masked:
     def tangent(self, x: Tensor, g: Tensor) -> Tensor:
         return torch.where(self.mask, self.inner.tangent(x, g), 0)
 
+    def at(self, index: Tensor, like: Tensor) -> Masked:
+        mask = self.mask[index] if self.mask.ndim == like.ndim and len(self.mask) == len(like) else self.mask
+        return Masked(restricted(self.inner, index, like), self.center[index], mask)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False)
 class ThreatModel:
     """What an adversary may do to an image: move it by at most ``eps`` in ``norm`` and stay in ``box``.
 
     Attributes:
-        eps: radius in pixel units of a [0, 1] image: ``8 / 255``, not ``8``.
+        norm: with a projection and draws.
+        eps: radius in pixel units of a [0, 1] image: ``8 / 255``, not ``8``. A number, or float64 ``(B,)``: one for each image.
+        box: what images may be at all.
     """
 
-    norm: Norm
-    eps: float
+    norm: AttackNorm
+    eps: float | Tensor
     box: Box = field(default=PIXELS, repr=False)
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.eps) and self.eps >= 0):
-            raise UserError(f"eps must be a finite number >= 0 in pixel units of [0, 1] images, got {self.eps}")
+    def __init__(self, norm: AttackNorm | type[AttackNorm] | str, eps: float | Sequence[float] | Tensor, box: Box = PIXELS) -> None:
+        """Also takes a norm's class or name and a list of radii.
+
+        Raises:
+            UserError: a norm that is not known; a radius that is negative, not finite, or wider than the box.
+        """
+        for name, value in (("norm", as_norm(norm)), ("eps", _radii(eps)), ("box", box)):
+            object.__setattr__(self, name, value)
+        for radius in self._listed:
+            if not (math.isfinite(radius) and radius >= 0):
+                raise UserError(f"eps must be a finite number >= 0 in pixel units of [0, 1] images, got {radius}")
+            if radius > 1 and isinstance(self.norm, Linf) and box.is_pixels:
+                mend = f": write {radius:g}/255, not {radius:g}" if radius <= 255 else ""
+                raise UserError(f"Linf eps must be at most 1 in pixel units of [0, 1] images, got {radius:g}{mend}")
 
     def __repr__(self) -> str:
-        return f"{type(self.norm).__name__} eps={self.eps:.4g}"
+        low, high = min(self._listed, default=0.0), max(self._listed, default=0.0)
+        return f"{type(self.norm).__name__} eps={low:.4g}" + (f" to {high:.4g}" if isinstance(self.eps, Tensor) else "")
 
-    def default_step_size(self, steps: int) -> float:
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ThreatModel) and (self.norm, self._listed, self.box) == (other.norm, other._listed, other.box)
+
+    def __hash__(self) -> int:
+        return hash((self.norm, self._listed, self.box))
+
+    @property
+    def _listed(self) -> tuple[float, ...]:
+        return tuple(self.eps.tolist()) if isinstance(self.eps, Tensor) else (self.eps,)
+
+    def radius(self, x: Tensor) -> float | Tensor:
+        """``eps`` for a batch of images, shape ``(B, ...)``: a number, or float64 ``(B,)`` on their device.
+
+        Raises:
+            UserError: there are radii for another number of images.
+        """
+        if isinstance(self.eps, Tensor) and len(self.eps) != len(x):
+            raise UserError(f"eps has {len(self.eps)} radii for {len(x)} images: give one number, or one for each image")
+        return self.eps.to(x.device) if isinstance(self.eps, Tensor) else self.eps
+
+    def default_step_size(self, steps: int) -> float | Tensor:
         """The step of PGD where none is given: ``2.5 * eps / steps`` in pixel units (Madry et al. 2018), which can cross the ball."""
         return 2.5 * self.eps / max(steps, 1)
 
     def around(self, x: Tensor) -> Ball | Box:
         """The set of allowed images around each example of ``x``, shape ``(B, ...)``."""
         if isinstance(self.norm, Linf):
-            return linf_box(x, self.eps, self.box)
-        return Ball(x, self.norm, self.eps, self.box)
+            return linf_box(x, self.radius(x), self.box)
+        return Ball(x, self.norm, self.radius(x), self.box)
 
 
-def linf_box(center: Tensor, eps: float, box: Box = PIXELS) -> Box:
-    """The Linf ball in a box is itself a box: worked out once, with bounds rounded towards the centre."""
-    radius = torch.full_like(center, eps, dtype=torch.float64)
+def _radii(eps: float | Sequence[float] | Tensor) -> float | Tensor:
+    """A number as it came, or a float64 tensor ``(B,)``."""
+    if isinstance(eps, (int, float)):
+        return eps
+    try:
+        radii = torch.as_tensor(eps, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"eps must be a number or one for each image, got {eps!r}") from None
+    if radii.ndim > 1:
+        raise UserError(f"eps must be a number or one for each image, got a tensor of shape {tuple(radii.shape)}")
+    return radii if radii.ndim else float(radii)
+
+
+def linf_box(center: Tensor, eps: float | Tensor, box: Box = PIXELS) -> Box:
+    """The Linf ball in a box is itself a box: worked out once, with bounds rounded towards the centre.
+
+    Args:
+        center: shape ``(B, ...)``, inside ``box``.
+        eps: radius in pixel units, a number or ``(B,)``.
+    """
+    radius = torch.ones_like(center, dtype=torch.float64)
+    radius = radius * per_example(eps, radius)
     lo, hi = (round_towards(center, side, center.dtype) for side in (-radius, radius))
     return Box(box.project(lo), box.project(hi))
 

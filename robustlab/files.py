@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,12 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from robustlab.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without locks answer
 
 
 @contextmanager
@@ -101,35 +101,40 @@ def write_with(path: str | os.PathLike[str], save: Callable[[Path], object]) -> 
 
 @contextmanager
 def file_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[bool]:
-    """Yield whether this process alone holds the name ``path``; the system frees it when the process ends, however it ends.
+    """Yield whether the caller alone holds the name ``path``, among all processes and threads.
 
-    For sharing work between processes on one file system. Where the system has no such locks, everybody holds everything:
-    so only for work that may be done twice.
+    The system frees the name when the process ends, however it ends. The file stays behind; ``remove_lock`` takes it away.
+    On a file system without locks everybody holds every name, so use it only for work that may be done twice.
 
     Args:
-        wait: until it is free, instead of yielding False.
+        path: an empty file that is made where it is missing, with its folder.
+        wait: until the name is free, instead of yielding False.
 
     Raises:
         UserError: the place cannot be written.
     """
-    if fcntl is None:
-        yield True
-        return
     path = Path(path)
+    # A marker file in place of a lock would outlive a process that is killed, and nobody would ever do its work.
+    lock = FileLock(path, fallback_to_soft=False)
+    held = True
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "ab")  # noqa: SIM115, closed below
+        lock.acquire(blocking=wait)
+    except Timeout:
+        held = False
     except OSError as error:
-        raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:  # this file system has no locks
-            pass
-        yield True
+        if error.errno not in NO_LOCKS:
+            raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
+    try:
+        yield held
+    finally:
+        lock.release()
+
+
+def remove_lock(path: str | os.PathLike[str]) -> None:
+    """Take away a lock's file once its work is done; not where another process still has it open and the system refuses."""
+    with suppress(OSError):
+        Path(path).unlink()
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ lower nearer the goal.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -46,7 +46,11 @@ def recordable(constant: Tensor) -> Tensor:
 
 
 class Goal(Protocol):
-    """What to reach, for each example by itself."""
+    """What to reach, for each example by itself.
+
+    A method ``at(index)`` gives the goal of some of the examples only, see ``robustlab.subsets``; without it attacks keep their
+    batches whole.
+    """
 
     def loss(self, logits: Tensor) -> Tensor:
         """``(B, K) -> (B,)``, lower is nearer the goal."""
@@ -70,6 +74,9 @@ class Untargeted:
     def achieved(self, logits: Tensor) -> Tensor:
         return logits.argmax(1) != self.y
 
+    def at(self, index: Tensor) -> Untargeted:
+        return replace(self, y=self.y[index])
+
 
 @dataclass(frozen=True)
 class Targeted:
@@ -83,6 +90,9 @@ class Targeted:
 
     def achieved(self, logits: Tensor) -> Tensor:
         return logits.argmax(1) == self.target
+
+    def at(self, index: Tensor) -> Targeted:
+        return replace(self, target=self.target[index])
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,9 @@ class Away:
 
     def achieved(self, logits: Tensor) -> Tensor:
         return logits.argmax(1) != self.reference.argmax(1)
+
+    def at(self, index: Tensor) -> Away:
+        return replace(self, reference=self.reference[index])
 
 
 def divergence(reference: Tensor, logits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
+from robustlab.errors import UserError, unknown
 
 
 def expanded(values: Tensor, like: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ def per_example(value: float | Tensor, like: Tensor) -> float | Tensor:
 
 
 class Norm(ABC):
-    """A norm on the values of one example. Every method treats the first dimension as the batch."""
+    """A norm on the values of one example, with what an optimizer needs. Every method treats the first dimension as the batch."""
 
     @property
     @abstractmethod
@@ -43,6 +44,10 @@ class Norm(ABC):
     def steepest(self, g: Tensor) -> Tensor:
         """A ``u`` of unit norm that maximizes ``<u, g>``, shape of ``g``; zero where the whole gradient is zero."""
 
+
+class AttackNorm(Norm):
+    """A norm with what an attack needs beside that: a way into its ball, and draws from it."""
+
     @abstractmethod
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
         """The Euclidean projection of ``v`` onto the ball of ``radius`` (a number or ``(B,)``), up to rounding."""
@@ -53,7 +58,7 @@ class Norm(ABC):
 
 
 @dataclass(frozen=True)
-class Linf(Norm):
+class Linf(AttackNorm):
     """The largest absolute value."""
 
     @property
@@ -69,7 +74,7 @@ class Linf(Norm):
         return g.sign()
 
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
-        bound = torch.as_tensor(per_example(radius, v), dtype=v.dtype, device=v.device)
+        bound = _bound(radius, v)
         return v.clamp(-bound, bound)
 
     def sample(self, keys: Tensor, shape: Sequence[int], radius: float | Tensor) -> Tensor:
@@ -78,7 +83,7 @@ class Linf(Norm):
 
 
 @dataclass(frozen=True)
-class L2(Norm):
+class L2(AttackNorm):
     """The Euclidean norm."""
 
     @property
@@ -97,7 +102,7 @@ class L2(Norm):
 
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
         length = self.measure(v)
-        return v * per_example((radius / length.clamp_min(torch.finfo(v.dtype).tiny)).clamp(max=1), v)
+        return v * per_example((_bound(radius, length) / length.clamp_min(torch.finfo(v.dtype).tiny)).clamp(max=1), v)
 
     def sample(self, keys: Tensor, shape: Sequence[int], radius: float | Tensor) -> Tensor:
         v = seeding.normal(seeding.fold(keys, "direction"), shape)
@@ -106,7 +111,7 @@ class L2(Norm):
 
 
 @dataclass(frozen=True)
-class L1(Norm):
+class L1(AttackNorm):
     """The sum of absolute values. Its steepest direction moves one coordinate."""
 
     @property
@@ -129,17 +134,43 @@ class L1(Norm):
         if flat.numel() == 0:
             return v.clone()
         size = flat.abs()
-        radius = torch.as_tensor(radius, dtype=v.dtype, device=v.device).expand(len(v))
+        bound = _bound(radius, flat)
         falling = size.sort(1, descending=True).values
-        excess = falling.cumsum(1) - radius[:, None]
+        excess = falling.cumsum(1) - bound
         rank = torch.arange(1, flat.shape[1] + 1, device=v.device)
         kept = (falling * rank > excess).sum(1, keepdim=True).clamp_min(1)
         level = excess.gather(1, kept - 1) / kept
-        level = torch.where((size.sum(1) > radius)[:, None], level, 0)
-        size = (size - level).clamp_min(0)
-        # The level is rounded in units of the largest value, which may be far above the radius: put the sum right.
-        scale = (radius / size.sum(1).clamp_min(torch.finfo(v.dtype).tiny)).clamp(max=1)
-        return (flat.sign() * size * scale[:, None]).reshape(v.shape)
+        level = torch.where(size.sum(1, keepdim=True) > bound, level, 0)
+        return (flat.sign() * _no_longer((size - level).clamp_min(0), bound)).reshape(v.shape)
+
+    def project_in_box(self, v: Tensor, radius: float | Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """The Euclidean projection onto ball and box together (Croce and Hein 2021, proposition 2.1), up to rounding.
+
+        Every value shrinks by one level, down to zero, and stops at its side of the box. The length of what is left falls with the
+        level, in straight pieces between the levels at which a value leaves its side or reaches zero; sorts these, O(D log D).
+
+        Args:
+            v: shape ``(B, ...)``.
+            radius: of the ball, a number or ``(B,)``.
+            low: lower side of the box, at most 0, broadcasts against ``v``.
+            high: upper side of the box, at least 0, likewise.
+        """
+        flat = v.flatten(1)
+        if flat.numel() == 0:
+            return v.clone()
+        bound, size = _bound(radius, flat), flat.abs()
+        room = torch.where(v < 0, -low, high).flatten(1)
+        # From the highest level down: at its size a value begins to grow, at the second level it is as long as it may be.
+        levels, order = torch.cat([size, (size - room).clamp_min(0)], 1).sort(1, descending=True)
+        growing = torch.where(order < flat.shape[1], 1, -1).cumsum(1)
+        length = torch.zeros_like(levels)
+        length[:, 1:] = (growing[:, :-1] * -levels.diff(dim=1)).cumsum(1)
+        last = (length <= bound).sum(1, keepdim=True) - 1
+        missing = (bound - length.gather(1, last)).clamp_min(0)
+        level = levels.gather(1, last) - missing / growing.gather(1, last).clamp_min(1)
+        level = torch.where(last < levels.shape[1] - 1, level, 0)  # the box alone is short enough
+        kept = torch.minimum((size - level).clamp_min(0), room)
+        return (flat.sign() * _no_longer(kept, bound)).reshape(v.shape)
 
     def sample(self, keys: Tensor, shape: Sequence[int], radius: float | Tensor) -> Tensor:
         # D + 1 exponentials over their sum are uniform on the simplex; the last one is the distance to the boundary.
@@ -151,4 +182,34 @@ class L1(Norm):
         return share * sign * per_example(radius, share)
 
 
-NORMS: dict[str, Norm] = {"linf": Linf(), "l2": L2(), "l1": L1()}
+def _bound(radius: float | Tensor, v: Tensor) -> Tensor:
+    """A radius, a number or ``(B,)``, ready to be compared with ``v`` in its dtype. A number is written on the device, which takes no
+    copy; one that the dtype cannot hold is infinite."""
+    if isinstance(radius, Tensor):
+        return expanded(radius.to(v), v) if radius.ndim else radius.to(v)
+    return torch.full((), radius if radius <= torch.finfo(v.dtype).max else math.inf, dtype=v.dtype, device=v.device)
+
+
+def _no_longer(size: Tensor, radius: Tensor) -> Tensor:
+    """Values >= 0, shape ``(B, D)``, that sum to ``radius`` at most. A level is rounded in units of the largest value, which may be
+    far above the radius: this puts the sum right."""
+    return size * (radius / size.sum(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)).clamp(max=1)
+
+
+NORMS: dict[str, AttackNorm] = {"linf": Linf(), "l2": L2(), "l1": L1()}
+
+
+def as_norm(norm: AttackNorm | type[AttackNorm] | str) -> AttackNorm:
+    """A norm for attacks from itself, its class or its name, in any case.
+
+    Raises:
+        UserError: a name that is not known, or something without projection and draws.
+    """
+    if isinstance(norm, str):
+        if norm.lower() not in NORMS:
+            raise unknown("norm", norm, NORMS)
+        return NORMS[norm.lower()]
+    made = norm() if isinstance(norm, type) and issubclass(norm, Norm) else norm
+    if not isinstance(made, AttackNorm):
+        raise UserError(f"an attack needs a norm with a projection and draws, such as Linf(), L2() or L1(), got {norm!r}")
+    return made

@@ -3,30 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from robustlab.errors import UserError
 from robustlab.goals import Goal, recordable
+from robustlab.subsets import restricted
 
 # (B, ...) -> (B,), lower is better; or a pair of that and a bool (B,): whether the example is where it should be.
+# An objective that can be restricted to some of the examples has a method at(index), see robustlab.subsets.
 Objective = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 
 
+@runtime_checkable
+class PerStep(Protocol):
+    """An objective for each step: the expectation over a random transformation, say, by one sample a step (Athalye et al. 2018).
+
+    Values of different steps are compared as they are.
+    """
+
+    def at_step(self, step: int) -> Objective:
+        """The objective of the step with this number, from 0; the last point is evaluated at the number of steps taken."""
+        ...
+
+
+def at_step(objective: Objective | PerStep, step: int) -> Objective:
+    """The objective of a step: the same at every step unless it is ``PerStep``."""
+    return objective.at_step(step) if isinstance(objective, PerStep) else objective
+
+
 def goal_objective(model: Callable[[Tensor], Tensor], goal: Goal) -> Objective:
-    """The goal's loss at the model's logits, and whether the goal is achieved there."""
+    """The goal's loss at the model's logits, and whether the goal is achieved there.
 
-    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(x)
+    Can be restricted to some of the examples if the goal can.
+
+    Args:
+        model: from ``(B, ...)`` to logits ``(B, K)``; those below float32 are taken as float32.
+        goal: for the same examples.
+    """
+    return _GoalObjective(model, goal)
+
+
+@dataclass(frozen=True, eq=False)
+class _GoalObjective:
+    model: Callable[[Tensor], Tensor]
+    goal: Goal
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(x)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return goal.loss(logits), goal.achieved(logits.detach())
+        return self.goal.loss(logits), self.goal.achieved(logits.detach())
 
-    return objective
+    def at(self, index: Tensor) -> _GoalObjective:
+        return replace(self, goal=restricted(self.goal, index))
 
 
 def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Objective:
     """``‖g(x) - target‖ / ‖target‖`` in L2, each example against its own row (the inversion loss of Engstrom et al. 2019).
+
+    Can be restricted to some of the examples.
 
     Args:
         features: ``g``, from images to ``(B, D)``.
@@ -35,12 +73,20 @@ def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Ob
     with torch.inference_mode(False):
         target = recordable(target.detach())
         size = torch.linalg.vector_norm(target, dim=1)
-        size = torch.where(size > 0, size, 1)
+        return _FeatureDistance(features, target, torch.where(size > 0, size, 1))
 
-    def objective(x: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(features(x).to(target.dtype) - target, dim=1) / size
 
-    return objective
+@dataclass(frozen=True, eq=False)
+class _FeatureDistance:
+    features: Callable[[Tensor], Tensor]
+    target: Tensor
+    size: Tensor  # (B,)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(self.features(x).to(self.target.dtype) - self.target, dim=1) / self.size
+
+    def at(self, index: Tensor) -> _FeatureDistance:
+        return replace(self, target=self.target[index], size=self.size[index])
 
 
 def evaluate_objective(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -15,13 +15,18 @@ from torch import Tensor
 from robustlab.constraints import ConstraintSet
 from robustlab.errors import UserError
 from robustlab.norms import expanded
-from robustlab.objectives import Objective, evaluate_objective, value_and_gradient
+from robustlab.objectives import Objective, PerStep, at_step, evaluate_objective, value_and_gradient
+from robustlab.subsets import Indivisible, restricted
 
 OnStep = Callable[[int, Tensor, Tensor], object]
 
 
 class StepRule(Protocol):
-    """How to move. The state is a value passed in and out, so a rule can serve many runs at once."""
+    """How to move. The state is a value passed in and out, so a rule can serve many runs at once.
+
+    Where examples may leave the batch, rule and state are restricted to the others by ``robustlab.subsets.restricted``: a rule
+    needs a method ``at(index)`` for that, and a state of tensors, numbers and tuples of them needs nothing.
+    """
 
     def init(self, x: Tensor, steps: int) -> Any: ...
 
@@ -36,88 +41,220 @@ class Solution:
 
     Attributes:
         x: in the constraint set, shape ``(B, ...)``.
-        value: the objective at ``x``, shape ``(B,)``; None with ``keep_best=False``, which does not evaluate the last point.
+        value: the objective at ``x``, shape ``(B,)``; None where the point was not evaluated.
         achieved: the objective's verdict at ``x``, bool ``(B,)``, where it gives one.
+        finite: bool ``(B,)``: whether value and gradient were numbers at all points met. A value of infinity is one.
     """
 
     x: Tensor
     value: Tensor | None = None
     achieved: Tensor | None = None
+    finite: Tensor | None = None
 
     def or_better(self, other: Solution) -> Solution:
         """For each example the better of two evaluated points: one that achieves its goal before one that does not,
         then the lower value; ``other`` where they are equal."""
         assert self.value is not None and other.value is not None
-        better = other.value <= self.value
-        if self.achieved is None or other.achieved is None:
-            return Solution(torch.where(expanded(better, self.x), other.x, self.x), torch.where(better, other.value, self.value))
-        better = torch.where(self.achieved == other.achieved, better, other.achieved)
-        return Solution(
-            torch.where(expanded(better, self.x), other.x, self.x),
-            torch.where(better, other.value, self.value),
-            self.achieved | other.achieved,
-        )
+        better, achieved, finite = other.value <= self.value, None, None
+        if self.achieved is not None and other.achieved is not None:
+            better = torch.where(self.achieved == other.achieved, better, other.achieved)
+            achieved = self.achieved | other.achieved
+        if self.finite is not None and other.finite is not None:
+            finite = self.finite & other.finite
+        x = torch.where(expanded(better, self.x), other.x, self.x)
+        return Solution(x, torch.where(better, other.value, self.value), achieved, finite)
+
+    def at(self, index: Tensor) -> Solution:
+        """The examples at the positions ``index``, int64 ``(b,)``."""
+        return Solution(self.x[index], *restricted((self.value, self.achieved, self.finite), index))
+
+    def put(self, index: Tensor, part: Solution) -> Solution:
+        """All the examples, those at ``index`` as they are in ``part``; None stays None."""
+        known = ((self.value, part.value), (self.achieved, part.achieved), (self.finite, part.finite))
+        parts = (None if a is None or b is None else a.index_copy(0, index, b) for a, b in known)
+        return Solution(self.x.index_copy(0, index, part.x), *parts)
+
+
+def when_achieved(solution: Solution) -> Tensor:
+    """For ``done``: the examples whose goal is achieved, bool ``(B,)``."""
+    if solution.achieved is None:
+        raise ValueError("the objective must give a verdict beside its value")
+    return solution.achieved
 
 
 def minimize(
-    objective: Objective,
+    objective: Objective | PerStep,
     x0: Tensor,
     constraint: ConstraintSet,
     rule: StepRule,
     *,
     steps: int,
     keep_best: bool = True,
+    evaluate_last: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    done: Callable[[Solution], Tensor] | None = None,
+    allow_nonfinite: bool = False,
     on_step: OnStep | None = None,
 ) -> Solution:
     """Minimize ``objective`` over ``constraint``, for each example by itself.
 
-    Costs ``steps`` forward and backward passes with respect to the input; ``keep_best`` adds one forward pass.
+    Costs ``steps`` forward and backward passes with respect to the input; ``keep_best``, ``evaluate_last`` and ``done`` add one
+    forward pass, for the last point. Asks the device for one number, at the end; with ``allow_nonfinite`` for none, and with ``done``
+    for one in each step.
 
     Args:
-        objective: ``(B, ...) -> (B,)``, lower is better, optionally with a verdict; see ``robustlab.objectives``.
+        objective: ``(B, ...) -> (B,)``, lower is better, optionally with a verdict; or one such function for each step. See
+            ``robustlab.objectives``.
         x0: where to start, shape ``(B, ...)``; projected first, not changed.
         steps: number of steps, at least 0.
         keep_best: return the best point met (see ``Solution.or_better``) rather than the last.
-        on_step: called with (step, x, value) before each step, and after the last where it is evaluated.
+        evaluate_last: know the value of the last point also without ``keep_best``.
+        stop: asked before each step; a true answer ends the loop with what is known by then.
+        done: from the best points so far (without ``keep_best`` the current ones) to bool ``(B,)``, asked before each step:
+            ``when_achieved``, say. Examples that are done stay as they are. They leave the batch, so that the others cost less, where
+            objective, constraint, rule and its state can be restricted to some of the examples (see ``robustlab.subsets``); values
+            may then differ by rounding from those in a whole batch, but not between two runs.
+        allow_nonfinite: let examples whose value or gradient is not a number stay where they are, and tell which by
+            ``Solution.finite``, instead of refusing the batch.
+        on_step: called with (step, x, value) of all the examples before each step, and after the last where it is evaluated.
+
+    Returns:
+        Points in the constraint set; ``finite`` is always known.
 
     Raises:
         UserError: the objective or its gradient is not a number for some example.
     """
     if steps < 0:
         raise UserError(f"steps must be >= 0, got {steps}")
-    x = constraint.project(x0.detach())
-    if len(x) == 0:
-        return Solution(x, x.new_zeros(0), torch.zeros(0, dtype=torch.bool, device=x.device)) if keep_best else Solution(x)
-    state = rule.init(x, steps)
-    best: Solution | None = None
-    broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for t in range(steps):
-        value, achieved, grad = value_and_gradient(objective, x)
+    batch = _Batch.started(objective, x0, constraint, rule, steps, keep_best)
+    evaluated = keep_best or evaluate_last or done is not None
+    if not batch.size:
+        return batch.nothing if evaluated else batch.found
+    t = 0
+    while t < steps and batch.size and not stop():
+        value, achieved, grad = value_and_gradient(at_step(batch.objective, t), batch.x)
         # A sum that is not finite reveals an entry that is not; looked at once, at the end, to keep the device busy.
-        broken |= value.isnan() | ~grad.flatten(1).sum(1).isfinite()
-        if keep_best:
-            here = Solution(x, value, achieved)
-            best = best.or_better(here) if best else here
+        here = batch.record(value, achieved, value.isnan() | ~grad.flatten(1).sum(1).isfinite())
         if on_step:
-            on_step(t, x, value)
-        x, state = rule.step(x, value, grad, constraint, state)
-    if keep_best:
+            on_step(t, *batch.shown(here))
+        if done:
+            value, grad = batch.let_go(done(batch.found), value, grad)
+        if batch.size:
+            batch.move(value, grad, allow_nonfinite)
+            t += 1
+    if evaluated and batch.size:
         with torch.no_grad():
-            value, achieved = evaluate_objective(objective, x)
-        broken |= value.isnan()
-        here = Solution(x, value, achieved)
-        best = best.or_better(here) if best else here
+            value, achieved = evaluate_objective(at_step(batch.objective, t), batch.x)
+        here = batch.record(value, achieved, value.isnan())
         if on_step:
-            on_step(steps, x, value)
-    _refuse(broken)
-    return best or Solution(x)
+            on_step(t, *batch.shown(here))
+    solution = batch.whole(batch.found)
+    if not allow_nonfinite:
+        refuse_nonfinite(solution)
+    return solution
 
 
-def _refuse(broken: Tensor) -> None:
-    if broken.any():
-        which = broken.nonzero().flatten().tolist()
-        shown = ", ".join(map(str, which[:5])) + (", ..." if len(which) > 5 else "")
-        raise UserError(
-            f"the objective or its gradient is NaN or infinite for {len(which)} of {len(broken)} examples (positions {shown}): "
-            "look at the model's logits on these inputs"
-        )
+@dataclass
+class _Batch:
+    """The examples under way with what belongs to them, and what became of those that are done.
+
+    Attributes:
+        found: what is known of each example under way: its best point, or its current one.
+        rows: where they stand in ``x``; None where they are all of it.
+        index: their positions among all the examples; None where they are all.
+        ended: all the examples, those that are done as they ended; None where none is.
+    """
+
+    objective: Objective | PerStep
+    constraint: ConstraintSet
+    rule: StepRule
+    x: Tensor
+    state: Any
+    finite: Tensor
+    keep_best: bool
+    found: Solution
+    rows: Tensor | None = None
+    index: Tensor | None = None
+    ended: Solution | None = None
+
+    @classmethod
+    def started(
+        cls, objective: Objective | PerStep, x0: Tensor, constraint: ConstraintSet, rule: StepRule, steps: int, keep_best: bool
+    ) -> _Batch:
+        x = constraint.project(x0.detach())
+        finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        state = rule.init(x, steps) if len(x) else None
+        return cls(objective, constraint, rule, x, state, finite, keep_best, Solution(x, finite=finite))
+
+    @property
+    def size(self) -> int:
+        """How many examples are under way."""
+        return len(self.found.x)
+
+    @property
+    def nothing(self) -> Solution:
+        """The evaluated solution of no examples."""
+        return Solution(self.x, self.x.new_zeros(0), self.finite, self.finite)
+
+    def record(self, value: Tensor, achieved: Tensor | None, broken: Tensor) -> Solution:
+        """Keep what is known of the current points, and return it for the examples under way."""
+        self.finite = self.finite & ~broken
+        achieved = None if achieved is None else achieved & ~value.isnan()  # the verdict on such logits means nothing
+        here = self._under_way(Solution(self.x, value, achieved, self.finite))
+        self.found = self.found.or_better(here) if self.keep_best and self.found.value is not None else here
+        return here
+
+    def let_go(self, over: Tensor, value: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Let examples that are over or not finite end here; returns value and gradient at the points that are left."""
+        assert self.found.finite is not None
+        stay = (self.found.finite & ~over).nonzero()[:, 0]
+        if len(stay) == self.size:
+            return value, grad
+        self.ended = self.whole(self.found)
+        self.index = stay if self.index is None else self.index[stay]
+        self.rows = stay if self.rows is None else self.rows[stay]
+        self.found = self.found.at(stay)
+        try:
+            constraint = restricted(self.constraint, self.rows, self.x)
+            belongings = self.objective, self.rule, self.state, self.x, self.finite, value, grad
+            self.objective, self.rule, self.state, self.x, self.finite, value, grad = restricted(belongings, self.rows)
+        except Indivisible:
+            return value, grad  # all are computed on, and what becomes of those that have ended is not looked at
+        self.constraint, self.rows = constraint, None
+        return value, grad
+
+    def move(self, value: Tensor, grad: Tensor, only_finite: bool) -> None:
+        """Take a step; with ``only_finite`` not with examples that are not finite."""
+        moved, self.state = self.rule.step(self.x, value, grad, self.constraint, self.state)
+        self.x = torch.where(expanded(self.finite, moved), moved, self.x) if only_finite else moved
+        if not self.keep_best:
+            self.found = self._under_way(Solution(self.x, finite=self.finite))
+
+    def shown(self, here: Solution) -> tuple[Tensor, Tensor]:
+        """Points and values of all the examples, those under way as they are in ``here``."""
+        everyone = self.whole(here)
+        assert everyone.value is not None
+        return everyone.x, everyone.value
+
+    def whole(self, part: Solution) -> Solution:
+        """All the examples, those under way as they are in ``part``."""
+        return part if self.ended is None or self.index is None else self.ended.put(self.index, part)
+
+    def _under_way(self, solution: Solution) -> Solution:
+        return solution if self.rows is None else solution.at(self.rows)
+
+
+def refuse_nonfinite(solution: Solution) -> None:
+    """Refuse a solution with examples that are not ``finite``; asks the device for one number.
+
+    Raises:
+        UserError: with their positions.
+    """
+    if solution.finite is None or solution.finite.all():
+        return
+    which = (~solution.finite).nonzero().flatten().tolist()
+    shown = ", ".join(map(str, which[:5])) + (", ..." if len(which) > 5 else "")
+    raise UserError(
+        f"the objective or its gradient is NaN or infinite for {len(which)} of {len(solution.finite)} examples (positions {shown}): "
+        "look at the model's logits on these inputs"
+    )

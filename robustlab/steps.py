@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -10,12 +10,15 @@ from torch import Tensor
 
 from robustlab.constraints import ConstraintSet
 from robustlab.norms import L1, Norm, per_example
+from robustlab.subsets import restricted
 
 
 class Directions(Protocol):
     """Where to go: a norm, for its steepest descent, or ``Sparse``."""
 
-    def steepest(self, g: Tensor) -> Tensor: ...
+    def steepest(self, g: Tensor) -> Tensor:
+        """From a gradient, shape ``(B, ...)``, to directions of unit length and the same shape."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,16 @@ class Steepest:
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: None) -> tuple[Tensor, None]:
         return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(constraint.tangent(x, grad))), None
 
+    def at(self, index: Tensor) -> Steepest:
+        return replace(self, step_size=restricted(self.step_size, index))
+
 
 @dataclass(frozen=True)
 class Momentum:
-    """Steepest descent along a decaying sum of gradients, each scaled to unit L1 norm (MI-FGSM, Dong et al. 2018)."""
+    """Steepest descent along a decaying sum of gradients, each scaled to unit L1 norm (MI-FGSM, Dong et al. 2018).
+
+    ``step_size`` is in pixel units, a number or one per example ``(B,)``; ``decay`` multiplies the sum before each step.
+    """
 
     norm: Directions
     step_size: float | Tensor
@@ -73,12 +82,18 @@ class Momentum:
         velocity = self.decay * state + grad / per_example(torch.where(size > 0, size, 1), grad)
         return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(constraint.tangent(x, velocity))), velocity
 
+    def at(self, index: Tensor) -> Momentum:
+        return replace(self, step_size=restricted(self.step_size, index))
+
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma and Ba 2015) on the input, value by value, followed by the projection."""
+    """Adam (Kingma and Ba 2015) on the input, value by value, followed by the projection.
 
-    step_size: float
+    ``step_size`` is in pixel units, a number or one per example ``(B,)``.
+    """
+
+    step_size: float | Tensor
     beta1: float = 0.9
     beta2: float = 0.999
     tiny: float = 1e-8
@@ -91,4 +106,7 @@ class Adam:
     ) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
         mean, square, t = state[0].lerp(grad, 1 - self.beta1), state[1].lerp(grad * grad, 1 - self.beta2), state[2] + 1
         direction = (mean / (1 - self.beta1**t)) / ((square / (1 - self.beta2**t)).sqrt() + self.tiny)
-        return constraint.project(x - self.step_size * direction), (mean, square, t)
+        return constraint.project(x - per_example(self.step_size, x) * direction), (mean, square, t)
+
+    def at(self, index: Tensor) -> Adam:
+        return replace(self, step_size=restricted(self.step_size, index))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustlab.constraints import ThreatModel
-from robustlab.norms import L1, L2, Linf, Norm
+from robustlab.norms import L1, L2, AttackNorm, Linf
 
-ALL_NORMS: list[Norm] = [L1(), L2(), Linf()]
+ALL_NORMS: list[AttackNorm] = [L1(), L2(), Linf()]
 every_norm = pytest.mark.parametrize("norm", ALL_NORMS, ids=lambda norm: type(norm).__name__)
 
 # The same examples in every run, no clock, and no database beside the sources.
@@ -45,6 +45,11 @@ def batches(draw: st.DrawFn, *values: st.SearchStrategy[float], size: int = 8) -
     count, width = draw(st.integers(1, 3)), draw(st.integers(1, size))
     rows = [draw(st.lists(value, min_size=count * width, max_size=count * width)) for value in values]
     return [torch.tensor(row, dtype=torch.float64).reshape(count, 1, width) for row in rows]
+
+
+def threat_of(norm: AttackNorm, eps: float) -> ThreatModel:
+    """The threat model of that radius, in Linf of at most the whole range of pixels: no wider one can be made."""
+    return ThreatModel(norm, min(eps, 1.0) if isinstance(norm, Linf) else eps)
 
 
 def assert_within(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""For the tests of the page: small seeded models, orders, and a client without a network."""
+"""For the tests of the page: small seeded models, requests, and a client without a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.demo.raster import blank
-from robustlab.demo.session import Attribute, Order, Served
+from robustlab.demo.session import Attribute, RunRequest, Served
 from robustlab.models.classifier import Classifier
 
 SIZE = 16
@@ -68,10 +68,10 @@ def blind() -> Served:
     return Served("blind", "for tests", model)
 
 
-def fields(order: Order | None = None, **changed: Any) -> dict[str, Any]:
-    """A valid order as the page sends it."""
-    picture = b64encode(order.picture if order else bytes(blank(SIZE))).decode()
-    whole = {"model": "tiny", "image": picture, "anchor": None, "target": 1, "minimize": False, "eps": 2.0, "step": 0.2, "steps": 5}
+def fields(request: RunRequest | None = None, **changed: Any) -> dict[str, Any]:
+    """A valid request as the page sends it."""
+    picture = b64encode(request.picture if request else bytes(blank(SIZE))).decode()
+    whole = {"model": "tiny", "image": picture, "anchor": None, "target": 1, "minimize": False, "eps": 2.0, "step_size": 0.2, "steps": 5}
     return whole | changed
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -179,10 +180,7 @@ def test_an_empty_folder_and_a_missing_one_are_vacant(tmp_path):
 
 # Shared work
 
-with_locks = pytest.mark.skipif(files.fcntl is None, reason="this system has no locks on files")
 
-
-@with_locks
 def test_a_name_is_held_by_one_at_a_time(tmp_path):
     name = tmp_path / "new" / ".lock"
     with files.file_lock(name) as first:
@@ -204,7 +202,6 @@ def test_a_name_is_free_again_after_an_exception(tmp_path):
 HOLDER = "import sys; from robustlab import files\nwith files.file_lock(sys.argv[1]) as mine: print(mine, flush=True); sys.stdin.read()"
 
 
-@with_locks
 def test_a_name_is_free_again_when_its_process_is_killed(tmp_path):
     command = [sys.executable, "-c", HOLDER, str(tmp_path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -216,7 +213,6 @@ def test_a_name_is_free_again_when_its_process_is_killed(tmp_path):
         assert mine
 
 
-@with_locks
 def test_who_waits_gets_the_name_when_it_is_free(tmp_path):
     order = []
 
@@ -233,10 +229,59 @@ def test_who_waits_gets_the_name_when_it_is_free(tmp_path):
     assert order == [("early", True), ("late", True)]
 
 
-def test_where_there_are_no_locks_everybody_holds_everything(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "fcntl", None)
-    with files.file_lock(tmp_path / ".lock") as first, files.file_lock(tmp_path / ".lock") as second:
+@pytest.mark.parametrize("wait", [False, True])
+def test_of_many_threads_one_at_a_time_holds_a_name(tmp_path, wait):
+    inside, most, held = [], [], []
+
+    def work() -> None:
+        for _ in range(5):
+            with files.file_lock(tmp_path / ".lock", wait=wait) as mine:
+                if mine:
+                    inside.append(1)
+                    most.append(len(inside))
+                    time.sleep(0.002)
+                    inside.pop()
+                held.append(mine)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert max(most) == 1 and len(held) == 20 and sum(held) == len(most)
+    assert not wait or all(held), "who waits always gets it"
+
+
+@pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+@pytest.mark.parametrize("wait", [False, True])
+def test_where_there_are_no_locks_everybody_holds_everything(tmp_path, monkeypatch, code, wait):
+    """As on Lustre mounted without locks, or an old NFS."""
+    fcntl = pytest.importorskip("fcntl", reason="the locks of POSIX systems")
+
+    def refuse(*args):
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with files.file_lock(tmp_path / ".lock", wait=wait) as first, files.file_lock(tmp_path / ".lock", wait=wait) as second:
         assert first and second
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}, "no marker that could outlive this process"
+
+
+def test_a_place_where_no_lock_can_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write in .*file: "), files.file_lock(tmp_path / "file" / ".lock"):
+        pass
+    (tmp_path / "folder.lock").mkdir()
+    with pytest.raises(UserError, match="cannot write in "), files.file_lock(tmp_path / "folder.lock"):
+        pass
+
+
+def test_a_lock_that_is_done_with_leaves_nothing(tmp_path):
+    with files.file_lock(tmp_path / ".lock"):
+        pass
+    files.remove_lock(tmp_path / ".lock")
+    files.remove_lock(tmp_path / ".lock")
+    assert not list(tmp_path.iterdir())
 
 
 # Reading, and room

@@ -15,12 +15,12 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 # From the ground up. Modules of one row know nothing of each other; a package is one entry and may import itself.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "checks", "options", "pickles", "progress"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets"},
     {"norms", "settings"},
     {"constraints", "goals", "pixels"},
-    {"objectives"},
+    {"objectives", "pictures"},
     {"optimize"},
-    {"steps", "models", "data", "records", "pictures"},
+    {"steps", "models", "data", "records"},
     {"attacks", "synthesis"},
     {"evaluation"},
     {"training"},

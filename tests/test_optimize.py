@@ -10,8 +10,9 @@ from torch import Tensor
 from robustlab.constraints import Box, Everywhere
 from robustlab.errors import UserError
 from robustlab.norms import L2, Linf
-from robustlab.optimize import Solution, minimize
-from robustlab.steps import Steepest
+from robustlab.optimize import Solution, minimize, when_achieved
+from robustlab.steps import Adam, Momentum, Steepest
+from robustlab.subsets import restricted
 
 TARGET = drawn(6, 2, 3, seed=9)
 
@@ -147,6 +148,238 @@ def test_an_infinite_loss_is_the_best_there_is_and_no_mistake():
     assert torch.equal(minimize(objective, torch.ones(2, 1), Box(), Steepest(L2(), 0.5), steps=2).value, torch.tensor([0.0, -torch.inf]))
 
 
+# A value for the last point.
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_last_value_is_known_where_it_is_asked_for(steps):
+    calls = []
+
+    def objective(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return distance(x)
+
+    start, rule = TARGET + 0.3, Steepest(Linf(), 1.0)
+    found = minimize(objective, start, Everywhere(), rule, steps=steps, keep_best=False, evaluate_last=True)
+    plain = minimize(distance, start, Everywhere(), rule, steps=steps, keep_best=False)
+    assert torch.equal(found.x, plain.x) and torch.equal(found.value, distance(found.x)) and plain.value is None
+    assert calls == [6] * (steps + 1)
+
+
+# Stopping.
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3, 9])
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_told_to_stop_it_ends_with_what_it_has(allowed, keep_best):
+    asked, met = [], []
+
+    def stop() -> bool:
+        asked.append(len(met))
+        return len(asked) > allowed
+
+    rule = Steepest(L2(), 0.4)
+    found = minimize(
+        distance, -TARGET, Everywhere(), rule, steps=5, keep_best=keep_best, stop=stop, on_step=lambda t, x, value: met.append(x)
+    )
+    taken = min(allowed, 5)
+    expected = minimize(distance, -TARGET, Everywhere(), rule, steps=taken, keep_best=keep_best)
+    assert torch.equal(found.x, expected.x) and len(asked) == min(allowed + 1, 5)
+    assert asked == list(range(len(asked))), "asked before each step"
+    if keep_best:
+        assert torch.equal(found.value, expected.value)
+
+
+# Examples that are done.
+
+
+class Distance:
+    """To rows of its own, with a verdict within ``reach``; notes how many examples it is asked about."""
+
+    def __init__(self, target: Tensor, reach: float, asked: list[int]) -> None:
+        self.target, self.reach, self.asked = target, reach, asked
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked.append(len(x))
+        value = (x - self.target).square().flatten(1).sum(1)
+        return value, value.detach() < self.reach**2
+
+
+class Divisible(Distance):
+    def at(self, index: Tensor) -> Divisible:
+        return type(self)(self.target[index], self.reach, self.asked)
+
+
+FAR = torch.linspace(0, 1, 6, dtype=torch.float64).reshape(6, 1, 1) * torch.ones(6, 2, 3, dtype=torch.float64)
+RULES = {
+    "steepest": Steepest(L2(), 0.3),
+    "a step size for each": Steepest(L2(), torch.linspace(0.2, 0.4, 6)),
+    "momentum": Momentum(L2(), 0.2, 0.5),
+    "adam": Adam(0.1),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("keep_best", [True, False])
+@pytest.mark.parametrize("kind", [Divisible, Distance])
+def test_examples_that_are_done_leave_and_each_gets_what_it_would_alone(rule, keep_best, kind):
+    """Without a way to divide the objective all are computed on, for the same result."""
+    asked: list[int] = []
+    options = {"steps": 6, "keep_best": keep_best, "done": when_achieved}
+    found = minimize(kind(TARGET, 0.5, asked), TARGET + FAR, Box(-9, 9), rule, **options)
+    for i in range(6):
+        row, alone = torch.tensor([i]), kind(TARGET[i : i + 1], 0.5, [])
+        single = minimize(alone, (TARGET + FAR)[row], Box(-9, 9), restricted(rule, row), **options)
+        for own, whole in ((single.x, found.x), (single.value, found.value)):
+            torch.testing.assert_close(whole[row], own, rtol=1e-12, atol=1e-12)
+        assert torch.equal(single.achieved, found.achieved[row])
+    assert found.achieved.sum() > 1 and found.finite.all()
+    assert asked == sorted(asked, reverse=True) and asked[0] == 6 and (asked[-1] < 6) == (kind is Divisible)
+
+
+def test_two_runs_with_the_same_batch_give_the_same_bytes():
+    first, second = (
+        minimize(Divisible(TARGET, 0.5, []), TARGET + FAR, Box(-9, 9), Momentum(L2(), 0.2), steps=6, done=when_achieved) for _ in range(2)
+    )
+    assert torch.equal(first.x, second.x) and torch.equal(first.value, second.value)
+
+
+@pytest.mark.parametrize("kind", [Divisible, Distance])
+def test_when_all_are_done_nothing_more_is_computed(kind):
+    asked: list[int] = []
+    found = minimize(kind(TARGET, 9.0, asked), TARGET + FAR, Everywhere(), Steepest(L2(), 0.1), steps=50, done=when_achieved)
+    assert asked == [6] and torch.equal(found.x, TARGET + FAR) and found.achieved.all()
+
+
+def test_done_may_be_any_rule_on_what_is_known():
+    """A tolerance on the value, for an objective without a verdict."""
+
+    class Plain(Divisible):
+        def __call__(self, x: Tensor) -> Tensor:
+            return super().__call__(x)[0]
+
+    asked: list[int] = []
+    found = minimize(
+        Plain(TARGET, 0.0, asked), TARGET + FAR, Everywhere(), Descent(0.25), steps=60, done=lambda solution: solution.value < 1e-3
+    )
+    assert (found.value < 1e-3).all() and (found.value[1:] > 1e-6).all() and len(asked) < 60
+    with pytest.raises(ValueError, match="must give a verdict beside its value"):
+        minimize(Plain(TARGET, 0.0, []), TARGET + FAR, Everywhere(), Descent(0.25), steps=2, done=when_achieved)
+
+
+def test_the_hook_sees_all_the_examples_also_when_some_have_left():
+    seen = []
+    found = minimize(
+        Divisible(TARGET, 0.5, []),
+        TARGET + FAR,
+        Everywhere(),
+        Steepest(L2(), 0.3),
+        steps=4,
+        done=when_achieved,
+        on_step=lambda t, x, value: seen.append((t, x, value)),
+    )
+    assert [t for t, _, _ in seen] == [0, 1, 2, 3, 4]
+    assert all(x.shape == TARGET.shape and torch.equal(value, (x - TARGET).square().flatten(1).sum(1)) for _, x, value in seen)
+    assert torch.equal(seen[-1][1][:2], found.x[:2])
+
+
+# Examples that are no longer finite.
+
+
+def breaking(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Examples 1 and 4 fall over an edge; the verdict there means nothing."""
+    value = distance(x)
+    over = (x.detach() - TARGET[: len(x)])[:, 0, 0] < 0.7
+    over &= torch.arange(len(x)) % 3 == 1
+    return torch.where(over, torch.nan, 1.0) * value, over
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+@pytest.mark.parametrize("evaluate_last", [True, False])
+def test_examples_that_are_no_longer_finite_stay_and_are_told(keep_best, evaluate_last):
+    options = {"steps": 5, "keep_best": keep_best, "evaluate_last": evaluate_last}
+    found = minimize(breaking, TARGET + 1, Everywhere(), Steepest(Linf(), 0.2), allow_nonfinite=True, **options)
+    fine = torch.tensor([True, False, True, True, False, True])
+    assert torch.equal(found.finite, fine) and found.x.isfinite().all()
+    sound = minimize(distance, TARGET + 1, Everywhere(), Steepest(Linf(), 0.2), **options)
+    assert torch.equal(found.x[fine], sound.x[fine])
+    fallen = (found.x - TARGET)[~fine]
+    torch.testing.assert_close(fallen, torch.full_like(fallen, 0.8 if keep_best else 0.6))
+    if keep_best:
+        assert not found.value.isnan().any() and not found.achieved.any(), "a point with a value is better than one without"
+
+
+def test_what_is_not_finite_from_the_start_stays_where_it_was():
+    found = minimize(
+        lambda x: x.sum(1) * torch.tensor([1.0, torch.nan]), torch.ones(2, 1), Box(), Steepest(L2(), 0.5), steps=3, allow_nonfinite=True
+    )
+    assert found.x.flatten().tolist() == [0, 1] and found.finite.tolist() == [True, False] and found.value.isnan().tolist() == [False, True]
+
+
+def test_infinite_gradients_do_not_move_an_example():
+    found = minimize(
+        lambda x: x.sqrt().sum(1), torch.tensor([[0.0], [1.0]]), Box(), Steepest(L2(), 0.1), steps=1, keep_best=False, allow_nonfinite=True
+    )
+    assert found.x.flatten().tolist() == [0, pytest.approx(0.9)] and found.finite.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("base", [Divisible, Distance])
+def test_among_examples_that_leave_those_that_break_leave_too(base):
+    class Breaking(base):
+        def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            value, achieved = super().__call__(x)
+            return torch.where(self.target[:, 0, 0] == TARGET[4, 0, 0], torch.nan, value), achieved
+
+    def run(**options):
+        return minimize(Breaking(TARGET, 0.5, []), TARGET + FAR, Everywhere(), Steepest(L2(), 0.3), steps=5, done=when_achieved, **options)
+
+    with pytest.raises(UserError, match=r"NaN or infinite for 1 of 6 examples \(positions 4\)"):
+        run()
+    found = run(allow_nonfinite=True)
+    assert found.finite.tolist() == [True] * 4 + [False, True] and found.x.isfinite().all()
+    assert torch.equal(found.x[4], (TARGET + FAR)[4])
+
+
+# An objective for each step.
+
+
+class Noisy:
+    """The distance to a target that is seen through another noise at each step."""
+
+    def __init__(self, target: Tensor, asked: list[int]) -> None:
+        self.target, self.asked = target, asked
+
+    def at_step(self, step: int):
+        self.asked.append(step)
+        noise = drawn(*TARGET.shape[1:], seed=step)
+        return lambda x: (x - self.target - noise).square().flatten(1).sum(1)
+
+    def at(self, index: Tensor) -> Noisy:
+        return Noisy(self.target[index], self.asked)
+
+
+def test_an_objective_may_be_another_one_at_each_step():
+    asked: list[int] = []
+    found = minimize(Noisy(TARGET, asked), -TARGET, Everywhere(), Descent(0.1), steps=3, keep_best=False, evaluate_last=True)
+    x = -TARGET
+    for step in range(3):
+        x = x - 0.1 * 2 * (x - TARGET - drawn(2, 3, seed=step))
+    torch.testing.assert_close(found.x, x)
+    torch.testing.assert_close(found.value, (x - TARGET - drawn(2, 3, seed=3)).square().flatten(1).sum(1))
+    assert asked == [0, 1, 2, 3], "the last point is evaluated as step 3"
+
+
+def test_an_objective_for_each_step_can_be_divided():
+    options = {"steps": 20, "done": lambda solution: solution.value < 4}
+    start = TARGET + 3 * FAR
+    found = minimize(Noisy(TARGET, []), start, Everywhere(), Descent(0.1), **options)
+    alone = [minimize(Noisy(TARGET[i : i + 1], []), start[i : i + 1], Everywhere(), Descent(0.1), **options) for i in range(6)]
+    torch.testing.assert_close(found.x, torch.cat([one.x for one in alone]))
+
+
+# Solutions.
+
+
 def solution(value: list[float], achieved: list[bool] | None = None, name: float = 0.0) -> Solution:
     known = None if achieved is None else torch.tensor(achieved)
     return Solution(torch.full((len(value), 2), name), torch.tensor(value), known)
@@ -166,3 +399,13 @@ def test_between_equals_the_later_one_is_taken_and_a_verdict_may_be_missing():
     assert (solution([1.0], [True], name=1).or_better(solution([1.0], [True], name=2)).x == 2).all()
     better = solution([1.0, 1.0], name=1).or_better(solution([0.0, 2.0], name=2))
     assert better.x[:, 0].tolist() == [2, 1] and better.achieved is None
+
+
+def test_some_of_a_solution_and_back():
+    whole = solution([1.0, 2.0, 3.0], [True, False, True])
+    index = torch.tensor([2, 0])
+    part = whole.at(index)
+    assert part.value.tolist() == [3, 1] and part.achieved.tolist() == [True, True] and part.finite is None
+    changed = whole.put(index, solution([9.0, 8.0], [False, False], name=7.0))
+    assert changed.value.tolist() == [8, 2, 9] and changed.x[:, 0].tolist() == [7, 0, 7] and not changed.achieved.any()
+    assert whole.put(index, Solution(part.x)).value is None

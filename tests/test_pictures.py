@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+
 import pytest
 import torch
 from laws import drawn, images, small_files
@@ -99,3 +103,45 @@ def test_words_that_are_too_long_are_cut_to_their_column():
     right = shown.shape[2] - 34
     assert (shown[:, :18, : right - 34] == 1).all() and (shown[:, :18, right:] == 1).all()
     assert (shown[:, :18] < 1).any() and not torch.equal(shown, short)
+
+
+def test_the_amplification_is_that_of_the_picture():
+    delta = drawn(3, 3, 5, 6)
+    delta[2] = 0
+    factor = pictures.amplification(delta)
+    torch.testing.assert_close(pictures.amplified(delta), 0.5 + delta * factor.reshape(3, 1, 1, 1))
+    assert factor[2] == 0.5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("titles", [("", ""), ("one", "another")])
+def test_every_image_has_its_own_words_below_it(channels, titles):
+    rows = [pictures.Row(title, images(2, channels, 20, 30, seed=s), ["a", ""]) for s, title in enumerate(titles)]
+    shown = pictures.captioned(rows, 2)
+    left = shown.shape[2] - 2 * 68 - 4
+    assert ((shown >= 0) & (shown <= 1)).all() and bool((shown[:, :, : left - 4] < 1).any()) == any(titles)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row.images):
+            top, at = 4 + i * 62, left + j * 68 + 4
+            cell = shown[:, top : top + 40 : 2, at : at + 60 : 2]
+            assert (cell - image).abs().max() <= 0.5 / 255 + 1e-6
+            assert bool((shown[:, top + 40 : top + 58, at : at + 60] < 1).any()) == (j == 0), "words below the first only"
+
+
+def test_words_have_colours():
+    row = pictures.Row("", images(2, 3, 30, 30), ["dog", "dog"], [pictures.ALARM, pictures.INK])
+    words = pictures.captioned([row])[:, -18 - 4 : -4]
+    red = (words[0] - words[2]) > 0.3
+    assert red[:, : words.shape[2] // 2].any() and not red[:, words.shape[2] // 2 :].any()
+
+
+@pytest.mark.parametrize(("width", "scale"), [(1, 96), (32, 3), (33, 3), (95, 2), (96, 1), (300, 1)])
+def test_images_are_enlarged_until_words_fit(width, scale):
+    assert pictures.fitting_scale(width) == scale
+
+
+def test_a_picture_travels_within_html():
+    text = pictures.as_html(images(3, 4, 5), "<b>bold</b>")
+    source = re.search(r'src="data:image/png;base64,([^"]+)"', text)
+    assert source and "<b>bold</b>" in text
+    assert Image.open(io.BytesIO(base64.b64decode(source[1]))).size == (5, 4)

@@ -1,6 +1,8 @@
 """Attacks: frozen settings that you call, ``attack(model, x, y) -> x_adv``."""
 
+from robustlab.attacks.by_name import ATTACKS, named_attack
 from robustlab.attacks.nfgsm import NFGSM
-from robustlab.attacks.pgd import FGSM, PGD
+from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
+from robustlab.attacks.protocols import Attack, MinimumNormAttack
 
-__all__ = ["FGSM", "NFGSM", "PGD"]
+__all__ = ["ATTACKS", "FGSM", "MIFGSM", "NFGSM", "PGD", "Attack", "MinimumNormAttack", "named_attack"]

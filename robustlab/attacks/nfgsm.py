@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustlab import seeding
-from robustlab.checks import with_logit_checks
+from robustlab.attacks.protocols import Model
+from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
-from robustlab.goals import Untargeted
+from robustlab.goals import Goal, Untargeted
 from robustlab.models.frozen import frozen
 from robustlab.objectives import goal_objective
-from robustlab.optimize import minimize
+from robustlab.optimize import Solution, minimize, refuse_nonfinite
 from robustlab.steps import Steepest, attack_directions
 
 
@@ -24,6 +25,7 @@ class NFGSM:
     attack, and it lets images leave the eps ball, so this must not measure robustness. It stays in the pixel box.
 
     Attributes:
+        threat: what eps and norm are, and the pixel box.
         noise: radius of the uniform noise in units of eps; the paper's 2.
         step: length of the step in units of eps; the paper's 1.
         training_mode: take the gradient of the model in training mode.
@@ -37,12 +39,44 @@ class NFGSM:
     def __str__(self) -> str:
         return f"N-FGSM ({self.threat})"
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, keys: Tensor | None = None) -> Tensor:
-        """Noisy images, one step away from their labels; see the class about where they may lie."""
+    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
+        """Noisy images, one step away from their labels; see the class about where they may lie.
+
+        Args:
+            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
+            x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
+            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal.
+            keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
+            fast_model: a faster stand-in for ``model`` to take the step on.
+
+        Returns:
+            Images in [0, 1]; shape and dtype of ``x``.
+
+        Raises:
+            UserError: images, labels or logits that are none, or as many radii as there are images missing.
+        """
+        x, y, highest = attack_inputs(model, x, y)
+        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
+        refuse_nonfinite(found)
+        return found.x
+
+    def solve(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        highest_label: int = -1,
+    ) -> Solution:
+        """The attack without its checks: the device is asked for nothing, as training wants it. See ``PGD.solve``."""
         keys = seeding.content_keys(x) if keys is None else keys
-        x = x.detach()
-        start = x + self.threat.norm.sample(seeding.fold(keys, "noise"), x.shape[1:], self.noise * self.threat.eps).to(x)
-        rule = Steepest(attack_directions(self.threat.norm), self.step * self.threat.eps)
-        with frozen(model, training=self.training_mode):
-            objective = goal_objective(with_logit_checks(model, -1), Untargeted(y))
-            return minimize(objective, start, self.threat.box, rule, steps=1, keep_best=False).x
+        x, eps, norm = x.detach(), self.threat.radius(x), self.threat.norm
+        goal: Goal = Untargeted(y) if isinstance(y, Tensor) else y
+        start = x + norm.sample(seeding.fold(keys, "noise"), x.shape[1:], self.noise * eps).to(x)
+        rule = Steepest(attack_directions(norm), self.step * eps)
+        stepped = fast_model or model
+        with frozen(stepped, training=self.training_mode):
+            objective = goal_objective(with_logit_checks(stepped, highest_label), goal)
+            return minimize(objective, start, self.threat.box, rule, steps=1, keep_best=False, allow_nonfinite=True)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustlab import seeding
-from robustlab.checks import check_images, check_labels, with_logit_checks
-from robustlab.constraints import ThreatModel
+from robustlab.attacks.protocols import Model
+from robustlab.checks import attack_inputs, with_logit_checks
+from robustlab.constraints import ConstraintSet, ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
 from robustlab.models.frozen import frozen
 from robustlab.objectives import Objective, evaluate_objective, goal_objective
-from robustlab.optimize import Solution, StepRule, minimize
+from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite
 from robustlab.steps import Momentum, Steepest, attack_directions
+from robustlab.subsets import Indivisible, restricted
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,17 @@ class PGD:
     step goes along the 1 % of values with the largest gradients (see ``robustlab.steps.Sparse``).
 
     A call costs, per restart, ``steps`` forward and backward passes with respect to the input, and one forward pass
-    more with ``keep_best``; a separate ``fast_model`` model with more than one restart adds a forward pass of the model.
+    more with ``keep_best``; a separate ``fast_model`` with more than one restart adds a forward pass of the model. After the first
+    start only the examples that have not achieved their goal are run, in training mode all. A call asks the device twice, for a look
+    at what came in and one at what was found, and once more for each further restart.
 
     Attributes:
         threat: what the adversary may do.
         steps: gradient steps per restart.
-        step_size: in pixel units; None is ``2.5 * eps / steps`` (Madry et al.), which can cross the ball.
-        restarts: independent random starts; each example keeps its best. More than one needs ``random_start``.
+        step_size: in pixel units, a number or one for each image ``(B,)``; None is ``2.5 * eps / steps`` (Madry et al.), which can
+            cross the ball.
+        restarts: independent random starts; each example keeps the first that achieves its goal, else the best. More than one needs
+            ``random_start``.
         random_start: start uniformly in the ball rather than at the image.
         keep_best: return the best point met rather than the last: for evaluation. Training takes the last, for speed.
         momentum: decay of the gradient sum; 0 is plain steepest descent, 1 is MI-FGSM.
@@ -42,7 +48,7 @@ class PGD:
 
     threat: ThreatModel
     steps: int = 10
-    step_size: float | None = None
+    step_size: float | Tensor | None = None
     restarts: int = 1
     random_start: bool = True
     keep_best: bool = True
@@ -53,7 +59,7 @@ class PGD:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1:
             raise UserError(f"PGD needs steps >= 0 and restarts >= 1, got {self.steps} and {self.restarts}")
-        if self.step_size is not None and not self.step_size >= 0:
+        if self.step_size is not None and not torch.all(torch.as_tensor(self.step_size) >= 0):
             raise UserError(f"step_size must be >= 0 in pixel units, got {self.step_size}")
         if self.restarts > 1 and not (self.random_start and self.keep_best):
             raise UserError("more than one restart needs random_start and keep_best: restarts from the same point are identical")
@@ -65,54 +71,118 @@ class PGD:
     @property
     def rule(self) -> StepRule:
         """The step rule that the settings describe."""
+        return self._rule(torch.device("cpu"))
+
+    def _rule(self, device: torch.device) -> StepRule:
         size = self.threat.default_step_size(self.steps) if self.step_size is None else self.step_size
+        size = size.to(device) if isinstance(size, Tensor) else size
         directions = attack_directions(self.threat.norm)
         return Momentum(directions, size, self.momentum) if self.momentum else Steepest(directions, size)
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: nn.Module | None = None
-    ) -> Tensor:
+    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
         """Attack each image of a batch by itself.
 
         Args:
             model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
-            x: images in [0, 1], shape ``(B, ...)``.
-            y: labels to leave, int64 ``(B,)``, or any goal.
+            x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
+            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal.
             keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
             fast_model: a faster stand-in for ``model`` to take the steps on, see ``robustlab.models.accelerate``.
 
         Returns:
             Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``.
+
+        Raises:
+            UserError: images, labels or logits that are none, or as many radii as there are images missing.
         """
-        check_images(x)
+        x, y, highest = attack_inputs(model, x, y)
+        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
+        refuse_nonfinite(found)
+        return found.x
+
+    def solve(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        highest_label: int = -1,
+    ) -> Solution:
+        """The attack without its checks: with one restart the device is asked for nothing, as training wants it.
+
+        Args:
+            model, x, y, keys, fast_model: as in a call, but tensors only.
+            highest_label: to be compared with the number of classes; -1 where it is not known.
+
+        Returns:
+            The attacked images. Examples whose logits or gradients are not numbers stay where they are, and ``finite`` tells which.
+        """
         x = x.detach()
-        highest = check_labels(y, x) if isinstance(y, Tensor) else -1
         goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y
         keys = seeding.content_keys(x) if keys is None else keys
         stepped = fast_model or model
         with frozen(model, training=self.training_mode), frozen(stepped, training=self.training_mode):
-            objective = goal_objective(with_logit_checks(stepped, highest), goal)
-            best = self._run(objective, x, keys, 0)
-            if self.restarts > 1:
-                judge = goal_objective(with_logit_checks(model, highest), goal)
-                best = self._judged(best, judge) if fast_model else best
-                for restart in range(1, self.restarts):
-                    found = self._run(objective, x, keys, restart)
-                    best = best.or_better(self._judged(found, judge) if fast_model else found)
-        return best.x
+            objective = goal_objective(with_logit_checks(stepped, highest_label), goal)
+            judge = goal_objective(with_logit_checks(model, highest_label), goal) if fast_model and self.restarts > 1 else None
+            run = _Run(objective, judge, self.threat.around(x), self._rule(x.device), x, self.threat.radius(x), keys)
+            best = self._start(run, 0)
+            for restart in range(1, self.restarts):
+                assert best.achieved is not None
+                unsolved = (~best.achieved).nonzero()[:, 0]
+                if not len(unsolved):
+                    break
+                best = best.put(unsolved, best.at(unsolved).or_better(self._start_some(run, restart, unsolved)))
+        return best
 
-    def _run(self, objective: Objective, x: Tensor, keys: Tensor, restart: int) -> Solution:
-        start = x
+    def _start(self, run: _Run, restart: int) -> Solution:
+        start = run.x
         if self.random_start:
-            start = x + self.threat.norm.sample(seeding.fold(keys, "start", restart), x.shape[1:], self.threat.eps).to(x)
-        return minimize(objective, start, self.threat.around(x), self.rule, steps=self.steps, keep_best=self.keep_best)
+            noise = self.threat.norm.sample(seeding.fold(run.keys, "start", restart), run.x.shape[1:], run.eps)
+            start = run.x + noise.to(run.x)
+        found = minimize(run.objective, start, run.allowed, run.rule, steps=self.steps, keep_best=self.keep_best, allow_nonfinite=True)
+        return _judged(found, run.judge) if run.judge else found
 
-    @staticmethod
-    def _judged(solution: Solution, judge: Objective) -> Solution:
-        with torch.no_grad():
-            return Solution(solution.x, *evaluate_objective(judge, solution.x))
+    def _start_some(self, run: _Run, restart: int, index: Tensor) -> Solution:
+        """Only the examples at ``index``, unless they belong together: batch statistics are those of a whole batch."""
+        try:
+            some = None if self.training_mode else run.at(index)
+        except Indivisible:
+            some = None
+        return self._start(some, restart) if some else self._start(run, restart).at(index)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the starts of one call share."""
+
+    objective: Objective
+    judge: Objective | None
+    allowed: ConstraintSet
+    rule: StepRule
+    x: Tensor
+    eps: float | Tensor
+    keys: Tensor
+
+    def at(self, index: Tensor) -> _Run:
+        allowed = restricted(self.allowed, index, self.x)
+        objective, judge, rule, x, eps, keys = restricted((self.objective, self.judge, self.rule, self.x, self.eps, self.keys), index)
+        return _Run(objective, judge, allowed, rule, x, eps, keys)
+
+
+@torch.no_grad()
+def _judged(found: Solution, judge: Objective) -> Solution:
+    value, achieved = evaluate_objective(judge, found.x)
+    assert found.finite is not None
+    return Solution(found.x, value, achieved, found.finite & ~value.isnan())
 
 
 def FGSM(threat: ThreatModel) -> PGD:
-    """The fast gradient sign method, in any norm: one step of length eps from the image."""
+    """The fast gradient sign method (Goodfellow et al. 2015), in any norm: one step of length eps from the image."""
     return PGD(threat, steps=1, step_size=threat.eps, random_start=False, keep_best=False)
+
+
+def MIFGSM(threat: ThreatModel) -> PGD:
+    """MI-FGSM (Dong et al. 2018), in any norm: ten steps of a tenth of eps from the image, with a momentum of 1."""
+    return PGD(threat, steps=10, step_size=threat.eps / 10, random_start=False, keep_best=False, momentum=1.0)

@@ -22,9 +22,9 @@ from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import ENDINGS, load
+from robustlab.models.zoo import ENDINGS, load, released
 from robustlab.norms import L2, NORMS
-from robustlab.settings import Checkpoint, Network
+from robustlab.settings import Checkpoint, Data, Model, Network
 
 USUAL_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 
@@ -69,6 +69,18 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def required_model(settings: Model, question: str = "which model?") -> str:
+    """What ``--model`` names.
+
+    Raises:
+        UserError: nothing; names the pretrained models.
+    """
+    if settings.name is None:
+        known = ", ".join(released()) or "none, as no pretrained model is at hand"
+        raise UserError(f"{question} --model takes a checkpoint's path or one of: {known}")
+    return settings.name
 
 
 def load_model(name: str, args: Checkpoint | Network) -> Classifier:
@@ -143,6 +155,12 @@ def norm_name(threat: ThreatModel) -> str:
     return next(name for name, norm in NORMS.items() if norm == threat.norm)
 
 
+def open_images(data: Data, split: str) -> Images:
+    """One split of the images that settings name."""
+    options: dict[str, Any] = {"image_size": data.image_size, "download": data.download, "cache": data.cache}
+    return open_dataset(data.dataset, data.path, split, classes=data.classes, limit=data.limit, **options)
+
+
 def open_data(
     dataset: str | None,
     data: str | None,
@@ -153,18 +171,9 @@ def open_data(
     classes: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Images:
-    """The images, with a progress bar while they are read."""
+    """The images that the settings name."""
     options: dict[str, Any] = {"image_size": image_size, "download": download, "classes": classes, "limit": limit}
-    with bar(None, f"reading {split}", "img") as shown:
-        return open_dataset(dataset, data, split, progress=_to(shown), **options)
-
-
-def _to(shown: tqdm) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        shown.total = total
-        shown.update(done - shown.n)
-
-    return progress
+    return open_dataset(dataset, data, split, **options)
 
 
 def bar(total: int | None, title: str, unit: str, *, leads: bool = True) -> tqdm:

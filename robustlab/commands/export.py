@@ -6,10 +6,11 @@ from pathlib import Path
 
 from robustlab import files
 from robustlab.commands import settings
-from robustlab.commands.common import bar, open_data
+from robustlab.commands.common import open_images
 from robustlab.data.constructed import is_constructed
 from robustlab.data.exports import LAYOUTS, export
 from robustlab.errors import UserError
+from robustlab.progress import Progress
 
 
 def run(args: settings.Export) -> None:
@@ -20,16 +21,8 @@ def run(args: settings.Export) -> None:
         raise UserError("where to? --out takes a folder that is new or empty")
     out = Path(args.output.out)
     files.check_vacant(out)
-    images = open_data(
-        args.data.dataset,
-        args.data.path,
-        args.data.split,
-        image_size=args.data.image_size,
-        download=args.data.download,
-        classes=args.data.classes,
-        limit=args.data.limit,
-    )
-    with bar(len(images), "exporting", "img") as shown:
+    images = open_images(args.data, args.data.split)
+    with Progress("exporting", len(images), "img") as shown:
         facts, rounding = export(images, args.data.split, out, args.output.format, shown.update, _card(args.data.path))
     print(f"{facts['n']:,} images of {images.name} ({args.data.split}) in {out}, layout {args.output.format}")
     if rounding:

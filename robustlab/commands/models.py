@@ -8,8 +8,4 @@ from robustlab.models import zoo
 
 def run(args: settings.Models) -> None:
     """Print both lists."""
-    print("architectures:", ", ".join(zoo.architectures()), "and torchvision:NAME, timm:NAME")
-    print("released models:")
-    for name, record in zoo.released().items():
-        numbers = ", ".join(f"{what} {value:.2f} %" for what, value in record["accuracies"].items())
-        print(f"  {name:<24}{record['arch']}, {record['dataset']}, trained against {record['threat']}: {numbers} (n = {record['n']})")
+    print(zoo.list_models())

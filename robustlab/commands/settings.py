@@ -53,11 +53,12 @@ class Train:
 
 @dataclass(frozen=True)
 class EvaluationAttack:
-    """The attack."""
+    """The attacks."""
 
-    steps: int = option(20, "gradient steps of PGD", count)
+    attack: str = option("pgd", "attacks by name, with commas: pgd, fgsm, mi-fgsm, pgd-50, pgd-20x5 (steps x restarts)", metavar="NAME,...")
+    steps: int = option(20, "gradient steps of pgd", count)
     step_size: float | None = option(None, "length of a step in pixel units", radius, shown="2.5 eps / steps")
-    restarts: int = option(1, "random starts of PGD; each image keeps its worst", positive)
+    restarts: int = option(1, "random starts of pgd; each image keeps its worst", positive)
     curve: list[float] | None = option(None, "also measure the accuracy at these radii: 0,0.25,0.5,1", radii, metavar="EPS,EPS,...")
 
 
@@ -76,6 +77,12 @@ class EvaluationOutput:
     """What is written."""
 
     out: str | None = option(None, OUT, metavar="FOLDER")
+    save_adversarial: str | None = option(
+        None, "folder for the adversarial images, as 8-bit PNG files within eps and as floats, with a record of each", metavar="FOLDER"
+    )
+    grid: str | None = option(
+        None, "PNG file: some images with label and confidence, the change made visible, and what the attack made of them", metavar="FILE"
+    )
 
 
 @dataclass(frozen=True)

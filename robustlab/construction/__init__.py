@@ -1,8 +1,28 @@
 """Datasets made of features: relabelled (D_rand, D_det) and inverted (D_R, D_NR), after Ilyas et al. (2019)."""
 
 from robustlab.construction.inverted import Inverted
-from robustlab.construction.made import Construction, Made
+from robustlab.construction.kinds import KINDS, SourceModel, published
+from robustlab.construction.protocols import Constructed, Construction
 from robustlab.construction.relabelled import Relabelled, next_class, random_target
-from robustlab.construction.shards import Building, Plan, build, fingerprint
+from robustlab.construction.sets import ConstructedSet, Unfinished, construct
+from robustlab.construction.shards import Building, Plan, build
+from robustlab.data.fingerprint import fingerprint
 
-__all__ = ["Building", "Construction", "Inverted", "Made", "Plan", "Relabelled", "build", "random_target", "fingerprint", "next_class"]
+__all__ = [
+    "KINDS",
+    "Building",
+    "Constructed",
+    "ConstructedSet",
+    "Construction",
+    "Inverted",
+    "Plan",
+    "Relabelled",
+    "SourceModel",
+    "Unfinished",
+    "build",
+    "construct",
+    "fingerprint",
+    "next_class",
+    "published",
+    "random_target",
+]

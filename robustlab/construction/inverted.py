@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.constraints import PIXELS
-from robustlab.construction.made import Made
+from robustlab.construction.protocols import Constructed
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.accelerate import accelerate
@@ -35,8 +35,11 @@ class Inverted:
     1,000 steps of 0.1.
 
     Attributes:
-        steps: gradient steps.
-        step_size: in pixel units, L2.
+        steps: gradient steps, at least 0.
+        step_size: length of a step, L2 norm in units of [0, 1] pixels.
+
+    Raises:
+        UserError: a negative setting.
     """
 
     steps: int = 1000
@@ -49,22 +52,22 @@ class Inverted:
     def fast_model(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
         return accelerate(Features(model), dtype=dtype)
 
-    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, fast_model: nn.Module | None = None) -> Made:
+    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, fast_model: nn.Module | None = None) -> Constructed:
         index = index.cpu()
         n = len(source)
         start = (index + 1 + integers(fold(keys.cpu(), "start"), max(n - 1, 1))) % n  # any image but the own one
         x, z = (to_float(source.fetch(i).to(keys.device)) for i in (index, start))
         y = source.labels[index.to(source.labels.device)].to(keys.device)
-        stepped = fast_model or Features(model)
-        with frozen(model), frozen(stepped):
+        features = fast_model or Features(model)
+        with frozen(model), frozen(features):
             with torch.no_grad():
                 judge = feature_distance(model.features, model.features(x))
                 before = evaluate_objective(judge, z)[0]
-                objective = feature_distance(stepped, stepped(x))
+                objective = feature_distance(features, features(x))
             found = minimize(objective, z, PIXELS, Steepest(L2(), self.step_size), steps=self.steps).x
             with torch.no_grad():
                 after = evaluate_objective(judge, found)[0]
-        return Made(found, y, {"start": start.to(keys.device), "distance_before": before, "distance": after})
+        return Constructed(found, y, {"start": start.to(keys.device), "distance_before": before, "distance": after})
 
     def described(self) -> dict[str, Any]:
         return {"kind": "inverted", "steps": self.steps, "step_size": self.step_size}

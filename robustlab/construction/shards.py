@@ -11,9 +11,11 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -21,14 +23,16 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
 from robustlab import files
-from robustlab.construction.made import Construction
+from robustlab.construction.protocols import Construction
 from robustlab.data.constructed import DTYPES, FORMAT, MANIFEST, damaged, facts_of
+from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import predictions
 from robustlab.models.classifier import Classifier
-from robustlab.models.digest import digest
+from robustlab.models.digest import digest, on_cpu
 from robustlab.models.frozen import frozen
+from robustlab.models.placement import on_device
 from robustlab.norms import L2
 from robustlab.pixels import to_float, to_uint8
 from robustlab.records import differences, environment
@@ -43,12 +47,18 @@ class Plan:
     """Everything that the bytes of a set depend on.
 
     Attributes:
+        construction: makes new images of old ones.
+        source: the old ones.
+        model: whose features the new ones hold.
         seed: of every random draw.
         dtype: of the stored pixels: ``float32`` keeps them as they were found, the others round; by how much is reported.
         shard_size: images in a shard: what an interruption can cost.
         batch_size: images that are optimized at once, within a shard.
         compute_dtype: dtype to take the steps in; None is float32. What was reached is always judged in float32.
-        device: where to compute.
+        device: where to compute. A model that is elsewhere is copied there.
+
+    Raises:
+        UserError: no images, images that do not fit the model, or a setting out of range.
     """
 
     construction: Construction
@@ -83,8 +93,16 @@ class Plan:
         return math.prod(self.source.shape) * DTYPES[self.dtype].itemsize + 64  # 64: the label and the facts
 
     def described(self) -> dict[str, Any]:
-        """In values that JSON holds: two plans that are described alike make the same set."""
+        """In values that JSON holds: two plans that are described alike make the same set.
+
+        A plan reads the weights for it once. After a change of the weights make a new plan.
+        """
+        return self._description
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
         source, model = self.source, self.model
+        normalization = on_cpu({"mean": model.mean, "std": model.std})
         return {
             "format": FORMAT,
             "construction": self.construction.described(),
@@ -98,8 +116,8 @@ class Plan:
             "model": {
                 "arch": model.arch,
                 "classes": list(model.classes),
-                "mean": model.mean.flatten().tolist(),
-                "std": model.std.flatten().tolist(),
+                "mean": normalization["mean"].flatten().tolist(),
+                "std": normalization["std"].flatten().tolist(),
                 "sha256": digest(model, normalization=False),
             },
             "seed": self.seed,
@@ -111,15 +129,8 @@ class Plan:
         }
 
 
-def fingerprint(images: Images, sample: int = 64) -> str:
-    """A hash of all the labels, and of some images spread over the set: enough to tell one data set from another."""
-    index = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
-    parts = {"labels": images.labels.cpu().contiguous(), "pixels": images.fetch(index).cpu().contiguous()}
-    return hashlib.sha256(tensor_bytes(parts)).hexdigest()
-
-
-def in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a set as they are called now; before, the dtype and the targets had other names."""
+def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a set by their names of today; in sets made before, the dtype and the targets had others."""
     settings = dict(settings)
     if "search" in settings:
         settings["compute_dtype"] = settings.pop("search")
@@ -139,23 +150,25 @@ class Building:
 
     def __init__(self, folder: str | os.PathLike[str], plan: Plan) -> None:
         self.folder, self.plan = Path(folder), plan
-        described = plan.described()
+        plan.described()  # before the lock, since it may take a while
         existed = self.folder.exists()
-        with files.file_lock(self.folder / ".opening", wait=True):
-            try:
-                self._open(described)
-            except UserError:
-                (self.folder / ".opening").unlink(missing_ok=True)
-                if not existed:
+        try:
+            with files.file_lock(self.folder / ".opening", wait=True):
+                self._open()
+        except UserError:
+            files.remove_lock(self.folder / ".opening")
+            if not existed:
+                with suppress(OSError):  # it was never made, or another process has just put something there
                     self.folder.rmdir()
-                raise
-        self._missing = [k for k in range(len(plan.parts)) if not self._is_there(k)]
+            raise
+        self._missing = [k for k in range(len(plan.parts)) if not self._is_done(k)]
         files.check_space(self.folder, sum(len(plan.parts[k]) for k in self._missing) * plan.bytes_per_image)
 
-    def _open(self, described: dict[str, Any]) -> None:
-        settings = self.folder / "settings.json"
+    def _open(self) -> None:
+        """Begin a set in an empty folder, or see that the one that is there has the same settings."""
+        settings, described = self.folder / "settings.json", self.plan.described()
         if settings.exists():
-            different = differences(in_todays_words(files.read_json(settings, "a set's settings")), described)
+            different = differences(with_current_names(files.read_json(settings, "a set's settings")), described)
             if different:
                 raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with --out")
         elif any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
@@ -173,13 +186,14 @@ class Building:
         return len(self.plan.source) - sum(len(self.plan.parts[k]) for k in self._missing)
 
     def shard(self, k: int) -> Path:
+        """The file of shard ``k``."""
         return self.folder / "shards" / f"{k:05}.safetensors"
 
-    def _is_there(self, k: int) -> bool:
-        return self._note(k).is_file() and self.shard(k).is_file()
+    def _is_done(self, k: int) -> bool:
+        return self._hash_file(k).is_file() and self.shard(k).is_file()
 
-    def _note(self, k: int) -> Path:
-        """The file beside a shard that is written after it, with its hash."""
+    def _hash_file(self, k: int) -> Path:
+        """What is written after a shard, beside it: its hash."""
         return self.shard(k).with_suffix(".json")
 
     def run(self, *, first: int = 0, on_images: OnImages = lambda n: None, stop: Callable[[], bool] = lambda: False) -> bool:
@@ -187,59 +201,64 @@ class Building:
 
         Args:
             first: the shard to begin with, so that several processes do not all begin with the same.
-            on_images: told how many images were done since it was last told, by this process or another, in fractions.
-            stop: asked before every batch.
+            on_images: called with the number of images that were done since its last call, by this process or another; a
+                number with a fraction, since a step of an image is a part of it.
+            stop: asked before every batch; after a true answer the shard that was begun is given up.
 
         Returns:
             Whether all shards are there now; False where others are still at work, or after a stop.
         """
         order = [*(k for k in self._missing if k >= first), *(k for k in self._missing if k < first)]
-        maker = _Maker(self.plan, on_images)
-        try:
+        with _ShardMaker(self.plan, on_images) as maker:
             for k in order:
                 if not self._run_one(k, maker, stop):
                     return False
-        finally:
-            maker.close()
-        self._missing = [k for k in order if not self._is_there(k)]
+        self._missing = [k for k in order if not self._is_done(k)]
         return not self._missing
 
-    def _run_one(self, k: int, maker: _Maker, stop: Callable[[], bool]) -> bool:
+    def _run_one(self, k: int, maker: _ShardMaker, stop: Callable[[], bool]) -> bool:
         """Make a shard, unless it is there or another process is at it; False after a stop."""
         with files.file_lock(self.folder / "shards" / f".{k:05}.lock") as mine:
-            if not mine or self._is_there(k):
-                maker.skip(len(self.plan.parts[k]))
+            if not mine or self._is_done(k):
+                maker.on_images(len(self.plan.parts[k]))
                 return True
             tensors = maker.make(self.plan.parts[k], stop)
             if tensors is None:
                 return False
             content = tensor_bytes(tensors)
             files.write_bytes(self.shard(k), content)
-            files.write_json(self._note(k), {"sha256": hashlib.sha256(content).hexdigest(), "n": len(self.plan.parts[k])})
+            files.write_json(self._hash_file(k), {"sha256": hashlib.sha256(content).hexdigest(), "n": len(self.plan.parts[k])})
         return True
 
     def check(self, on_images: OnImages = lambda n: None) -> list[int]:
-        """Read every shard and compare its hash; those that are damaged are taken away, to be made again by ``run``."""
-        told = 0
+        """Read every shard and compare its hash; those that are damaged are taken away, to be made again by ``run``.
+
+        Args:
+            on_images: called with the number of images that were checked since its last call.
+
+        Returns:
+            The numbers of the damaged shards.
+        """
+        before = 0
 
         def progress(done: int, total: int) -> None:
-            nonlocal told
-            on_images(done - told)
-            told = done
+            nonlocal before
+            on_images(done - before)
+            before = done
 
         wrong = damaged(self.folder, {"shards": self._shards(), "n": len(self.plan.source)}, progress)
         self._missing = sorted(int(Path(file).stem) for file in wrong)
         for k in self._missing:
             self.shard(k).unlink(missing_ok=True)
-            self._note(k).unlink(missing_ok=True)
+            self._hash_file(k).unlink(missing_ok=True)
         return self._missing
 
     def _shards(self) -> list[dict[str, Any]]:
-        """The shards as a manifest lists them; of one whose note cannot be read, the hash is one that no file has."""
+        """The shards as a manifest lists them; where a hash cannot be read, it is one that no file has."""
         listed = []
         for k, part in enumerate(self.plan.parts):
             try:
-                sha256 = str(files.read_json(self._note(k), "a shard's hash").get("sha256"))
+                sha256 = str(files.read_json(self._hash_file(k), "a shard's hash").get("sha256"))
             except UserError:
                 sha256 = ""
             listed.append({"file": self.shard(k).name, "sha256": sha256, "n": len(part)})
@@ -260,52 +279,57 @@ class Building:
             "shards": shards,
         }
         files.write_json(self.folder / MANIFEST, manifest)
-        for left in [self.folder / ".opening", *(self.folder / "shards").glob(".*.lock")]:
-            left.unlink(missing_ok=True)
+        for lock in [self.folder / ".opening", *(self.folder / "shards").glob(".*.lock")]:
+            files.remove_lock(lock)
         files.sweep(self.folder / "shards")
         return manifest
 
 
-class _Maker:
-    """Makes shards one after another with one fast model, and tells how far it is."""
+class _ShardMaker:
+    """Makes shards one after another with one fast model, and says how far it is."""
 
     def __init__(self, plan: Plan, on_images: OnImages) -> None:
         self.plan, self.on_images = plan, on_images
-        self.model = plan.model.to(plan.device)
-        self.stepped: nn.Module = plan.construction.fast_model(self.model, plan.compute_dtype)
-        self.told, self.steps = 0.0, int(plan.construction.described().get("steps", 0))
-        self._hook = self.stepped.register_forward_hook(self._on_forward)
+        self.model = on_device(plan.model, plan.device)
+        self.fast_model: nn.Module = plan.construction.fast_model(self.model, plan.compute_dtype)
+        self.steps = int(plan.construction.described().get("steps", 0))
+        self._reported = 0.0  # images of the batch in hand that ``on_images`` knows of
 
-    def close(self) -> None:
+    def __enter__(self) -> _ShardMaker:
+        self._hook = self.fast_model.register_forward_hook(self._on_forward)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._hook.remove()
 
     def _on_forward(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Every pass of the fast model is a step of each image in its batch."""
         images = len(inputs[0])
-        self._tell(min(images / (self.steps + 2), images - self.told))
+        self._report(min(images / (self.steps + 2), images - self._reported))
 
-    def _tell(self, images: float) -> None:
-        self.told += images
-        self.on_images(images)
-
-    def skip(self, images: int) -> None:
+    def _report(self, images: float) -> None:
+        self._reported += images
         self.on_images(images)
 
     def make(self, index: Tensor, stop: Callable[[], bool]) -> dict[str, Tensor] | None:
-        """The tensors of a shard; None after a stop."""
+        """The tensors of a shard; None after a stop.
+
+        Args:
+            index: positions in the source, int64 ``(B,)``.
+        """
         parts: list[dict[str, Tensor]] = []
         for batch in index.split(self.plan.batch_size):
             if stop():
                 return None
-            self.told = 0.0
+            self._reported = 0.0
             parts.append(self._batch(batch))
-            self._tell(len(batch) - self.told)
+            self._report(len(batch) - self._reported)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _batch(self, index: Tensor) -> dict[str, Tensor]:
         plan = self.plan
         keys = fold(example_keys(plan.seed, index), "construct").to(plan.device)
-        made = plan.construction(plan.source, index, keys, self.model, self.stepped)
+        made = plan.construction(plan.source, index, keys, self.model, self.fast_model)
         stored = to_uint8(made.x) if plan.dtype == "uint8" else made.x.to(DTYPES[plan.dtype])
         restored = to_float(stored)
         with frozen(self.model):
@@ -323,12 +347,20 @@ class _Maker:
 
 
 def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
-    """What is known of a set as a whole, from what is known of each image."""
+    """What is known of a set as a whole, from what is known of each image.
+
+    Args:
+        columns: ``(N,)`` by name, see ``robustlab.data.constructed.facts``.
+
+    Returns:
+        Shares in [0, 1] by name, among them ``taken_for_label``, the share that the model classifies as its label as stored; and
+        of each column of floats its mean and largest value.
+    """
     outputs = plan.model.outputs_for(plan.source.classes, plan.source.name)
-    wanted, old = outputs[columns["y"]], outputs[columns["label"]]
+    new, old = outputs[columns["y"]], outputs[columns["label"]]
     shares = {
-        "taken_for_label_before_storing": columns["predicted_before_storing"] == wanted,
-        "taken_for_label": columns["predicted"] == wanted,
+        "taken_for_label_before_storing": columns["predicted_before_storing"] == new,
+        "taken_for_label": columns["predicted"] == new,
         "taken_for_original_label": columns["predicted"] == old,
         "label_is_original": columns["y"] == columns["label"],
     }
@@ -342,8 +374,15 @@ def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
 def build(folder: str | os.PathLike[str], plan: Plan, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
     """Make a set, or what is missing of it, check every shard, and write the manifest.
 
+    Args:
+        folder: where the set is, or is to be.
+        stop: asked before every batch.
+
     Returns:
         The manifest; None where other processes are still at work, or after a stop.
+
+    Raises:
+        UserError: the folder holds something else, or the disk has no room.
     """
     building = Building(folder, plan)
     while building.run(stop=stop):

@@ -20,6 +20,9 @@ def crop_flip(pad: int = 4, flip: bool = True) -> Augment:
     Args:
         pad: largest shift in pixels; 4 is the custom for 32x32 images.
         flip: also flip; not for images where left and right differ in meaning, such as digits.
+
+    Raises:
+        UserError: a negative ``pad``; when images come, one that is not smaller than they are.
     """
     if pad < 0:
         raise UserError(f"pad must not be negative, got {pad}")

@@ -1,14 +1,15 @@
-"""Datasets by name, for the command line."""
+"""Opening data: by what lies at a path, or by name."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from robustlab.data.cifar import FOLDERS, open_cifar
 from robustlab.data.constructed import is_constructed, open_constructed
-from robustlab.data.folder import PARTS, TREE, Progress, open_folder, split_folder
+from robustlab.data.folder import PARTS, TREE, open_folder, split_folder
 from robustlab.data.imageset import Images, ImageSet, hold_out
 from robustlab.data.npz import open_npz
 from robustlab.data.released import is_released, open_released
@@ -25,9 +26,12 @@ SHAPES_SIZE = {"train": 20_000, "test": 2_000, "val": 2_000}
 UNDIVIDED_TEST = 0.1  # share of each class that is the test split of images stored without splits
 
 
+Some = TypeVar("Some", bound=Images)
+
+
 def open_dataset(
-    name: str | None = None,
-    root: str | Path | None = None,
+    name: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
     split: str = "train",
     *,
     image_size: int | None = None,
@@ -36,24 +40,32 @@ def open_dataset(
     classes: Sequence[str] | None = None,
     limit: int | None = None,
     memory_limit: int = 4 << 30,
-    progress: Progress | None = None,
+    cache: str | os.PathLike[str] | bool | None = None,
+    progress: bool = True,
 ) -> Images:
-    """One split of a dataset.
+    """One split of a dataset: ``open_dataset("pets/")`` finds out what lies there, ``open_dataset("shapes")`` makes images.
 
-    Images stored without splits (class folders directly in ``root``, a single ``.npz`` or ``.safetensors`` file) are cut: a fixed tenth of
-    each class is the test split, the rest is the training split.
+    Images stored without splits (class folders directly in a folder, a single ``.npz`` or ``.safetensors`` file) are cut: a fixed
+    tenth of each class is the test split, the rest is the training split.
 
     Args:
-        name: one of ``DATASETS``; without it the kind of data at ``root`` decides, and without that it is ``shapes``.
-        root: where the data lie.
+        name: one of ``DATASETS``, or where the data lie; without it the kind of data at ``root`` decides, and without that it
+            is ``shapes``.
+        root: where the data lie, if ``name`` says what they are.
         split: ``train``, ``test`` or ``val``; the last means the test images where the data have no third part.
-        image_size: for folders: shorter side after resizing, then centre-cropped.
+        image_size: for folders: shorter side in pixels after resizing, then centre-cropped to a square.
         download: fetch CIFAR where it is missing.
         seed: of the generated images, and of the choice that ``limit`` makes.
         classes: only the images of these classes, which become classes 0, 1, ... in the order given.
         limit: at most so many images, with the same share of each class.
-        memory_limit: bytes of pixels above which a folder's images are read on demand.
-        progress: told how many of a folder's images are decoded, and of how many.
+        memory_limit: bytes of pixels above which images are read on demand.
+        cache: the folder in which decoded images of image folders are kept for the next time. None is a hidden folder
+            ``.robustlab`` beside the class folders' folder, and only for more than a few megabytes of pixels; False keeps
+            nothing. What is kept is used only while the image files are the same; where it cannot be written, nothing is kept.
+        progress: show how far reading is.
+
+    Returns:
+        Images of one size, in memory or read on demand.
 
     Raises:
         UserError: an unknown name, data missing or damaged.
@@ -62,28 +74,52 @@ def open_dataset(
         raise unknown("split", split, SPLITS)
     if limit is not None and limit < 0:
         raise UserError(f"the number of images must not be negative, got {limit}")
-    path = None if root is None else Path(root).expanduser()
+    name, path = _name_and_path(name, root)
     name = name or _kind(path)
+
+    def chosen(images: Some) -> Some:
+        images = images.only_classes(classes) if classes else images
+        return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
+
     if name == "shapes":
-        images: Images = shapes(SHAPES_SIZE[split] if limit is None or classes else limit, split, seed)
+        images: Images = chosen(shapes(SHAPES_SIZE[split] if limit is None or classes else limit, split, seed))
     elif name in FOLDERS:
-        images = open_cifar(name, path or DOWNLOADS, split, download)
+        images = chosen(open_cifar(name, path or DOWNLOADS, split, download))
     elif name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
     elif path is None:
         raise UserError(f"the dataset {name!r} needs the place of its images: --data PATH")
     elif name in ONE_FILE:
-        images = _open_file(path, split, name)
+        images = chosen(_open_file(path, split, name))
     elif name in ONLY_FOR_TRAINING:
-        images = _open_trained_on(name, path, split, memory_limit, progress)
+        images = chosen(_open_for_training(name, path, split, memory_limit, progress))
     else:
-        images = _open_folder(path, split, image_size=image_size, memory_limit=memory_limit, progress=progress)
+        undivided = path.is_dir() and split_folder(path, split) == path
+        images = open_folder(
+            path,
+            split,
+            image_size=image_size,
+            memory_limit=memory_limit,
+            cache=cache,
+            progress=progress,
+            choose=lambda images: chosen(_cut(images, split) if undivided else images),
+        )
     _, height, width = images.shape
     if image_size is not None and not height == width == image_size:
         raise UserError(f"{images.name} has images of {width}x{height} pixels, and --image-size changes only image folders")
-    if classes:
-        images = images.only_classes(classes)
-    return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
+    return images
+
+
+def _name_and_path(name: str | os.PathLike[str] | None, root: str | os.PathLike[str] | None) -> tuple[str | None, Path | None]:
+    """A dataset's name and its place, where the first word may be either."""
+    if root is not None:
+        return None if name is None else os.fspath(name), Path(root).expanduser()
+    if name is None or (isinstance(name, str) and name in DATASETS):
+        return name, None
+    path = Path(name).expanduser()
+    if isinstance(name, str) and len(path.parts) == 1 and not path.suffix and not path.exists():
+        raise unknown("dataset", name, DATASETS)
+    return None, path
 
 
 def only_for_training(name: str | None, root: str | Path | None) -> bool:
@@ -111,12 +147,6 @@ def _kind(path: Path | None) -> str:
     return next((kind for kind in ONE_FILE for part in PARTS if (path / f"{part}.{kind}").is_file()), "folder")
 
 
-def _open_folder(path: Path, split: str, **settings: Any) -> Images:
-    """The split that the folder holds, or a cut where it holds class folders directly."""
-    images = open_folder(path, split, **settings)
-    return _cut(images, split) if split_folder(path, split) == path else images
-
-
 def _open_file(path: Path, split: str, kind: str) -> Images:
     """``path`` is a file without splits, or a folder with ``train.npz`` and ``test.npz`` (or ``val.npz``)."""
     if not path.is_dir():
@@ -128,13 +158,13 @@ def _open_file(path: Path, split: str, kind: str) -> Images:
     return ONE_FILE[kind](found[0])
 
 
-def _open_trained_on(name: str, path: Path, split: str, memory_limit: int, progress: Progress | None) -> Images:
+def _open_for_training(name: str, path: Path, split: str, memory_limit: int, progress: bool) -> Images:
     """A constructed or released set is for training; what it teaches is tested on the original test images."""
     if split != "train":
         raise UserError(f"the {name} set in {path} has no {split} images: name the original data by --data or --test-data")
     return open_released(path) if name == "released" else open_constructed(path, memory_limit=memory_limit, progress=progress)
 
 
-def _cut(images: Images, split: str) -> Images:
+def _cut(images: Some, split: str) -> Some:
     train, test = hold_out(images, UNDIVIDED_TEST, seed=0)
     return images.subset(train if split == "train" else test)

@@ -20,14 +20,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from robustlab import files
-from robustlab.data.imageset import Images, ImageSet, mean_std, relabelled
+from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled
 from robustlab.errors import UserError
+from robustlab.progress import Progress
 
 FORMAT = "robustlab-constructed-1"
 DTYPES = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
 MANIFEST = "manifest.json"
 
-Progress = Callable[[int, int], None]  # images done, images in all
+OnImages = Callable[[int, int], object]  # images done, images in all
 
 
 def is_constructed(path: Path) -> bool:
@@ -52,8 +53,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def damaged(path: Path, manifest: dict[str, Any], progress: Progress | None = None) -> list[str]:
-    """The shards that are missing, or whose bytes are not those that were written."""
+def damaged(path: Path, manifest: dict[str, Any], progress: OnImages | None = None) -> list[str]:
+    """The shards that are missing, or whose bytes are not those that were written.
+
+    Args:
+        path: the set's folder.
+        manifest: see ``read_manifest``.
+        progress: called after each shard with the images read, and those in all.
+    """
     found, done = [], 0
     for shard in manifest["shards"]:
         file = path / "shards" / shard["file"]
@@ -82,14 +89,23 @@ def facts_of(shards: Sequence[Path]) -> dict[str, Tensor]:
     return {name: torch.cat(parts) for name, parts in columns.items()}
 
 
-def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: Progress | None = None) -> Images:
+def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: bool = True, verify: bool = True) -> Images:
     """A finished set, in memory or, where its pixels take more than ``memory_limit`` bytes, read from its shards on demand.
+
+    Args:
+        path: the set's folder.
+        memory_limit: bytes of pixels.
+        progress: show how far checking the shards is.
+        verify: compare the shards' hashes with the manifest's; False where that was done a moment ago.
 
     Raises:
         UserError: not finished, or a shard's hash is not the one in the manifest.
     """
     manifest = read_manifest(path)
-    wrong = damaged(path, manifest, progress)
+    wrong: list[str] = []
+    if verify:
+        with Progress("checking shards", manifest["n"], "img", shown=progress) as shown:
+            wrong = damaged(path, manifest, shown.at)
     if wrong:
         which = ", ".join(wrong[:3])
         raise UserError(f"the constructed set in {path} is damaged ({which}): run its `robustlab construct` again to mend it")
@@ -110,7 +126,7 @@ def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: Progr
     return stream if size > memory_limit else ImageSet(stream.fetch(torch.arange(len(stream))), labels, stream.classes, stream.name)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ShardStream:
     """Images that are read from memory-mapped shards whenever they are fetched; it travels to DataLoader workers."""
 
@@ -123,17 +139,20 @@ class ShardStream:
     shape: tuple[int, int, int]
     dtype: torch.dtype
 
+    __repr__ = described
+    _repr_html_ = described_html
+
     def __len__(self) -> int:
         return len(self.index)
 
     def fetch(self, index: Tensor) -> Tensor:
-        wanted = self.index[index.cpu()]
-        pixels = torch.empty(len(wanted), *self.shape, dtype=self.dtype)
-        shard = torch.searchsorted(self.ends, wanted, right=True)
+        positions = self.index[index.cpu()]
+        pixels = torch.empty(len(positions), *self.shape, dtype=self.dtype)
+        shard = torch.searchsorted(self.ends, positions, right=True)
         for s in shard.unique().tolist():
             first = int(self.ends[s - 1]) if s else 0
             here = (shard == s).nonzero()[:, 0]
-            pixels[here] = self._mapped[s][wanted[here] - first]
+            pixels[here] = self._mapped[s][positions[here] - first]
         return pixels
 
     @cached_property

@@ -45,28 +45,36 @@ NAME_BYTES = 100  # of a class's folder, in UTF-8; file systems allow 255
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}  # on Windows
 SAFETENSORS = {torch.uint8: "U8", torch.float16: "F16", torch.float32: "F32"}
 
-OnImages = Callable[[int], object]  # told how many images more are written
+OnImages = Callable[[int], object]  # called with the number of images that were written since its last call
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding to 8 bits added to the images, in L2 norm of pixels in [0, 1]."""
+    """How far rounding to 8 bits moved the images: their mean and largest distance, L2 norm in units of [0, 1] pixels."""
 
     mean: float
     largest: float
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """One set on its way into a folder."""
+class Export:
+    """One set on its way into a folder.
+
+    Attributes:
+        images: the set.
+        split: which part of the data it is: train, test or val.
+        on_images: called with the number of images that were written since its last call.
+        about: what is known of the source, in Markdown.
+    """
 
     images: Images
     split: str
     on_images: OnImages
-    about: str  # of the source, in Markdown
+    about: str
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the pixels in the set."""
         return self.images.fetch(torch.arange(0)).dtype
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -77,7 +85,12 @@ class Job:
             self.on_images(len(index))
 
     def facts(self, stored: torch.dtype, **more: Any) -> dict[str, Any]:
-        """What every export says of itself."""
+        """What every export says of itself, in values that JSON holds.
+
+        Args:
+            stored: dtype of the pixels in the export.
+            more: what this layout alone says.
+        """
         return {
             "format": FORMAT,
             "source": self.images.name,
@@ -98,10 +111,11 @@ def export(
     """Write a set into a new folder, all of it or nothing.
 
     Args:
-        images: the set, which is a ``split`` of something.
-        out: does not exist, or is an empty folder.
+        images: the set.
+        split: which part of the data it is: train, test or val.
+        out: the folder; it does not exist, or is empty.
         layout: one of ``LAYOUTS``.
-        on_images: told how many images more are written.
+        on_images: called with the number of images that were written since its last call.
         about: what is known of the source, in Markdown, for layouts that have a page of text.
 
     Returns:
@@ -121,17 +135,17 @@ def export(
     if double is not None:
         raise UserError(f"{images.name} has two classes called {double!r}, which an export could not tell apart")
     write, bytes_of = LAYOUTS[layout]
-    job = Job(images, split, on_images, about)
-    files.check_space(out, bytes_of(job))
+    one = Export(images, split, on_images, about)
+    files.check_space(out, bytes_of(one))
     with files.atomic_folder(out) as folder:
-        facts, rounding = write(job, folder)
+        facts, rounding = write(one, folder)
         facts = {"layout": layout, **facts}
         (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
     return facts, rounding
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """A folder's name for each class: safe on every system and unlike all others, also where case does not count.
+    """A folder name for each class: safe on every system and unlike all others, also where case does not count.
 
     A safe name stays what it is. Another one loses what is not a letter, a digit or one of ``-_. +``, is shortened, and gets
     its class's number: ``a/b`` becomes ``a_b-0``. The first of several that differ in case only keeps its name.
@@ -166,103 +180,103 @@ def _safe(name: str) -> str:
 Written = tuple[dict[str, Any], Rounding | None]
 
 
-def _write_folder(job: Job, folder: Path) -> Written:
-    return _write_pictures(job, folder, lambda line: None)
+def _write_folder(export: Export, folder: Path) -> Written:
+    return _write_pictures(export, folder, lambda line: None)
 
 
-def _write_huggingface(job: Job, folder: Path) -> Written:
-    (folder / job.split).mkdir()
-    with open(folder / job.split / "metadata.jsonl", "w", encoding="utf-8") as lines:
-        facts, rounding = _write_pictures(job, folder, lambda line: lines.write(json.dumps(line) + "\n"))
-    (folder / "README.md").write_text(_page(job, facts), encoding="utf-8")
+def _write_huggingface(export: Export, folder: Path) -> Written:
+    (folder / export.split).mkdir()
+    with open(folder / export.split / "metadata.jsonl", "w", encoding="utf-8") as lines:
+        facts, rounding = _write_pictures(export, folder, lambda line: lines.write(json.dumps(line) + "\n"))
+    (folder / "README.md").write_text(_page(export, facts), encoding="utf-8")
     return facts, rounding
 
 
-def _write_pictures(job: Job, folder: Path, note: Callable[[dict[str, Any]], object]) -> Written:
-    """Class folders of PNG files; ``note`` is told of each file."""
-    names, classes = folder_names(job.images.classes), job.images.classes
-    for label in job.images.labels.unique().tolist():
-        (folder / job.split / names[label]).mkdir(parents=True)
-    width = max(5, len(str(len(job.images) - 1)))
+def _write_pictures(export: Export, folder: Path, on_file: Callable[[dict[str, Any]], object]) -> Written:
+    """Class folders of PNG files; ``on_file`` is called with the name and label of each."""
+    names, classes = folder_names(export.images.classes), export.images.classes
+    for label in export.images.labels.unique().tolist():
+        (folder / export.split / names[label]).mkdir(parents=True)
+    width = max(5, len(str(len(export.images) - 1)))
     total, largest = 0.0, 0.0
-    for index, pixels, labels in job.chunks():
+    for index, pixels, labels in export.chunks():
         rounded, added = to_uint8(pixels), rounding_error(pixels)
         total, largest = total + float(added.sum()), max(largest, float(added.max()))
         for position, image, label in zip(index.tolist(), rounded.permute(0, 2, 3, 1).numpy(), labels.tolist(), strict=True):
             file = f"{names[label]}/{position:0{width}}.png"
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / job.split / file)
-            note({"file_name": file, "label": label, "label_name": classes[label]})
-    rounding = Rounding(total / len(job.images), largest) if job.dtype != torch.uint8 else None
-    told = rounding and {"norm": "L2", "mean": rounding.mean, "largest": rounding.largest}
-    return job.facts(torch.uint8, folders=list(names), rounding=told), rounding
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / export.split / file)
+            on_file({"file_name": file, "label": label, "label_name": classes[label]})
+    rounding = Rounding(total / len(export.images), largest) if export.dtype != torch.uint8 else None
+    lost = rounding and {"norm": "L2", "mean": rounding.mean, "largest": rounding.largest}
+    return export.facts(torch.uint8, folders=list(names), rounding=lost), rounding
 
 
-def _write_npz(job: Job, folder: Path) -> Written:
-    channels, height, width = job.images.shape
-    dtype = np.dtype(_short(job.dtype))
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(job.images), height, width, channels)}
-    with zipfile.ZipFile(folder / f"{job.split}.npz", "w") as archive:
+def _write_npz(export: Export, folder: Path) -> Written:
+    channels, height, width = export.images.shape
+    dtype = np.dtype(_short(export.dtype))
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(export.images), height, width, channels)}
+    with zipfile.ZipFile(folder / f"{export.split}.npz", "w") as archive:
         with archive.open("x.npy", "w", force_zip64=True) as file:
             np.lib.format.write_array_header_2_0(file, header)
-            for _, pixels, _ in job.chunks():
+            for _, pixels, _ in export.chunks():
                 file.write(pixels.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
-        arrays = {"y": job.images.labels.cpu().numpy(), "classes": np.array(job.images.classes, dtype=np.str_)}
+        arrays = {"y": export.images.labels.cpu().numpy(), "classes": np.array(export.images.classes, dtype=np.str_)}
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-    return job.facts(job.dtype), None
+    return export.facts(export.dtype), None
 
 
-def _write_safetensors(job: Job, folder: Path) -> Written:
+def _write_safetensors(export: Export, folder: Path) -> Written:
     """The format of https://huggingface.co/docs/safetensors, written piece by piece, which its library does not offer."""
-    n, pixels = len(job.images), _raw_size(job)
+    n, pixels = len(export.images), _raw_size(export)
     tensors = {
         "y": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-        "x": {"dtype": SAFETENSORS[job.dtype], "shape": [n, *job.images.shape], "data_offsets": [8 * n, 8 * n + pixels]},
+        "x": {"dtype": SAFETENSORS[export.dtype], "shape": [n, *export.images.shape], "data_offsets": [8 * n, 8 * n + pixels]},
     }
-    about = {"classes": json.dumps(job.images.classes), "name": job.images.name, "split": job.split}
+    about = {"classes": json.dumps(export.images.classes), "name": export.images.name, "split": export.split}
     header = json.dumps({"__metadata__": about, **tensors}).encode()
     header += b" " * (-len(header) % 8)  # so that the numbers behind it are aligned
-    with open(folder / f"{job.split}.safetensors", "wb") as file:
+    with open(folder / f"{export.split}.safetensors", "wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        file.write(job.images.labels.cpu().numpy().astype("<i8").tobytes())
-        for _, chunk, _ in job.chunks():
+        file.write(export.images.labels.cpu().numpy().astype("<i8").tobytes())
+        for _, chunk, _ in export.chunks():
             file.write(chunk.contiguous().numpy().tobytes())
-    return job.facts(job.dtype), None
+    return export.facts(export.dtype), None
 
 
-def _write_released(job: Job, folder: Path) -> Written:
+def _write_released(export: Export, folder: Path) -> Written:
     """Lists of tensors, as those files hold them: their readers say ``torch.cat(torch.load(...))``."""
-    name = released_name(job.images, _safe(job.images.name))
-    chunks = [(to_float(pixels), labels) for _, pixels, labels in job.chunks()]
+    name = released_name(export.images, _safe(export.images.name))
+    chunks = [(to_float(pixels), labels) for _, pixels, labels in export.chunks()]
     for ending, tensors in (("ims", [x for x, _ in chunks]), ("lab", [y for _, y in chunks])):
         content = io.BytesIO()  # torch.save itself does not say when a disk is full
         torch.save(tensors, content)
         (folder / f"{name}_{ending}").write_bytes(content.getbuffer())
-    return job.facts(torch.float32), None
+    return export.facts(torch.float32), None
 
 
-def _raw_size(job: Job) -> int:
-    channels, height, width = job.images.shape
-    return len(job.images) * channels * height * width * job.dtype.itemsize
+def _raw_size(export: Export) -> int:
+    channels, height, width = export.images.shape
+    return len(export.images) * channels * height * width * export.dtype.itemsize
 
 
-def _tensor_bytes(job: Job) -> int:
-    return _raw_size(job) + 8 * len(job.images) + 400 * len(job.images.classes) + BLOCK
+def _tensor_bytes(export: Export) -> int:
+    return _raw_size(export) + 8 * len(export.images) + 400 * len(export.images.classes) + BLOCK
 
 
-def _released_bytes(job: Job) -> int:
-    return _raw_size(job) // job.dtype.itemsize * 4 + 8 * len(job.images) + BLOCK
+def _released_bytes(export: Export) -> int:
+    return _raw_size(export) // export.dtype.itemsize * 4 + 8 * len(export.images) + BLOCK
 
 
-def _picture_bytes(job: Job) -> int:
+def _picture_bytes(export: Export) -> int:
     """At most: PNG files of noise, which are a little larger than its pixels, and a line of text for each."""
-    pixels = _raw_size(job) // job.dtype.itemsize // len(job.images)
+    pixels = _raw_size(export) // export.dtype.itemsize // len(export.images)
     blocks = (pixels + pixels // 100 + 300) // BLOCK + 1
-    return len(job.images) * (blocks * BLOCK + 2 * NAME_BYTES)
+    return len(export.images) * (blocks * BLOCK + 2 * NAME_BYTES)
 
 
-LAYOUTS: dict[str, tuple[Callable[[Job, Path], Written], Callable[[Job], int]]] = {
+LAYOUTS: dict[str, tuple[Callable[[Export, Path], Written], Callable[[Export], int]]] = {
     "folder": (_write_folder, _picture_bytes),
     "huggingface": (_write_huggingface, _picture_bytes),
     "npz": (_write_npz, _tensor_bytes),
@@ -274,24 +288,24 @@ LAYOUTS: dict[str, tuple[Callable[[Job, Path], Written], Callable[[Job], int]]] 
 # Hugging Face's page
 
 
-def _page(job: Job, facts: dict[str, Any]) -> str:
+def _page(export: Export, facts: dict[str, Any]) -> str:
     """A dataset card: the header says where the split's files lie, the text what they are."""
-    split = {"val": "validation"}.get(job.split, job.split)
+    split = {"val": "validation"}.get(export.split, export.split)
     header = [
         "---",
-        f"pretty_name: {_quoted(job.images.name)}",
+        f"pretty_name: {_quoted(export.images.name)}",
         "task_categories:",
         "- image-classification",
         "size_categories:",
-        f"- {_size_category(len(job.images))}",
+        f"- {_size_category(len(export.images))}",
         "configs:",
         "- config_name: default",
         "  data_files:",
         f"  - split: {split}",
-        f"    path: {job.split}/**",
+        f"    path: {export.split}/**",
         "---",
     ]
-    channels, height, width = job.images.shape
+    channels, height, width = export.images.shape
     lost = facts["rounding"]
     pixels = (
         f"rounded from {facts['source_dtype']} to 8 bits, which added {lost['mean']:.4g} to an image on average and at most "
@@ -299,18 +313,19 @@ def _page(job: Job, facts: dict[str, Any]) -> str:
         if lost
         else "8 bit, as in the source"
     )
-    counts = job.images.labels.cpu().bincount(minlength=len(job.images.classes)).tolist()
+    counts = export.images.labels.cpu().bincount(minlength=len(export.images.classes)).tolist()
     text = [
-        f"# {_cell(job.images.name)}",
+        f"# {_cell(export.images.name)}",
         "",
-        f"{len(job.images):,} images ({split}) of {width}x{height} pixels and {channels} channel{'s' * (channels > 1)}. Pixels: {pixels}.",
+        f"{len(export.images):,} images ({split}) of {width}x{height} pixels and {channels} channel{'s' * (channels > 1)}. "
+        f"Pixels: {pixels}.",
         "",
         "| label | label_name | images |",
         "| --- | --- | --- |",
-        *(f"| {k} | {_cell(name)} | {n} |" for k, (name, n) in enumerate(zip(job.images.classes, counts, strict=True))),
+        *(f"| {k} | {_cell(name)} | {n} |" for k, (name, n) in enumerate(zip(export.images.classes, counts, strict=True))),
         "",
     ]
-    about = ["The card of the set that these images come from:", "", job.about] if job.about else []
+    about = ["The card of the set that these images come from:", "", export.about] if export.about else []
     return "\n".join([*header, *text, *about])
 
 

@@ -1,10 +1,12 @@
 """Image folders: ``ROOT/train/CLASS/*.jpg`` with ``test/`` or ``val/`` beside, or class folders directly in ``ROOT``.
 
-Decoded once into memory where they fit, else read on demand. Classes and files are in sorted order.
+Decoded into memory where they fit, and kept in a file for the next time (``robustlab.data.decoded``); else read on demand.
+Classes and files are in sorted order.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,19 +18,27 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from robustlab.data.imageset import Images, ImageSet, mean_std, relabelled
+from robustlab.data import decoded
+from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled
 from robustlab.errors import UserError
+from robustlab.progress import Progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 PARTS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}  # where a split lies: the first that is there
 TREE = "ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg (or val/) beside it, or ROOT/CLASS/*.jpg"
+CHUNK = 256  # images that one thread decodes before it takes others
 
-Progress = Callable[[int, int], None]  # images done, images in all
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FolderStream:
-    """Images that are decoded whenever they are fetched; it travels to DataLoader workers."""
+    """Images that are decoded whenever they are fetched; it travels to DataLoader workers.
+
+    Attributes:
+        paths: N files.
+        labels: int64, shape ``(N,)``.
+        shape: ``(C, H, W)`` of each decoded image.
+        image_size: what they are resized and cropped to, in pixels; None leaves them as they are.
+    """
 
     paths: tuple[str, ...]
     labels: Tensor
@@ -36,6 +46,9 @@ class FolderStream:
     name: str
     shape: tuple[int, int, int]
     image_size: int | None
+
+    __repr__ = described
+    _repr_html_ = described_html
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -58,7 +71,14 @@ class FolderStream:
 
 
 def open_folder(
-    root: Path, split: str, *, image_size: int | None = None, memory_limit: int = 4 << 30, progress: Progress | None = None
+    root: Path,
+    split: str,
+    *,
+    image_size: int | None = None,
+    memory_limit: int = 4 << 30,
+    cache: str | os.PathLike[str] | bool | None = None,
+    choose: Callable[[FolderStream], FolderStream] | None = None,
+    progress: bool = True,
 ) -> Images:
     """The images of one split of a folder.
 
@@ -67,9 +87,13 @@ def open_folder(
     Args:
         root: the folder, laid out as the module says.
         split: ``train``, ``test`` or ``val``; the last two stand in for each other where one is missing.
-        image_size: shorter side after resizing, then centre-cropped to a square; without it all images must be of one size.
+        image_size: shorter side in pixels after resizing, then centre-cropped to a square; without it all images must be of
+            one size.
         memory_limit: bytes of decoded pixels above which the images are read on demand.
-        progress: told how many of the images are decoded.
+        cache: the folder in which decoded images are kept; None is a hidden folder beside the data, and only for more than a
+            few megabytes of pixels; False keeps nothing.
+        choose: picks some of the images before any of them is decoded.
+        progress: show how far decoding is.
 
     Raises:
         UserError: no such tree, an empty class folder, classes that differ between splits, an image that cannot be
@@ -80,11 +104,36 @@ def open_folder(
     for other in PARTS:
         if folder != root and (root / other).is_dir():
             _same_classes(folder, classes, root / other)
-    files = [(str(path), label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
-    paths, labels = tuple(path for path, _ in files), torch.tensor([label for _, label in files])
+    found = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
+    paths, labels = tuple(path for path, _ in found), torch.tensor([label for _, label in found])
     height, width, channels = decode(paths[0], image_size).shape
-    stream = FolderStream(paths, labels, classes, root.resolve().name, (channels, height, width), image_size)
-    return stream if len(paths) * channels * height * width > memory_limit else load(stream, progress)
+    everything = FolderStream(paths, labels, classes, root.resolve().name, (channels, height, width), image_size)
+    chosen = choose(everything) if choose else everything
+    if _size(chosen) > memory_limit:
+        return chosen
+    if cache is False or (cache in (None, True) and _size(everything) < decoded.WORTH_KEEPING):
+        return load(chosen, split, progress)
+    place = decoded.place(folder, image_size, None if isinstance(cache, bool) else cache)
+    return _load_kept(everything, chosen, place, decoded.key(paths, image_size), split, progress)
+
+
+def _size(stream: FolderStream) -> int:
+    """Bytes of its decoded pixels."""
+    return len(stream) * math.prod(stream.shape)
+
+
+def _load_kept(everything: FolderStream, chosen: FolderStream, place: Path, key: str, split: str, progress: bool) -> ImageSet:
+    """The chosen images out of the kept ones, or decoded; all of them are kept for the next time."""
+    kept = decoded.read(place, key)
+    if kept is None or kept.shape != (len(everything), *everything.shape):
+        images = load(chosen, split, progress)
+        if chosen is everything:
+            decoded.write(place, key, images.pixels)
+        return images
+    if chosen is not everything:
+        position = {path: i for i, path in enumerate(everything.paths)}
+        kept = kept[torch.tensor([position[path] for path in chosen.paths], dtype=torch.int64)]
+    return ImageSet(kept, chosen.labels, chosen.classes, chosen.name)
 
 
 def open_pictures(paths: Sequence[str], classes: Sequence[str], *, image_size: int | None = None) -> ImageSet:
@@ -105,32 +154,43 @@ def open_pictures(paths: Sequence[str], classes: Sequence[str], *, image_size: i
     return ImageSet(pixels, torch.zeros(len(read), dtype=torch.int64), tuple(classes), "your own")
 
 
-def load(stream: FolderStream, progress: Progress | None = None, chunk: int = 256) -> ImageSet:
-    """Decode a stream into memory, several images at a time."""
+def load(stream: FolderStream, what: str = "images", progress: bool = True) -> ImageSet:
+    """Decode a stream into memory, several images at a time.
+
+    Args:
+        what: what is read, for the progress that is shown.
+        progress: show it.
+    """
     n = len(stream)
     pixels = torch.empty(n, *stream.shape, dtype=torch.uint8)
 
     def fill(start: int) -> int:
-        for i in range(start, min(start + chunk, n)):
+        end = min(start + CHUNK, n)
+        for i in range(start, end):
             decode_into(pixels[i], stream.paths[i], stream.image_size)
-        return min(start + chunk, n)
+        return end - start
 
     pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
     try:
-        for done in pool.map(fill, range(0, n, chunk)):
-            if progress:
-                progress(done, n)
+        with Progress(f"reading {what}", n, "img", shown=progress) as shown:
+            for count in pool.map(fill, range(0, n, CHUNK)):
+                shown.update(count)
     finally:
         pool.shutdown(cancel_futures=True)
     return ImageSet(pixels, stream.labels, stream.classes, stream.name)
 
 
 def decode(path: str, image_size: int | None = None, *, upright: bool = False) -> np.ndarray:
-    """One image file as RGB, uint8, shape ``(H, W, 3)``; resized and centre-cropped where ``image_size`` is given.
+    """One image file as RGB, uint8, shape ``(H, W, 3)``.
 
     Args:
+        path: the file.
+        image_size: shorter side in pixels after resizing, then centre-cropped to a square; None leaves it as it is.
         upright: turn it as its EXIF data say, and put it on white where it is transparent. Sets of images are read without, as
             everywhere in the field.
+
+    Raises:
+        UserError: not there, damaged, or of more than 8 bits per channel.
     """
     try:
         with Image.open(path) as image:
@@ -152,23 +212,29 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def decode_into(slot: Tensor, path: str, image_size: int | None) -> None:
-    """Decode an image into ``slot``, uint8, shape ``(3, H, W)``."""
+    """Decode an image into ``slot``, uint8, shape ``(3, H, W)``.
+
+    Raises:
+        UserError: it cannot be read, or is of another size.
+    """
     pixels = decode(path, image_size)
     _same_size(path, pixels.shape[:2], tuple(slot.shape[1:]))
     slot.copy_(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
 
 
-def _same_size(path: str, found: Sequence[int], wanted: Sequence[int]) -> None:
+def _same_size(path: str, found: Sequence[int], others: Sequence[int]) -> None:
     """Heights and widths."""
-    if tuple(found) != tuple(wanted):
-        told = [f"{width}x{height}" for height, width in (found, wanted)]
-        raise UserError(
-            f"the image {path} is {told[0]} but the images before it are {told[1]}; give --image-size to bring them to one size"
-        )
+    if tuple(found) != tuple(others):
+        own, before = (f"{width}x{height}" for height, width in (found, others))
+        raise UserError(f"the image {path} is {own} but the images before it are {before}; give --image-size to bring them to one size")
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder that holds a split's class folders; ``root`` itself where it has no split folders."""
+    """The folder that holds a split's class folders; ``root`` itself where it has no split folders.
+
+    Raises:
+        UserError: no such folder, or other splits only.
+    """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; expected {TREE}")
     if not any((root / name).is_dir() for name in PARTS):
@@ -180,18 +246,24 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders in ``folder``, hidden ones left out."""
+    """Sorted names of the class folders in ``folder``, hidden ones left out.
+
+    Raises:
+        UserError: there are none.
+    """
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
     if not names:
         raise UserError(f"{folder} holds no class folders; expected {TREE}")
     return tuple(names)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    if not files:
+def _image_files(folder: Path) -> list[str]:
+    """Sorted paths of the images directly in a class folder."""
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+    if not names:
         raise UserError(f"the class folder {folder} holds no images ({', '.join(SUFFIXES)})")
-    return files
+    prefix = os.path.join(folder, "")
+    return [prefix + name for name in names]
 
 
 def _same_classes(folder: Path, classes: tuple[str, ...], other: Path) -> None:

@@ -6,27 +6,33 @@ Photographs are kept as uint8, a quarter of their size as floats and exact; cons
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from robustlab import pictures
 from robustlab.errors import UserError, unknown
+from robustlab.pixels import to_float
 from robustlab.seeding import permutation
 
 PIXEL_DTYPES = (torch.uint8, torch.float16, torch.float32)
+SHOWN = 10  # images, one of each class, in a notebook
 
 
 class Images(Protocol):
     """Labelled images of one size, in memory or read on demand."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call the set."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
 
     @property
     def labels(self) -> Tensor:
@@ -41,17 +47,37 @@ class Images(Protocol):
     def fetch(self, index: Tensor) -> Tensor:
         """Pixels of the images at ``index``, shape ``(B, C, H, W)``: uint8, or float16 or float32 in [0, 1]."""
 
-    def subset(self, index: Tensor) -> Images:
+    def subset(self, index: Tensor) -> Self:
         """The images at ``index``, in that order, with all the classes."""
 
-    def only_classes(self, names: Sequence[str]) -> Images:
+    def only_classes(self, names: Sequence[str]) -> Self:
         """The images of the named classes, which become classes 0, 1, ... in the order given."""
 
     def mean_std(self) -> tuple[Tensor, Tensor]:
         """Per-channel mean and standard deviation in [0, 1] units, float32, shape ``(C,)`` each."""
 
 
-@dataclass(frozen=True, eq=False)
+def described(images: Images) -> str:
+    """What a set holds, in one line."""
+    channels, height, width = images.shape
+    size = f"{width}x{height} pixels, {'RGB' if channels == 3 else 'grey' if channels == 1 else f'{channels} channels'}"
+    names = ", ".join(images.classes if len(images.classes) <= SHOWN else [*images.classes[: SHOWN - 1], "..."])
+    return f"{images.name}: {len(images):,} images, {size}, {len(images.classes)} classes ({names})"
+
+
+def described_html(images: Images) -> str:
+    """What a set holds, with an image of each of its first classes, for a notebook."""
+    text = html.escape(described(images))
+    labels = images.labels.cpu()
+    first = [int((labels == label).nonzero()[0]) for label in labels.unique().tolist()[:SHOWN]]
+    if not first or images.shape[0] not in (1, 3):
+        return f"<p>{text}</p>"
+    names = [images.classes[label] for label in labels[first].tolist()]
+    row = pictures.Row("", to_float(images.fetch(torch.tensor(first)).cpu()), names)
+    return pictures.as_html(pictures.captioned([row], pictures.fitting_scale(images.shape[2])), text)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Images in memory.
 
@@ -60,6 +86,9 @@ class ImageSet:
         labels: int64, shape ``(N,)``, each in ``[0, len(classes))``.
         classes: the classes' names.
         name: what reports call the set.
+
+    Raises:
+        UserError: other shapes or types, values or labels out of range.
     """
 
     pixels: Tensor
@@ -67,10 +96,13 @@ class ImageSet:
     classes: tuple[str, ...]
     name: str
 
+    __repr__ = described
+    _repr_html_ = described_html
+
     def __post_init__(self) -> None:
         if self.pixels.dtype not in PIXEL_DTYPES or self.pixels.ndim != 4:
-            wanted = "uint8, float16 or float32 (N, C, H, W)"
-            raise UserError(f"{self.name}: images must be {wanted}, got {self.pixels.dtype} {tuple(self.pixels.shape)}")
+            allowed = "uint8, float16 or float32 (N, C, H, W)"
+            raise UserError(f"{self.name}: images must be {allowed}, got {self.pixels.dtype} {tuple(self.pixels.shape)}")
         check_range(self.name, self.pixels)
         check_labels(self.name, self.labels, len(self.pixels), len(self.classes))
 
@@ -101,7 +133,11 @@ class ImageSet:
 
 
 def check_range(name: str, pixels: Tensor) -> None:
-    """Refuse floating-point pixels that are not numbers in [0, 1]."""
+    """Refuse floating-point pixels that are not numbers in [0, 1].
+
+    Raises:
+        UserError: with the range found.
+    """
     if not pixels.is_floating_point() or pixels.numel() == 0:
         return
     low, high = (float(value) for value in torch.aminmax(pixels))
@@ -111,7 +147,17 @@ def check_range(name: str, pixels: Tensor) -> None:
 
 
 def check_labels(name: str, labels: Tensor, n: int, num_classes: int) -> None:
-    """Refuse labels that are not ``(n,)`` int64 in ``[0, num_classes)``."""
+    """Refuse labels that are not ``(n,)`` int64 in ``[0, num_classes)``.
+
+    Args:
+        name: what the images are called, for the message.
+        labels: of any type and shape.
+        n: how many images there are.
+        num_classes: how many classes there are.
+
+    Raises:
+        UserError: with what was found.
+    """
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise UserError(f"{name}: labels must be int64 (N,), got {labels.dtype} {tuple(labels.shape)}")
     if len(labels) != n:
@@ -122,7 +168,11 @@ def check_labels(name: str, labels: Tensor, n: int, num_classes: int) -> None:
 
 
 def relabelled(images: Images, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Where the images of the named classes lie, and their labels in the order of ``names``: two int64 ``(M,)``."""
+    """Where the images of the named classes lie, and their labels in the order of ``names``: two int64 ``(M,)``.
+
+    Raises:
+        UserError: a class that the images do not have, or one named twice.
+    """
     for name in names:
         if name not in images.classes:
             raise unknown("class", name, images.classes)
@@ -139,6 +189,13 @@ def mean_std(images: Images, chunk: int = 1024) -> tuple[Tensor, Tensor]:
     """Per-channel mean and standard deviation in [0, 1] units, float32 ``(C,)`` each; of 8-bit pixels summed exactly in integers.
 
     The deviation is at least one grey level, so that dividing by it is safe also for a constant channel.
+
+    Args:
+        images: at least one.
+        chunk: how many to fetch at a time.
+
+    Raises:
+        UserError: no images.
     """
     if not len(images):
         raise UserError(f"{images.name}: no images to take the mean of")
@@ -159,14 +216,25 @@ def _sums(pixels: Tensor) -> Tensor:
     return torch.stack([v.sum((0, 2, 3), dtype=torch.int64) for v in (levels, levels * levels)]).cpu()
 
 
+def first_of_each_class(images: Images, most: int = 12) -> Tensor:
+    """Positions of the first image of each class, int64, of at most ``most`` classes spread over all; a class without images has none."""
+    labels = images.labels.cpu()
+    classes = torch.linspace(0, len(images.classes) - 1, min(most, len(images.classes))).round().long().tolist()
+    return torch.cat([(labels == k).nonzero()[:1, 0] for k in classes])
+
+
 def hold_out(images: Images, amount: int | float, seed: int) -> tuple[Tensor, Tensor]:
     """Cut a validation part with the same share of each class; it depends on the labels and the seed only.
 
     Args:
         amount: how many images (int), or which fraction of them (float), go to the validation part.
+        seed: of the choice.
 
     Returns:
         Sorted positions ``(train, validation)``, int64, which together are ``range(len(images))``.
+
+    Raises:
+        UserError: more images than there are, or fewer than 0.
     """
     n = len(images)
     count = round(amount * n) if isinstance(amount, float) else amount

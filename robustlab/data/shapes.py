@@ -49,7 +49,14 @@ DEFAULT = ShapesConfig()
 
 
 def shapes(n: int, split: str = "train", seed: int = 0, config: ShapesConfig = DEFAULT) -> ImageSet:
-    """The first ``n`` pictures of a split. Classes take turns, so any ten in a row hold each once."""
+    """The first ``n`` pictures of a split. Classes take turns, so any ten in a row hold each once.
+
+    Args:
+        n: how many.
+        split: ``train``, ``test``, ``val`` or any other word: each has pictures of its own.
+        seed: of all draws.
+        config: how well each feature predicts the class.
+    """
     index = torch.arange(n)
     facts = truth(index, split, seed, config)
     pixels = render(facts["visible_class"], facts["faint_class"], index, split, seed, config)
@@ -58,6 +65,10 @@ def shapes(n: int, split: str = "train", seed: int = 0, config: ShapesConfig = D
 
 def truth(index: Tensor, split: str = "train", seed: int = 0, config: ShapesConfig = DEFAULT) -> dict[str, Tensor]:
     """What is in the pictures at ``index``.
+
+    Args:
+        index: positions in the split, int64, shape ``(B,)``.
+        split, seed, config: as for ``shapes``.
 
     Returns:
         ``visible_class`` and ``faint_class``, int64, and the ``ATTRIBUTES``, bool; each of shape ``(B,)``.
@@ -79,6 +90,8 @@ def render(
     Args:
         visible, faint: classes to show, int64, shape ``(B,)``.
         index: positions, int64, shape ``(B,)``; all but the two features stays what it is in the dataset.
+        split, seed, config: as for ``shapes``.
+        chunk: how many to draw at a time.
 
     Returns:
         Pixels, uint8, shape ``(B, 3, 32, 32)``.
@@ -110,7 +123,12 @@ def two_classes(n: int) -> tuple[Tensor, Tensor]:
 
 
 def silhouettes(index: Tensor, split: str = "train", seed: int = 0, config: ShapesConfig = DEFAULT) -> Tensor:
-    """Where the visible shape is in the pictures at ``index``: bool, shape ``(B, 32, 32)``."""
+    """Where the visible shape is in the pictures at ``index``: bool, shape ``(B, 32, 32)``.
+
+    Args:
+        index: positions in the split, int64, shape ``(B,)``.
+        split, seed, config: as for ``shapes``.
+    """
     return silhouette(truth(index, split, seed, config)["visible_class"], _keys(index, split, seed))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,6 +39,28 @@ def open_safetensors(path: Path) -> ImageSet:
         highest = int(labels.max()) if labels.numel() and labels.dtype == torch.int64 else -1
         classes = tuple(str(label) for label in range(highest + 1))
     return ImageSet(pixels, labels, classes, path.stem)
+
+
+def head(labels: Sequence[int], shape: Sequence[int], dtype: str, classes: Sequence[str], name: str) -> bytes:
+    """The bytes of such a file that come before the pixels, for who writes them piece by piece, which the library does not offer.
+
+    The format is that of https://huggingface.co/docs/safetensors.
+
+    Args:
+        labels: N class numbers.
+        shape: ``(C, H, W)`` of each image.
+        dtype: of the pixels, in the format's words: ``"U8"``, ``"F16"`` or ``"F32"``.
+        classes: names of the classes.
+        name: what the set is called.
+    """
+    n, size = len(labels), math.prod(shape) * int(dtype[1:]) // 8
+    tensors = {
+        "y": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
+        "x": {"dtype": dtype, "shape": [n, *shape], "data_offsets": [8 * n, (8 + size) * n]},
+    }
+    text = json.dumps({"__metadata__": {"classes": json.dumps(list(classes)), "name": name}, **tensors}).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers behind it are aligned
+    return len(text).to_bytes(8, "little") + text + torch.tensor(labels, dtype=torch.int64).numpy().astype("<i8").tobytes()
 
 
 def _names(path: Path, text: str) -> tuple[str, ...]:

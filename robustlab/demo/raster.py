@@ -66,7 +66,7 @@ def circle(picture: bytearray, size: int, start: Point, end: Point, color: Color
 
 
 def apply(picture: bytearray, size: int, action: Mapping[str, Any]) -> None:
-    """Carry out one entry of a recipe that draws: ``fill``, ``brush``, ``rectangle`` or ``circle``."""
+    """Draw one entry of a history: ``fill``, ``brush``, ``rectangle`` or ``circle``."""
     kind = action["do"]
     if kind == "fill":
         picture[:] = blank(size, action["color"])

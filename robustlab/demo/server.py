@@ -15,26 +15,26 @@ import json
 import logging
 import math
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import string
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.resources import files
+from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from robustlab import __version__
-from robustlab.demo.raster import BLANK
-from robustlab.demo.session import LARGEST, Abandoned, Frame, Order, Served, read_order
-from robustlab.demo.starters import Starter
+from robustlab.demo.page import Page
+from robustlab.demo.session import Abandoned, Frame, RunRequest, read_request
 from robustlab.demo.uploads import decode
-from robustlab.demo.worker import Job, Worker
+from robustlab.demo.worker import QueuedRun, Worker
 from robustlab.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -44,6 +44,7 @@ UPLOAD_BYTES = 16 << 20
 BODY_SECONDS = 30.0  # for a request's body to arrive
 RUN_SECONDS = 600.0  # for a run's answer, the waiting included
 CONNECTIONS = 128
+SHORTEST_TOKEN = 12
 STATIC = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript", "raster.js": "text/javascript"}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -58,46 +59,11 @@ HEADERS = {
 log = logging.getLogger("robustlab.demo")
 
 
-@dataclass(frozen=True)
-class Page:
-    """What is served.
-
-    Attributes:
-        models: by name, the first one chosen at the start.
-        size: height and width of all pictures.
-        device: in words, for the page's foot.
-    """
-
-    models: Mapping[str, Served]
-    size: int
-    starters: Sequence[Starter] = ()
-    device: str = "cpu"
-
-    def described(self) -> dict[str, Any]:
-        """What the page needs to know at the start."""
-        return {
-            "version": __version__,
-            "size": self.size,
-            "blank": BLANK,
-            "device": self.device,
-            "largest": LARGEST,
-            "starters": [starter.name for starter in self.starters],
-            "models": [
-                {
-                    "name": served.name,
-                    "note": served.note,
-                    "classes": served.model.classes,
-                    "attributes": [{"name": attribute.name, "hint": attribute.hint} for attribute in served.attributes],
-                }
-                for served in self.models.values()
-            ],
-        }
-
-
 def application(page: Page, *, token: str | None = None, hosts: Sequence[str] | None = LOOPBACK) -> ASGIApp:
     """The page as an ASGI application.
 
     Args:
+        page: what is served.
         token: asked for by everything under ``/api/``, where given.
         hosts: names under which it may be called; None for any, which is for a server with a token.
     """
@@ -130,14 +96,14 @@ def application(page: Page, *, token: str | None = None, hosts: Sequence[str] | 
             uploads -= 1
         return Response(picture, media_type="application/octet-stream")
 
-    async def run(request: Request) -> Response | _Stream:
+    async def run(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return _refusal(415, "a run is asked for in JSON, content type application/json")
         # Two pictures in base64, and room for the rest.
-        order = read_order(await _body(request, 8 * page.size**2 + 10_000), page.models, page.size)
+        wanted = read_request(await _body(request, 8 * page.size**2 + 10_000), page.models, page.size)
         if worker.full:
             return _busy("others are drawing too")
-        return _Stream(worker, order)
+        return _RunResponse(worker, wanted)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -159,48 +125,127 @@ def application(page: Page, *, token: str | None = None, hosts: Sequence[str] | 
         _Refused: lambda request, error: _refusal(error.status, str(error)),
         ClientDisconnect: lambda request, error: _refusal(400, "the request broke off"),
         404: lambda request, error: _refusal(404, "there is nothing here"),
-        405: lambda request, error: _refusal(405, "this is not how to ask for it"),
+        405: lambda request, error: _refusal(405, "method not allowed"),
         Exception: lambda request, error: _refusal(500, "something went wrong on the server; its terminal says more"),
     }
     return _Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), token, hosts)
 
 
-def serve(page: Page, host: str, port: int, *, token: str | None = None, on_ready: Callable[[str], object] = print) -> None:
+def serve_page(page: Page, host: str, port: int, *, token: str | None = None, on_ready: Callable[[str], object] = print) -> None:
     """Serve until interrupted.
 
     Args:
+        page: what is served.
+        host: address to listen on.
         port: 0 for any free one.
-        token: needed unless ``host`` is this machine alone.
-        on_ready: told the address to open once connections are accepted.
+        token: asked for by everything but the page's own files; needed unless ``host`` is this machine alone.
+        on_ready: called with the address to open once connections are accepted.
 
     Raises:
-        UserError: no token where one is needed, or the address cannot be listened on.
+        UserError: no token where one is needed or one that no address can carry, or the address cannot be listened on.
     """
-    local = is_local(host)
-    if not local and not token:
+    with _listener(host, port, token) as listener:
+        on_ready(_address(host, listener, token))
+        _server(page, host, token).run(sockets=[listener])
+
+
+class RunningPage:
+    """A page that is served by a thread of this process until ``stop``, or until a ``with`` block ends.
+
+    Attributes:
+        address: to be opened in a browser.
+    """
+
+    def __init__(self, page: Page, host: str, port: int, token: str | None) -> None:
+        listener = _listener(host, port, token)
+        self.address = _address(host, listener, token)
+        self._server = _server(page, host, token)
+        self._thread = threading.Thread(target=self._serve, args=(listener,), name="robustlab-page", daemon=True)
+        self._thread.start()
+
+    def _serve(self, listener: socket.socket) -> None:
+        with listener:
+            self._server.run(sockets=[listener])
+
+    def stop(self) -> None:
+        """Close the page; runs that are being made are abandoned."""
+        self._server.should_exit = True
+        self._thread.join()
+
+    def __enter__(self) -> RunningPage:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<page at {self.address}>"
+
+    def _repr_html_(self) -> str:
+        return f'<a href="{self.address}" target="_blank">{self.address}</a>'
+
+
+def start_page(page: Page, host: str, port: int, *, token: str | None = None) -> RunningPage:
+    """Serve in the background, as a notebook needs it, whose main thread has other things to do.
+
+    Args:
+        page: what is served.
+        host: address to listen on.
+        port: 0 for any free one.
+        token: see ``serve_page``.
+
+    Raises:
+        UserError: as ``serve_page``.
+    """
+    return RunningPage(page, host, port, token)
+
+
+def _server(page: Page, host: str, token: str | None) -> uvicorn.Server:
+    config = uvicorn.Config(
+        application(page, token=token, hosts=LOOPBACK if is_local(host) else None),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=2,
+        ws="none",
+    )
+    return uvicorn.Server(config)
+
+
+def _address(host: str, listener: socket.socket, token: str | None) -> str:
+    """What to open in a browser."""
+    name = f"[{host.strip('[]')}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}/" + (f"#token={token}" if token else "")
+
+
+def _listener(host: str, port: int, token: str | None) -> socket.socket:
+    """A socket that listens, once all is well with the address and its token."""
+    if not is_local(host) and not token:
         raise UserError(f"{host} can be reached from other machines, so a token is needed: --token WORD")
+    check_address(port, token)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    with listener:
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host.strip("[]"), port))
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise UserError(f"cannot listen on {host}:{port}: {why}; another --port may be free") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
         listener.listen(CONNECTIONS)
-        name = f"[{host.strip('[]')}]" if ":" in host else host
-        address = f"http://{name}:{listener.getsockname()[1]}/" + (f"#token={token}" if token else "")
-        config = uvicorn.Config(
-            application(page, token=token, hosts=LOOPBACK if local else None),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=2,
-            ws="none",
-        )
-        on_ready(address)
-        uvicorn.Server(config).run(sockets=[listener])
+    except OSError as error:
+        listener.close()
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}; another --port may be free") from error
+    return listener
+
+
+def check_address(port: int, token: str | None) -> None:
+    """Refuse a port that there is not, and a token that cannot be part of an address and of a header.
+
+    Raises:
+        UserError: says what is allowed.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"a port is a number up to 65535, got {port}")
+    allowed = set(string.ascii_letters + string.digits + "-_.~")
+    if token is not None and (len(token) < SHORTEST_TOKEN or not set(token) <= allowed):
+        raise UserError(f"a token needs at least {SHORTEST_TOKEN} letters, digits or -_.~; without --token one is made up")
 
 
 def is_local(host: str) -> bool:
@@ -261,67 +306,60 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(content)
 
 
-class _Stream(Response):
-    """A run's answer, line by line; abandons the run when the reader has gone."""
+class _RunResponse(StreamingResponse):
+    """A run's answer, line by line; abandons the run when the reader has gone, or after ``RUN_SECONDS``."""
 
-    def __init__(self, worker: Worker, order: Order) -> None:
-        super().__init__(media_type="application/x-ndjson")
-        self.worker = worker
+    def __init__(self, worker: Worker, request: RunRequest) -> None:
         # Joined here and not when the answer begins: nobody else can take the place in between.
-        self.job = worker.submit(order)
+        self.worker, self.run = worker, worker.submit(request)
+        super().__init__(_lines(worker, self.run), media_type="application/x-ndjson")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
-        gone, told = asyncio.ensure_future(_gone(receive)), asyncio.ensure_future(self._tell(send, headers))
+        # Starlette's own listens for the reader's leaving only where the server asks for it (ASGI before 2.4), else it finds out
+        # when it sends; a run in the line sends nothing.
+        gone = asyncio.ensure_future(self.listen_for_disconnect(receive))
+        answered = asyncio.ensure_future(self.stream_response(send))
         try:
-            await asyncio.wait({gone, told}, timeout=RUN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({gone, answered}, timeout=RUN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.worker.abandon(self.job)
+            self.worker.abandon(self.run)
             gone.cancel()
-            told.cancel()
-            await asyncio.gather(gone, told, return_exceptions=True)
-
-    async def _tell(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-        job = self.job
-
-        async def line(kind: str, more: bool = True, **content: Any) -> None:
-            body = (json.dumps({"type": kind, **content}, allow_nan=False) + "\n").encode()
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        shown = -1
-        while not job.future.done():
-            if (ahead := self.worker.ahead(job)) and ahead != shown:
-                shown = ahead
-                await line("queued", ahead=ahead)
-            if frame := job.take():
-                await line("frame", **_told(frame))
-            await job.news.wait()
-            job.news.clear()
-        await line(more=False, **_ending(job))
+            answered.cancel()
+            await asyncio.gather(gone, answered, return_exceptions=True)
 
 
-async def _gone(receive: Receive) -> None:
-    """Returns when the reader has."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _lines(worker: Worker, run: QueuedRun) -> AsyncIterator[bytes]:
+    """What is new of a run, until it ends."""
+    shown = -1
+    while not run.future.done():
+        if (ahead := worker.ahead(run)) and ahead != shown:
+            shown = ahead
+            yield _line("queued", ahead=ahead)
+        if frame := run.take():
+            yield _line("frame", **_described(frame))
+        await run.news.wait()
+        run.news.clear()
+    yield _last_line(run)
 
 
-def _ending(job: Job) -> dict[str, Any]:
-    """The last line."""
+def _line(type: str, **content: Any) -> bytes:
+    return (json.dumps({"type": type, **content}, allow_nan=False) + "\n").encode()
+
+
+def _last_line(run: QueuedRun) -> bytes:
     try:
-        outcome = job.future.result()
+        result = run.future.result()
     except UserError as error:
-        return {"kind": "error", "message": str(error)}
+        return _line("error", message=str(error))
     except (Abandoned, CancelledError):
-        return {"kind": "error", "message": "the run was stopped"}
-    except Exception:
+        return _line("error", message="the run was stopped")
+    except Exception:  # whatever a model may raise: its reader gets a sentence, the terminal the rest
         log.exception("a run failed")
-        return {"kind": "error", "message": "something went wrong on the server; its terminal says more"}
-    return {"kind": "done", "in_time": outcome.in_time, "stays": outcome.stays, **_told(outcome.frame)}
+        return _line("error", message="something went wrong on the server; its terminal says more")
+    return _line("done", in_time=result.in_time, why_unchanged=result.why_unchanged, **_described(result.frame))
 
 
-def _told(frame: Frame) -> dict[str, Any]:
+def _described(frame: Frame) -> dict[str, Any]:
     """A frame as JSON, which has no numbers that are not finite: they are null."""
 
     def numbers(values: Sequence[float]) -> list[float | None]:

@@ -29,7 +29,8 @@ from robustlab.optimize import minimize
 from robustlab.pixels import to_uint8, to_uint8_within
 from robustlab.steps import Steepest
 
-LARGEST = {"eps": 1000.0, "step": 1000.0, "steps": 200}
+LARGEST = {"eps": 1000.0, "step_size": 1000.0, "steps": 200}
+OLD_NAMES = {"step": "step_size"}  # of fields, in histories that were saved before
 SECONDS = 30.0  # after which a run ends with what it has
 
 
@@ -56,40 +57,48 @@ class Served:
         name: in the page's list.
         note: one line on what it is.
         model: of three channels; never changed.
+        attributes: the buttons beside those of the classes.
+        fast_features: a faster stand-in for ``model.features``.
+        directions: of the attributes, shape ``(A, D)``.
+
+    Raises:
+        UserError: a model of other channels.
     """
 
     name: str
     note: str
     model: Classifier
     attributes: tuple[Attribute, ...] = ()
-    search: nn.Module = field(init=False)  # a faster stand-in for model.features
-    directions: Tensor = field(init=False)  # (A, D)
+    fast_features: nn.Module = field(init=False)
+    directions: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         if self.model.channels != 3:
             raise UserError(f"{self.name} wants images of {self.model.channels} channels; the page draws in colour, with 3")
         weight = self.model.head.weight
         rows = [attribute.direction.to(weight) for attribute in self.attributes]
-        object.__setattr__(self, "search", accelerate(Features(self.model)))
+        object.__setattr__(self, "fast_features", accelerate(Features(self.model)))
         object.__setattr__(self, "directions", torch.stack(rows) if rows else weight.new_zeros(0, weight.shape[1]))
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(B, K)`` and levels of the attributes ``(B, A)``."""
-        features = self.search(x)
+        features = self.fast_features(x)
         return self.model.head(features), features @ self.directions.T
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
-    """One press of a button.
+class RunRequest:
+    """What one press of a button asks for.
 
     Attributes:
+        served: the model to follow.
         picture: where to start, ``3 * size * size`` bytes.
         anchor: centre of the ball; the picture itself where None.
         target, attribute: which class or attribute to change; both None only looks, with no steps.
         minimize: make it less likely, or lower its level, rather than more.
-        eps: radius of the ball, L2 in units of [0, 1] pixels.
-        step: length of a step, in the same units.
+        eps: radius of the ball, L2 norm in units of [0, 1] pixels.
+        step_size: length of a step, in the same units.
+        steps: how many, at most.
     """
 
     served: Served
@@ -99,7 +108,7 @@ class Order:
     attribute: int | None = None
     minimize: bool = False
     eps: float = 3.0
-    step: float = 0.25
+    step_size: float = 0.25
     steps: int = 20
 
 
@@ -108,7 +117,11 @@ class Frame:
     """A picture on the way, and what the model says of it.
 
     Attributes:
-        distance: from the centre of the ball, of the 8-bit picture, L2 in units of [0, 1] pixels.
+        step: how many steps led here.
+        picture: 8-bit RGB, ``3 * size * size`` bytes.
+        distance: of this picture from the centre of the ball, L2 norm in units of [0, 1] pixels.
+        logits: of each class.
+        levels: of each attribute.
     """
 
     step: int
@@ -119,17 +132,18 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class RunResult:
     """The end of a run: the best picture met, seen by the model as the 8-bit picture that it is.
 
     Attributes:
+        frame: the picture.
         in_time: False where the run was cut short.
-        stays: why the picture is still the one it was, in one sentence; empty where it is another.
+        why_unchanged: why the picture is still the one that it was, in one sentence; empty where it is another.
     """
 
     frame: Frame
     in_time: bool
-    stays: str = ""
+    why_unchanged: str = ""
 
 
 class Abandoned(Exception):
@@ -140,8 +154,8 @@ class _OutOfTime(Exception):
     """Carries the picture so far."""
 
 
-def carry_out(order: Order, on_frame: Callable[[Frame], object] | None = None, stopped: Callable[[], bool] | None = None) -> Outcome:
-    """Do what a press asks for.
+def perform(request: RunRequest, on_frame: Callable[[Frame], object] | None = None, stopped: Callable[[], bool] | None = None) -> RunResult:
+    """Make a run.
 
     Args:
         on_frame: called before every step and after the last.
@@ -151,59 +165,60 @@ def carry_out(order: Order, on_frame: Callable[[Frame], object] | None = None, s
         Abandoned: ``stopped`` said so.
         UserError: the model gives no numbers, or no gradient, on this picture.
     """
-    served, begin = order.served, time.monotonic()
+    served, began = request.served, time.monotonic()
     device = served.model.head.weight.device
-    start, center = (as_image(picture).to(device) for picture in (order.picture, order.anchor or order.picture))
+    start, center = (as_image(picture).to(device) for picture in (request.picture, request.anchor or request.picture))
     seen: dict[str, Tensor] = {}
-    moved: list[Tensor] = []  # the first two pictures of the search
-    y = torch.tensor([order.target or 0], device=device)
+    first: list[Tensor] = []  # the first two pictures of the run
+    y = torch.tensor([request.target or 0], device=device)
     # Of a class the cross-entropy and not the logit, which can rise while that of another class stays above it.
-    goal: Goal = Untargeted(y) if order.minimize else Targeted(y)
+    goal: Goal = Untargeted(y) if request.minimize else Targeted(y)
 
     def objective(x: Tensor) -> Tensor:
         logits, levels = served.outputs(x)
         seen.update(logits=logits.detach(), levels=levels.detach())
-        if order.target is not None:
+        if request.target is not None:
             return goal.loss(logits)
-        level = levels[:, order.attribute or 0]
-        return level if order.minimize else -level
+        level = levels[:, request.attribute or 0]
+        return level if request.minimize else -level
 
+    # ``minimize`` has no other way to end early than an exception from here.
     def on_step(t: int, x: Tensor, value: Tensor) -> None:
         if stopped and stopped():
             raise Abandoned
         if not value.isfinite().all():  # at once: what follows would be no picture
             raise UserError(f"{served.name} gives NaN or infinity for this picture instead of a number")
         if t < 2:
-            moved.append(x)
+            first.append(x)
         if on_frame:
-            on_frame(_frame(t, x, center, order.eps, seen))
-        if time.monotonic() - begin > SECONDS:
+            on_frame(_frame(t, x, center, request.eps, seen))
+        if time.monotonic() - began > SECONDS:
             raise _OutOfTime(t, x)
 
-    with frozen(served.model), frozen(served.search):
+    with frozen(served.model), frozen(served.fast_features):
         step, x, in_time = 0, start, True
-        if order.steps and (order.target is not None or order.attribute is not None):
+        if request.steps and (request.target is not None or request.attribute is not None):
+            ball, rule = Ball(center, L2(), request.eps), Steepest(L2(), request.step_size)
             try:
-                x = minimize(
-                    objective, start, Ball(center, L2(), order.eps), Steepest(L2(), order.step), steps=order.steps, on_step=on_step
-                ).x
-                step = order.steps
+                x = minimize(objective, start, ball, rule, steps=request.steps, on_step=on_step).x
+                step = request.steps
             except _OutOfTime as cut:
                 step, x = cut.args
                 in_time = False
-            final = _frame(step, x, center, order.eps, {})
+            final = _frame(step, x, center, request.eps, {})
         else:
-            final = Frame(0, order.picture, _distance(to_uint8(start), to_uint8(center)), (), ())
+            final = Frame(0, request.picture, _distance(to_uint8(start), to_uint8(center)), (), ())
         with torch.no_grad():
             logits, levels = served.outputs(as_image(final.picture).to(device))
-    stays = _why(order, len(moved) == 2 and torch.equal(*moved)) if step and final.picture == order.picture else ""
-    return Outcome(Frame(step, final.picture, final.distance, _numbers(logits), _numbers(levels)), in_time, stays)
+    unchanged = step > 0 and final.picture == request.picture
+    why = _why_unchanged(request, len(first) == 2 and torch.equal(*first)) if unchanged else ""
+    return RunResult(Frame(step, final.picture, final.distance, _numbers(logits), _numbers(levels)), in_time, why)
 
 
-def _why(order: Order, no_first_step: bool) -> str:
+def _why_unchanged(request: RunRequest, no_first_step: bool) -> str:
     """Why a run gave back the picture that it got."""
-    if order.eps == 0 or order.step == 0:
-        return f"nothing can change with {'eps' if order.eps == 0 else 'a step'} of 0"
+    if request.eps == 0 or request.step_size == 0:
+        return f"nothing can change with {'an eps' if request.eps == 0 else 'a step size'} of 0"
     if no_first_step:
         return "the gradient is zero here, so there is no way to follow: draw something first"
     return "from here no such steps lead to a better picture: try smaller ones, a larger eps, or another anchor"
@@ -211,8 +226,8 @@ def _why(order: Order, no_first_step: bool) -> str:
 
 def _frame(step: int, x: Tensor, center: Tensor, eps: float, seen: Mapping[str, Tensor]) -> Frame:
     pixels = to_uint8_within(x, to_uint8(center), eps)
-    told = {name: _numbers(value) for name, value in seen.items()}
-    return Frame(step, as_bytes(pixels), _distance(pixels, to_uint8(center)), told.get("logits", ()), told.get("levels", ()))
+    numbers = {name: _numbers(value) for name, value in seen.items()}
+    return Frame(step, as_bytes(pixels), _distance(pixels, to_uint8(center)), numbers.get("logits", ()), numbers.get("levels", ()))
 
 
 def _numbers(values: Tensor) -> tuple[float, ...]:
@@ -235,21 +250,29 @@ def as_bytes(pixels: Tensor) -> bytes:
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """Between two pictures, uint8, L2 in units of [0, 1] pixels."""
+    """Between two pictures, uint8, L2 norm in units of [0, 1] pixels."""
     return float(L2().measure(a.double() - b.double())) / 255
 
 
-# Orders as they come from outside.
+# Requests as they come from outside.
 
 
-def read_order(body: bytes, models: Mapping[str, Served], size: int) -> Order:
-    """The order in a request's JSON.
+def read_request(body: bytes, models: Mapping[str, Served], size: int) -> RunRequest:
+    """What the JSON of a request asks for.
+
+    Args:
+        body: a JSON object with the fields of ``RunRequest``: the model by its name, pictures in base64.
+        models: by name.
+        size: height and width of all pictures.
 
     Raises:
         UserError: it is no JSON, lacks something, has something unknown, or a value is out of range.
     """
     fields = _object(body)
-    known = {"model", "image", "anchor", "target", "attribute", "minimize", "eps", "step", "steps"}
+    known = {"model", "image", "anchor", "target", "attribute", "minimize", "eps", "step_size", "steps"}
+    for old, new in OLD_NAMES.items():
+        if old in fields and new not in fields:
+            fields[new] = fields.pop(old)
     for key in fields:
         if key not in known:
             raise unknown("field", key[:50], known)
@@ -267,7 +290,7 @@ def read_order(body: bytes, models: Mapping[str, Served], size: int) -> Order:
     minimizing = fields.get("minimize", False)
     if not isinstance(minimizing, bool):
         raise UserError("minimize must be true or false")
-    return Order(
+    return RunRequest(
         served,
         _picture(fields.get("image"), "image", size),
         None if anchor is None else _picture(anchor, "anchor", size),
@@ -275,7 +298,7 @@ def read_order(body: bytes, models: Mapping[str, Served], size: int) -> Order:
         attribute,
         minimizing,
         _number(fields, "eps", LARGEST["eps"]),
-        _number(fields, "step", LARGEST["step"]),
+        _number(fields, "step_size", LARGEST["step_size"]),
         steps,
     )
 
@@ -326,21 +349,21 @@ def _number(fields: Mapping[str, Any], name: str, largest: float) -> float:
     return float(value)
 
 
-# Recipes: how a picture came about.
+# Histories: how a picture came about.
 
 
-def replay(recipe: Mapping[str, Any], models: Mapping[str, Served] | None = None) -> bytes:
-    """The picture that a recipe of the page ends in.
+def replay(history: Mapping[str, Any], models: Mapping[str, Served] | None = None) -> bytes:
+    """The picture that a history of the page ends in.
 
     Args:
-        recipe: what the page's "Recipe" button saves.
-        models: where given, finished runs are done again; else their recorded results are taken, and the bytes are the page's own.
+        history: what the page's "Save history" button saves, or its "Save recipe" button did before.
+        models: where given, finished runs are made again; else their recorded results are taken, and the bytes are the page's own.
     """
-    size, picture = recipe["size"], bytearray(3 * recipe["size"] ** 2)
-    for action in recipe["actions"]:
+    size, picture = history["size"], bytearray(3 * history["size"] ** 2)
+    for action in history["actions"]:
         if action["do"] == "run" and models is not None and action["finished"]:
-            fields = {**action["order"], "image": base64.b64encode(picture).decode()}
-            picture[:] = carry_out(read_order(json.dumps(fields).encode(), models, size)).frame.picture
+            fields = {**(action.get("request") or action["order"]), "image": base64.b64encode(picture).decode()}
+            picture[:] = perform(read_request(json.dumps(fields).encode(), models, size)).frame.picture
         elif action["do"] in ("run", "picture"):
             picture[:] = _picture(action["rgb"], "rgb", size)
         else:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from robustlab.data.imageset import Images
+from robustlab.data.imageset import Images, first_of_each_class
 from robustlab.demo import raster
 from robustlab.demo.session import as_bytes
 from robustlab.errors import UserError
@@ -90,13 +88,9 @@ def examples(images: Images) -> list[Starter]:
     channels, height, width = images.shape
     if channels != 3 or height != width:
         raise UserError(f"the page shows square pictures in colour, but {images.name} has {width}x{height} pixels of {channels} channels")
-    labels, classes = images.labels.cpu(), images.classes
-    wanted = torch.linspace(0, len(classes) - 1, min(MOST, len(classes))).round().long().tolist()
-    found = []
-    for k in wanted:
-        for place in (labels == k).nonzero()[:1, 0]:
-            found.append(Starter(classes[k], as_bytes(to_uint8(images.fetch(place[None])))))
-    return found
+    index = first_of_each_class(images, MOST)
+    names = [images.classes[k] for k in images.labels.cpu()[index].tolist()]
+    return [Starter(name, as_bytes(to_uint8(images.fetch(place[None])))) for name, place in zip(names, index, strict=True)]
 
 
 def _drawn(actions: list[dict[str, Any]], size: int) -> bytes:

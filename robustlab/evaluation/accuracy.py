@@ -2,246 +2,262 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
-from robustlab.attacks import PGD
+from robustlab.attacks.by_name import named_attack
+from robustlab.attacks.protocols import Attack, MinimumNormAttack, Model
 from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.constraints import ThreatModel
+from robustlab.data.adapt import BatchStream, Data, as_batches
+from robustlab.data.batches import Batch
 from robustlab.errors import UserError
+from robustlab.evaluation.adversarial import Adversarial, rounded
+from robustlab.evaluation.report import Attacked, Record, Report, joined
+from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
+from robustlab.norms import Norm
+from robustlab.progress import Progress
 
-
-class Attack(Protocol):
-    """An attack with a threat model; its ``str`` is the name that its numbers carry."""
-
-    @property
-    def threat(self) -> ThreatModel: ...
-
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, keys: Tensor | None = None, fast_model: nn.Module | None = None
-    ) -> Tensor: ...
-
-
-class Examples(Protocol):
-    """A batch: ``x`` in [0, 1], ``y``, positions ``index`` in the dataset, and random ``keys``."""
-
-    @property
-    def x(self) -> Tensor: ...
-    @property
-    def y(self) -> Tensor: ...
-    @property
-    def index(self) -> Tensor: ...
-    @property
-    def keys(self) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share of ``n`` examples, with Wilson's 95 % interval (Wilson 1927)."""
-
-    count: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        """``count / n``; 0 for no examples."""
-        return self.count / self.n if self.n else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Lower and upper end; (0, 1) for no examples."""
-        if not self.n:
-            return 0.0, 1.0
-        z2 = 1.959963984540054**2
-        middle = (self.count + z2 / 2) / (self.n + z2)
-        half = math.sqrt(z2 * (self.value * (1 - self.value) * self.n + z2 / 4)) / (self.n + z2)
-        return max(middle - half, 0.0), min(middle + half, 1.0)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{100 * self.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}] (n = {self.n})"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"accuracy": self.value, "interval95": list(self.interval), "n": self.n}
-
-
-@dataclass(frozen=True)
-class Attacked:
-    """What one attack did to one example that was classified correctly.
-
-    Attributes:
-        prediction: the class predicted after the attack, by a forward pass of the model itself in evaluation mode.
-        distance: ``‖x_adv - x‖`` in the attack's norm, in pixel units, measured in float64.
-    """
-
-    prediction: int
-    distance: float
-
-
-@dataclass(frozen=True)
-class Record:
-    """One example: its position in the dataset, label, prediction, and what each attack made of it."""
-
-    index: int
-    label: int
-    prediction: int
-    attacks: dict[str, Attacked]
-
-    @property
-    def broken_by(self) -> str | None:
-        """The first attack that changed a correct prediction; ``"clean"`` if there was none; None if all failed."""
-        if self.prediction != self.label:
-            return "clean"
-        return next((name for name, found in self.attacks.items() if found.prediction != self.label), None)
-
-    def to_json(self) -> dict[str, Any]:
-        attacks = {name: vars(found) for name, found in self.attacks.items()}
-        return {"index": self.index, "label": self.label, "prediction": self.prediction, "broken_by": self.broken_by, "attacks": attacks}
-
-
-@dataclass(frozen=True)
-class Report:
-    """All examples of an evaluation. Every accuracy under attack bears the name of the attacks that made it."""
-
-    attacks: tuple[str, ...]
-    records: tuple[Record, ...]
-
-    @property
-    def clean(self) -> Rate:
-        return Rate(sum(r.prediction == r.label for r in self.records), len(self.records))
-
-    def under(self, attack: str) -> Rate:
-        """Accuracy under one attack: correct before it and after it."""
-        return Rate(sum(attack in r.attacks and r.attacks[attack].prediction == r.label for r in self.records), len(self.records))
-
-    @property
-    def worst(self) -> Rate:
-        """Accuracy under the worst of all the attacks, example by example."""
-        return Rate(sum(r.broken_by is None for r in self.records), len(self.records))
-
-    def rates(self) -> dict[str, Rate]:
-        """Clean, under each attack, and with several attacks under the worst of them."""
-        worst = {"worst of " + ", ".join(self.attacks): self.worst} if len(self.attacks) > 1 else {}
-        return {"clean": self.clean, **{name: self.under(name) for name in self.attacks}, **worst}
+AnyAttack: TypeAlias = Attack | MinimumNormAttack
 
 
 def evaluate(
-    model: nn.Module,
-    batches: Iterable[Examples],
-    attacks: Sequence[Attack] = (),
+    model: Model,
+    data: Data,
+    attacks: str | AnyAttack | Iterable[str | AnyAttack] = (),
     *,
-    fast_model: nn.Module | None = None,
-    on_batch: Callable[[list[Record]], object] = lambda records: None,
+    threat: ThreatModel | None = None,
+    batch_size: int = 250,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    workers: int = 0,
+    fast_model: Model | None = None,
+    keep: bool = False,
+    on_adversarial: Callable[[Adversarial], object] | None = None,
+    progress: bool | None = None,
+    on_batch: Callable[[list[Record]], object] | None = None,
 ) -> Report:
-    """Attack every correctly classified example with every attack.
+    """Accuracy of a model, clean and under attacks: every correctly classified example is attacked with every attack.
+
+        evaluate(model, "photos/", PGD(ThreatModel(Linf(), 8 / 255), steps=20))
+        evaluate(model, loader, ["fgsm", "pgd-20"], threat=ThreatModel(L2(), 0.5))
 
     Success is judged by the model itself, in evaluation mode and its own precision, on the very image that the attack
     returned, whatever ``fast_model`` believed. The model is left as it was.
 
     Args:
-        model: maps images in [0, 1] to logits.
-        batches: examples; each one's random draws follow its ``keys``, not its batch.
-        attacks: names (``str``) must differ.
+        model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``; an ``nn.Module`` or any other function.
+        data: images, a path, a torch ``Dataset`` or ``DataLoader``, an iterable of ``(x, y)``, or a pair of tensors or arrays;
+            see ``robustlab.data.adapt``. Where both the data and a ``Classifier`` name their classes, labels are matched by name.
+        attacks: one or several, as objects or by name, such as ``"pgd-20"``. Those with a ``threat`` must stay within it; those
+            with only a ``norm`` look for the nearest adversarial image, see ``Report.at``. Their names (``str``) must differ.
+        threat: the threat model of attacks that are given by name.
+        batch_size: images attacked together, where the data do not come in batches.
+        seed: of the attacks' random draws. Each example's draws follow its position, so that they do not depend on the batches.
+        device: where the images go; the model's own where left out.
+        workers: processes that read images which are not in memory.
         fast_model: a faster stand-in for the attacks' steps, see ``robustlab.models.accelerate``.
-        on_batch: called with the records of each batch, for a progress bar.
+        keep: hold what the attacks returned in ``report.adversarial``. It takes about nine bytes per pixel and attack in memory.
+        on_adversarial: called with what each attack returned, batch by batch, to keep it elsewhere, see ``saving``.
+        progress: show how far it is; where left out, unless ``on_batch`` is given.
+        on_batch: called with the records of each batch.
 
     Raises:
-        UserError: images outside [0, 1], wrong labels, NaN logits, or an attack that left its threat model.
+        UserError: images outside [0, 1], wrong labels, NaN logits, an attack that is not known or that left its threat model.
     """
-    names = tuple(str(attack) for attack in attacks)
+    chosen = attacks_of(attacks, threat)
+    stream = prepared(model, data, batch_size=batch_size, seed=seed, device=device, workers=workers)
+    kept: dict[str, list[Adversarial]] = {name: [] for name in chosen}
+    wanted = keep or on_adversarial is not None
+    records: list[Record] = []
+    title = next(iter(chosen), "predicting") if len(chosen) < 2 else f"{len(chosen)} attacks"
+    with frozen(model), Progress(title, stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
+        for batch in stream:
+            found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if wanted else None)
+            for one in adversarial:
+                if keep:
+                    kept[one.attack].append(one)
+                if on_adversarial:
+                    on_adversarial(one)
+            if on_batch:
+                on_batch(found)
+            records += found
+            shown.update(len(found))
+    within = tuple(name for name, attack in chosen.items() if threat_of(attack))
+    nearest = tuple(name for name in chosen if name not in within)
+    return Report(within, tuple(records), nearest, stream.classes, joined(kept) if keep else None)
+
+
+def attacks_of(attacks: str | AnyAttack | Iterable[str | AnyAttack], threat: ThreatModel | None = None) -> dict[str, AnyAttack]:
+    """Attacks by the names that their numbers carry.
+
+    Args:
+        attacks: one or several, as objects or by name.
+        threat: the threat model of those that are given by name.
+
+    Raises:
+        UserError: a name without a threat model, a name that is not known, two attacks of one name, or something else.
+    """
+    listed = [attacks] if isinstance(attacks, str) or not isinstance(attacks, Iterable) else list(attacks)
+    made = [_made(attack, threat) for attack in listed]
+    names = [str(attack) for attack in made]
     if len(set(names)) != len(names):
         raise UserError(f"two attacks have the same name: {', '.join(names)}")
-    records: list[Record] = []
-    with frozen(model):
-        for batch in batches:
-            found = _evaluate_batch(model, batch, dict(zip(names, attacks, strict=True)), fast_model)
-            on_batch(found)
-            records += found
-    return Report(names, tuple(records))
+    return dict(zip(names, made, strict=True))
 
 
-def _evaluate_batch(model: nn.Module, batch: Examples, attacks: dict[str, Attack], fast_model: nn.Module | None) -> list[Record]:
+def _made(attack: str | AnyAttack, threat: ThreatModel | None) -> AnyAttack:
+    if isinstance(attack, str):
+        if threat is None:
+            raise UserError(f"the attack {attack!r} needs a threat model, such as threat=ThreatModel(L2(), 0.5)")
+        return named_attack(attack, threat)
+    if isinstance(attack, type) or not callable(attack) or not (hasattr(attack, "threat") or hasattr(attack, "norm")):
+        shown = attack.__name__ if isinstance(attack, type) else type(attack).__name__
+        raise UserError(f"an attack is a name or an object with a threat model, such as PGD(ThreatModel(L2(), 0.5)), got {shown}")
+    return attack
+
+
+def threat_of(attack: AnyAttack) -> ThreatModel | None:
+    """The threat model of an attack; None for one that looks for the nearest adversarial image."""
+    return getattr(attack, "threat", None)
+
+
+def prepared(model: Model, data: Data, *, device: torch.device | str | None, **options: Any) -> BatchStream:
+    """Any data as batches where the model is, with labels as it numbers its classes, and its names for them.
+
+    Args:
+        device: None is the model's own.
+        options: as for ``as_batches``.
+
+    Raises:
+        UserError: a class that the model does not know, or a device that is not the model's.
+    """
+    stream = as_batches(data, device=_device(model, device), **options)
+    if not isinstance(model, Classifier):
+        return stream
+    if not stream.classes or stream.classes == tuple(map(str, range(len(stream.classes)))):
+        return replace(stream, classes=model.classes)  # numbers are the model's own
+    outputs = model.outputs_for(stream.classes, stream.name)
+
+    def numbered() -> Iterator[Batch]:
+        for batch in stream:
+            yield Batch(batch.x, outputs.to(batch.y.device)[batch.y], batch.index, batch.keys)
+
+    return replace(stream, make=numbered, classes=stream.classes if model.unnamed else model.classes)
+
+
+def _device(model: Model, device: torch.device | str | None) -> torch.device | None:
+    """Where images must be for the model; None where nobody knows."""
+    tensors = (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ()
+    own = next((tensor.device for tensor in tensors), None)
+    if device is None:
+        return own
+    asked = torch.device(device)
+    if own is not None and (asked.type != own.type or asked.index not in (None, own.index)):
+        raise UserError(f"the model is on {own}, not on {asked}: move it with model.to({str(asked)!r})")
+    return own or asked
+
+
+def _evaluate_batch(
+    model: Model, batch: Batch, attacks: Mapping[str, AnyAttack], fast_model: Model | None, classes: tuple[str, ...] | None
+) -> tuple[list[Record], list[Adversarial]]:
+    """The records of a batch; and what the attacks returned, unless ``classes`` is None."""
     x, y = batch.x, batch.y
     check_images(x)
     highest = check_labels(y, x)
-    predicted = predictions(model, x, highest)
-    right = (predicted == y).nonzero()[:, 0]
-    rows: list[dict[str, Attacked]] = [{} for _ in range(len(x))]
+    logits = _logits(model, x, highest)
+    right = (logits.argmax(1) == y).nonzero()[:, 0]
+    within: list[dict[str, Attacked]] = [{} for _ in range(len(x))]
+    nearest: list[dict[str, Attacked]] = [{} for _ in range(len(x))]
+    adversarial = []
     for name, attack in attacks.items() if len(right) else ():
         x_adv = attack(model, x[right], y[right], keys=batch.keys[right], fast_model=fast_model)
-        distance = _distance_within(attack, x[right], x_adv, name)
-        after = predictions(model, x_adv, highest)
-        for row, prediction, far in zip(right.tolist(), after.tolist(), distance.tolist(), strict=True):
+        distance = checked_distance(attack, x[right], x_adv)
+        after = _logits(model, x_adv, highest)
+        rows = within if threat_of(attack) else nearest
+        for row, prediction, far in zip(right.tolist(), after.argmax(1).tolist(), distance.tolist(), strict=True):
             rows[row][name] = Attacked(prediction, far)
-    return [
-        Record(index, label, prediction, row)
-        for index, label, prediction, row in zip(batch.index.tolist(), y.tolist(), predicted.tolist(), rows, strict=True)
-    ]
+        if classes is not None:
+            adversarial.append(_adversarial(model, batch, right, attack, x_adv, distance, logits, after, classes))
+    records = [Record(*row) for row in zip(batch.index.tolist(), y.tolist(), logits.argmax(1).tolist(), within, nearest, strict=True)]
+    return records, adversarial
 
 
-def _distance_within(attack: Attack, x: Tensor, x_adv: Tensor, name: str) -> Tensor:
-    """Distances in the attack's norm; an attack that cheats is refused, with no tolerance."""
-    distance = attack.threat.norm.measure(x_adv.double() - x.double())
+def _adversarial(
+    model: Model,
+    batch: Batch,
+    right: Tensor,
+    attack: AnyAttack,
+    x_adv: Tensor,
+    distance: Tensor,
+    before: Tensor,
+    after: Tensor,
+    classes: tuple[str, ...],
+) -> Adversarial:
+    """What an attack returned, with the model's answers to it and to the same images in 8 bits."""
+    x, threat, norm = batch.x[right], threat_of(attack), norm_of(attack)
+    pixels, distance_8bit = rounded(x, x_adv, threat.eps if threat else distance, norm)
+    found = {
+        "index": batch.index[right],
+        "label": batch.y[right],
+        "x": x.float(),
+        "confidence": before[right].softmax(1).amax(1),
+        "x_adv": x_adv.float(),
+        "prediction_adv": after.argmax(1),
+        "confidence_adv": after.softmax(1).amax(1),
+        "distance": distance,
+        "pixels_adv": pixels,
+        "prediction_8bit": predictions(model, (pixels.to(x.dtype) / 255)),
+        "distance_8bit": distance_8bit,
+    }
+    return Adversarial(str(attack), norm, classes, **{name: tensor.cpu() for name, tensor in found.items()})
+
+
+def norm_of(attack: AnyAttack) -> Norm:
+    """The norm in which an attack measures distance."""
+    threat = threat_of(attack)
+    return threat.norm if threat else cast(MinimumNormAttack, attack).norm
+
+
+def checked_distance(attack: AnyAttack, x: Tensor, x_adv: Tensor) -> Tensor:
+    """Distances in the attack's norm, in pixel units, float64 ``(B,)``.
+
+    Raises:
+        UserError: the attack returned no images in [0, 1], or left its threat model by however little.
+    """
+    distance = norm_of(attack).measure(x_adv.double() - x.double())
     check_images(x_adv)
-    if (distance > attack.threat.eps).any():
-        raise UserError(f"{name} returned an image at distance {float(distance.max())!r}, farther than eps = {attack.threat.eps!r}")
+    threat = threat_of(attack)
+    if threat is not None and (distance > threat.eps).any():
+        raise UserError(f"{attack} returned an image at distance {float(distance.max())!r}, farther than eps = {threat.eps!r}")
     return distance
 
 
 @torch.no_grad()
-def predictions(model: nn.Module, x: Tensor, highest_label: int = -1) -> Tensor:
+def _logits(model: Model, x: Tensor, highest_label: int = -1) -> Tensor:
+    """Logits ``(B, K)``; of a copy of the images, since a model may write over them."""
+    logits = with_logit_checks(model, highest_label)(x.clone())
+    if logits.isnan().any():
+        raise UserError(f"the model returned NaN logits for {int(logits.isnan().any(1).sum())} of {len(x)} images")
+    return logits
+
+
+def predictions(model: Model, x: Tensor, highest_label: int = -1) -> Tensor:
     """The predicted class of each image, int64 ``(B,)``.
 
+    Args:
+        model: maps ``x`` to logits ``(B, K)``.
+        x: images in [0, 1], shape ``(B, ...)``.
+        highest_label: the model must have more classes than this.
+
     Raises:
-        UserError: logits that are NaN: their largest entry would mean nothing.
+        UserError: too few classes, or logits that are NaN: their largest entry would mean nothing.
     """
     if len(x) == 0:
         return torch.zeros(0, dtype=torch.int64, device=x.device)
-    logits = with_logit_checks(model, highest_label)(x)
-    if logits.isnan().any():
-        raise UserError(f"the model returned NaN logits for {int(logits.isnan().any(1).sum())} of {len(x)} images")
-    return logits.argmax(1)
-
-
-def curve(
-    model: nn.Module,
-    batches: Callable[[], Iterable[Examples]],
-    attack: PGD,
-    radii: Sequence[float],
-    *,
-    fast_model: nn.Module | None = None,
-    on_batch: Callable[[int], object] = lambda n: None,
-) -> dict[float, Rate]:
-    """Accuracy over radii, in one pass: an example broken at a radius is broken at every larger one, and not run again.
-
-    Args:
-        batches: gives the examples anew at each call.
-        attack: its threat's eps is replaced by each radius; a ``step_size`` of None scales along.
-        radii: eps values in pixel units, >= 0.
-        on_batch: called with the number of examples done.
-
-    Returns:
-        From eps to accuracy, ascending; never increasing.
-    """
-    sized = {eps: replace(attack, threat=replace(attack.threat, eps=eps)) for eps in sorted(set(radii))}
-    standing, n = dict.fromkeys(sized, 0), 0
-    with frozen(model):
-        for batch in batches():
-            check_images(batch.x)
-            alive = (predictions(model, batch.x, check_labels(batch.y, batch.x)) == batch.y).nonzero()[:, 0]
-            for eps, attack in sized.items():
-                if eps > 0 and len(alive):
-                    x, y = batch.x[alive], batch.y[alive]
-                    x_adv = attack(model, x, y, keys=batch.keys[alive], fast_model=fast_model)
-                    _distance_within(attack, x, x_adv, str(attack))
-                    alive = alive[predictions(model, x_adv) == y]
-                standing[eps] += len(alive)
-            n += len(batch.x)
-            on_batch(len(batch.x))
-    return {eps: Rate(count, n) for eps, count in standing.items()}
+    return _logits(model, x, highest_label).argmax(1)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.data.shapes import DEFAULT, ShapesConfig, contradictions, render, two_classes
-from robustlab.evaluation.accuracy import Rate, predictions
+from robustlab.evaluation.accuracy import predictions
+from robustlab.evaluation.rates import Rate
 from robustlab.models.frozen import frozen
 from robustlab.pixels import to_float
 

@@ -66,7 +66,7 @@ def relabelled(cache: ExperimentCache, kind: str, source: str, arch: str, images
 def relabelling(targets: Targets, eps: float, steps: int) -> Relabelled:
     """How experiments relabel: L2, in the published steps of ``eps / 5`` or, where these are few, in steps that can cross the ball."""
     threat = ThreatModel(L2(), eps)
-    return Relabelled(targets, threat, steps, min(eps / 5, threat.default_step_size(steps)))
+    return Relabelled(targets, threat, steps, min(eps / 5, float(threat.default_step_size(steps))))
 
 
 def named(source: str, arch: str) -> str:

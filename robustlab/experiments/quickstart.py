@@ -232,8 +232,7 @@ def _train(recipe: str, args: Settings, out: Path, compute: _Compute) -> None:
 
 def _test_images(args: Settings) -> Images:
     limit = min(TEST_IMAGES, args.limit or TEST_IMAGES)
-    with Progress("reading test", unit="img") as progress:
-        return open_dataset(args.dataset, args.data, "test", image_size=args.image_size, limit=limit, progress=progress.at)
+    return open_dataset(args.dataset, args.data, "test", image_size=args.image_size, limit=limit)
 
 
 def _measured(name: str, model: Classifier, test: Images, args: Settings, compute: _Compute) -> Measured:

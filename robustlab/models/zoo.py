@@ -1,10 +1,13 @@
-"""The front door to the networks: build one by name, load one from a file or by the name of its released weights."""
+"""The front door to the networks: build one by name, load one from a file or by the name of its pretrained weights."""
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from robustlab import pickles
 from robustlab.errors import UserError
@@ -14,10 +17,45 @@ from robustlab.models.checkpoints import find_pretrained, read_weights, released
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, fill, from_description
 
-__all__ = ["TRAINING_FORMAT", "architectures", "build", "describe", "from_description", "load", "released"]
+__all__ = ["TRAINING_FORMAT", "architectures", "build", "describe", "from_description", "list_models", "load", "released"]
 
 TRAINING_FORMAT = "robustlab-training-1"  # under "format" in the checkpoints that training writes
 ENDINGS = (".safetensors", ".json", ".pt", ".pth", ".ckpt", ".tar")  # what is meant as a file, even where there is none
+
+
+@dataclass(frozen=True, repr=False)
+class ModelList:
+    """What can be built, and what can be loaded.
+
+    Attributes:
+        architectures: names for ``build``; ``torchvision:NAME`` and ``timm:NAME`` come on top.
+        pretrained: names for ``load``, each with what is known of the weights: ``arch``, ``dataset``, ``threat``,
+            ``accuracies`` (by attack, in percent), ``n``, and more.
+    """
+
+    architectures: tuple[str, ...]
+    pretrained: Mapping[str, Mapping[str, Any]]
+
+    def __repr__(self) -> str:
+        lines = [f"  {name:<24}{_reached(record)}" for name, record in self.pretrained.items()]
+        architectures = f"architectures: {', '.join(self.architectures)} and torchvision:NAME, timm:NAME"
+        return "\n".join([architectures, "pretrained models:", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [("<b>build</b>", ", ".join(self.architectures) + " and torchvision:NAME, timm:NAME")]
+        rows += [(f"<b>load</b> {html.escape(name)}", html.escape(_reached(record))) for name, record in self.pretrained.items()]
+        left = 'style="text-align:left"'
+        return "<table>" + "".join(f"<tr><td {left}>{name}</td><td {left}>{text}</td></tr>" for name, text in rows) + "</table>"
+
+
+def _reached(record: Mapping[str, Any]) -> str:
+    numbers = ", ".join(f"{what} {value:.2f} %" for what, value in record["accuracies"].items())
+    return f"{record['arch']}, {record['dataset']}, trained against {record['threat']}: {numbers} (n = {record['n']})"
+
+
+def list_models() -> ModelList:
+    """What can be built and what can be loaded, with what it reaches; prints as a table."""
+    return ModelList(tuple(architectures()), released())
 
 
 def load(
@@ -31,7 +69,7 @@ def load(
     """A trained classifier on the CPU, in evaluation mode and float32.
 
     Args:
-        name_or_path: the name of released weights; one of their two files; a checkpoint of training; or a checkpoint
+        name_or_path: the name of pretrained weights; one of their two files; a checkpoint of training; or a checkpoint
             of another project (see ``legacy``).
         arch: what it must be. Needed for another project's checkpoint only where none of our architectures fits exactly.
         num_classes: how many classes it must have; any number where left out.

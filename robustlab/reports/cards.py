@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from robustlab import pictures
+from robustlab import files, pictures
+from robustlab.construction import ConstructedSet, SourceModel
 from robustlab.data.constructed import facts, open_constructed
-from robustlab.data.imageset import Images
-from robustlab.evaluation import Rate
+from robustlab.data.imageset import Images, first_of_each_class
 from robustlab.pixels import to_float
 from robustlab.reports.tables import markdown, percent
 
@@ -24,24 +24,21 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Source:
-    """The model behind a set.
+def write_card(made: ConstructedSet, folder: str | os.PathLike[str], command: str) -> None:
+    """Write ``card.md`` and ``contact.png`` beside a set.
 
-    Attributes:
-        name: as it was given: a released name or a path.
-        clean, robust: accuracy on some images of the source data, clean and under ``attack``.
-        record: what is known of released weights; None for others.
+    Args:
+        made: the finished set.
+        folder: where to write, usually the set's own.
+        command: makes the set again.
     """
-
-    name: str
-    clean: Rate
-    robust: Rate
-    attack: str
-    record: Mapping[str, Any] | None
+    folder = Path(folder)
+    index = first_of_each_class(made.original)
+    pictures.save(folder / "contact.png", contact_sheet(folder, made.manifest, made.original, index))
+    files.write_text(folder / "card.md", card(made.kind, made.manifest, made.model, command))
 
 
-def card(kind: str, manifest: Mapping[str, Any], source: Source, command: str) -> str:
+def card(kind: str, manifest: Mapping[str, Any], source: SourceModel, command: str) -> str:
     """The card of a constructed set, in Markdown.
 
     Args:
@@ -100,7 +97,7 @@ def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _model(manifest: Mapping[str, Any], source: Source) -> list[tuple[str, str]]:
+def _model(manifest: Mapping[str, Any], source: SourceModel) -> list[tuple[str, str]]:
     """Through which model, and what that reaches."""
     model = manifest["settings"]["model"]
     measured = f"clean {percent(source.clean.value)}, {source.attack} {percent(source.robust.value)}"

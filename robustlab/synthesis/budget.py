@@ -11,7 +11,7 @@ from torch import Tensor
 from robustlab.checks import check_images
 from robustlab.constraints import PIXELS, ConstraintSet, ThreatModel
 from robustlab.errors import UserError, unknown
-from robustlab.norms import L2, Norm
+from robustlab.norms import L2, AttackNorm
 from robustlab.objectives import Objective
 from robustlab.optimize import OnStep, Solution, minimize
 from robustlab.steps import Steepest, attack_directions
@@ -32,7 +32,7 @@ class Search:
     eps: float | None
     step_size: float
     steps: int
-    norm: Norm = L2()
+    norm: AttackNorm = L2()
 
     def __post_init__(self) -> None:
         if self.eps is not None:

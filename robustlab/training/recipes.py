@@ -52,7 +52,7 @@ def _nfgsm(threat: ThreatModel | None, steps: int, step_size: float | None, smoo
     assert threat is not None
     if steps != 1:
         raise UserError(f"the fast recipes attack in one single step, not in {steps}: leave --steps out, or take a madry recipe")
-    step = 1.0 if step_size is None or threat.eps == 0 else step_size / threat.eps
+    step = 1.0 if step_size is None or threat.eps == 0 else step_size / float(threat.eps)
     return Adversarial(NFGSM(threat, step=step, training_mode=training), smoothing)
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import assert_within, every_norm, images, restless, seeded, untouched
+from laws import assert_within, every_norm, images, restless, seeded, threat_of, untouched
 from oracles import Counting, halfway
 from torch import Tensor, nn
 
-from robustlab.attacks import FGSM, PGD
+from robustlab.attacks import FGSM, MIFGSM, NFGSM, PGD
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
-from robustlab.goals import Away, Targeted, Untargeted, cross_entropy, divergence, dlr, margin
+from robustlab.goals import Away, Goal, Targeted, Untargeted, cross_entropy, divergence, dlr, margin
 from robustlab.models.accelerate import accelerate
 from robustlab.norms import L1, L2, Linf
 from robustlab.seeding import example_keys, fold
@@ -43,6 +43,13 @@ def fooled(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
 def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
         return nn.functional.cross_entropy(model(x), y, reduction="none")
+
+
+class Whole:
+    """A goal that belongs to a whole batch, so that no example leaves it."""
+
+    def __init__(self, goal: Goal) -> None:
+        self.loss, self.achieved = goal.loss, goal.achieved
 
 
 # What is known in closed form.
@@ -120,8 +127,9 @@ def test_what_it_returns_and_all_it_tries_is_within_the_threat_model(norm, eps, 
     x = (x.round() if extreme else x).to(dtype)
     model, tried = Counting(12).to(dtype), []
     model.register_forward_pre_hook(lambda module, args: tried.append(args[0].detach()))
-    threat = ThreatModel(norm, eps)
-    x_adv = PGD(threat, steps, step_size, restarts, momentum=momentum)(model, x, LABELS[:3])
+    threat = threat_of(norm, eps)
+    x_adv = PGD(threat, steps, step_size, restarts, momentum=momentum)(model, x, Whole(Untargeted(LABELS[:3])))
+    assert_within(threat, x, PGD(threat, steps, step_size, restarts, momentum=momentum)(Counting(12).to(dtype), x, LABELS[:3]))
     for point in [x_adv, *tried]:
         assert_within(threat, x, point)
 
@@ -231,6 +239,70 @@ def test_the_best_restart_is_kept_not_the_last(threat, tiny_model):
     expected = torch.stack([starts[r][i] for i, r in enumerate(rank.argmax(0).tolist())])
     assert len(rank.argmax(0).unique()) > 2
     assert torch.equal(PGD(threat, steps=0, restarts=5)(tiny_model, x, y, keys=KEYS), expected)
+
+
+@pytest.fixture
+def hard(tiny_model) -> tuple[PGD, Tensor, Tensor, Tensor]:
+    """An attack whose first start fools some, images, labels and keys."""
+    x = images(48, 3, 8, 8)
+    y = tiny_model(x).argmax(1)
+    return replace(reaching_some(tiny_model, x, y), restarts=4), x, y, example_keys(0, torch.arange(48))
+
+
+def sizes_seen(model: nn.Module) -> list[int]:
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    return seen
+
+
+@pytest.mark.parametrize("fast_model", [False, True])
+def test_restarts_run_only_what_is_unsolved(fast_model, hard, tiny_model):
+    attack, x, y, keys = hard
+    standing = [48]
+    for restarts in (1, 2, 3):
+        x_adv = replace(attack, restarts=restarts)(tiny_model, x, y, keys=keys)
+        standing.append(48 - int(fooled(tiny_model, x_adv, y).sum()))
+    assert standing == sorted(standing, reverse=True) and standing[1] < 48 and standing[3] > 0
+    stand_in = copy.deepcopy(tiny_model) if fast_model else None
+    seen = sizes_seen(stand_in or tiny_model)
+    attack(tiny_model, x, y, keys=keys, fast_model=stand_in)
+    assert seen == [n for n in standing for _ in range(attack.steps + 1)]
+
+
+@pytest.mark.parametrize("fast_model", [False, True])
+def test_running_only_what_is_unsolved_finds_what_running_all_finds(fast_model, hard, exact):
+    """Up to rounding; between two runs not a bit differs."""
+    attack, x, y, keys = hard
+    x, stand_in = x.double(), copy.deepcopy(exact) if fast_model else None
+    some = attack(exact, x, Untargeted(y), keys=keys, fast_model=stand_in)
+    every = attack(exact, x, Whole(Untargeted(y)), keys=keys, fast_model=stand_in)
+    torch.testing.assert_close(some, every, rtol=0, atol=1e-12)
+    assert torch.equal(attack(exact, x, y, keys=keys, fast_model=stand_in), some)
+
+
+def test_an_example_keeps_the_first_start_that_fools_else_the_best(hard, tiny_model):
+    """Without steps a restart is its start, so the answer can be worked out."""
+    attack, x, y, keys = hard
+    threat = ThreatModel(Linf(), 2 * attack.threat.eps)
+    attack = PGD(threat, steps=0, restarts=4)
+    starts = [threat.around(x).project(x + Linf().sample(fold(keys, "start", r), x.shape[1:], threat.eps)) for r in range(4)]
+    won = torch.stack([fooled(tiny_model, s, y) for s in starts])
+    first = torch.where(won.any(0), won.int().argmax(0), torch.stack([loss(tiny_model, s, y) for s in starts]).argmax(0))
+    assert torch.equal(attack(tiny_model, x, y, keys=keys), torch.stack([starts[r][i] for i, r in enumerate(first.tolist())]))
+
+
+def test_in_training_mode_every_restart_sees_the_whole_batch(hard, tiny_model):
+    """Batch statistics of some of the images would make it another model."""
+    attack, x, y, keys = hard
+    seen = sizes_seen(tiny_model)
+    replace(attack, training_mode=True)(tiny_model, x, y, keys=keys)
+    assert set(seen) == {48}
+
+
+def test_when_all_are_fooled_no_restart_is_run():
+    model, x = Counting(27), middling().float()
+    PGD(WIDE, steps=5, restarts=9)(model, x, model(x).argmax(1))
+    assert model.counts["forward"] == 1 + 6
 
 
 # What it costs.
@@ -452,6 +524,35 @@ def test_a_stand_in_finds_what_the_model_finds(tiny_model):
     torch.testing.assert_close(loss(tiny_model, lent, y), loss(tiny_model, own, y), rtol=0.02, atol=0.02)
 
 
+# A radius for each image.
+
+
+@every_norm
+@pytest.mark.parametrize("setting", [{}, {"restarts": 3}, {"momentum": 1.0, "keep_best": False}], ids=repr)
+def test_a_radius_for_each_image_is_the_attack_with_that_radius_on_each(norm, setting, exact):
+    x, eps = images(6, 3, 8, 8, dtype=torch.float64), [0.0, 8 / 255, 0.1, 0.5, 0.7, 1.0]
+    x_adv = PGD(ThreatModel(norm, eps), steps=3, **setting)(exact, x, LABELS[:6], keys=KEYS[:6])
+    for i, radius in enumerate(eps):
+        row = slice(i, i + 1)
+        alone = PGD(ThreatModel(norm, radius), steps=3, **setting)(exact, x[row], LABELS[row], keys=KEYS[row])
+        # Starts are float32 numbers, times the radius in the precision that it has.
+        torch.testing.assert_close(x_adv[row], alone, rtol=0, atol=1e-6)
+        assert_within(ThreatModel(norm, radius), x[row], x_adv[row])
+
+
+def test_fgsm_and_momentum_take_a_radius_for_each_image(exact):
+    x, eps = images(4, 3, 8, 8, dtype=torch.float64), [0.0, 0.1, 0.2, 0.3]
+    for attack in (FGSM(ThreatModel(Linf(), eps)), MIFGSM(ThreatModel(Linf(), eps))):
+        moved = Linf().measure(attack(exact, x, LABELS[:4]) - x)
+        torch.testing.assert_close(moved, torch.tensor(eps, dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+def test_radii_for_another_number_of_images_are_refused(tiny_model):
+    with pytest.raises(UserError, match="^eps has 3 radii for 4 images: give one number, or one for each image$"):
+        PGD(ThreatModel(Linf(), [0.1, 0.2, 0.3]))(tiny_model, X, Y)
+    assert str(PGD(ThreatModel(Linf(), [0.1, 0.2, 0.3]), restarts=2)) == "PGD-10x2 (Linf eps=0.1 to 0.3)"
+
+
 # Bad input.
 
 
@@ -477,6 +578,13 @@ BAD_CALLS = {
     "label negative": (X, Y - 1, "class indices from 0, found -1"),
     "labels missing": (X, Y[:3], r"int64 of shape \(4,\), got torch.int64 of shape \(3,\)"),
     "float labels": (X, Y.float(), "int64 .* got torch.float32"),
+    "a list of floats": (X, [0.5, 1, 2, 0], "int64 .* got torch.float64"),
+    "a list of names": (X, ["dog", "cat", "dog", "cat"], r"one class index for each image, got list \['dog', 'cat', 'dog', 'cat'\]$"),
+    "no label": (X, None, "labels must be class indices, .* or a goal, got NoneType$"),
+    "one image and its label": (X[0], Y[:1], r"as a batch \(B, \.\.\.\), got one image of shape \(3, 8, 8\): pass x\[None\]$"),
+    "one image and a number": (X[0], 3, r"got one image of shape \(3, 8, 8\): pass x\[None\]$"),
+    "8-bit array": ((X * 255).byte().numpy(), Y, "floating point .* divide 8-bit values by 255"),
+    "a list of images": (X.tolist(), Y, r"a tensor or a numpy array of shape \(B, \.\.\.\), got list$"),
     "one-hot labels": (X, torch.eye(10, dtype=torch.int64)[Y], r"int64 of shape \(4,\)"),
 }
 
@@ -506,6 +614,48 @@ def test_a_model_that_gives_no_logits_is_refused_and_nothing_has_changed(spoil, 
     model = Broken(restless(tiny_model), spoil)
     with untouched(model, X), pytest.raises(UserError, match=sentence):
         PGD(THREATS[0], steps=2, keep_best=keep_best)(model, X, Y)
+
+
+# Doors.
+
+
+def test_without_checks_it_gives_the_same_images_and_what_is_known_of_them(tiny_model):
+    for attack in (PGD(THREATS[1], steps=2), PGD(THREATS[1], steps=2, restarts=2)):
+        found = attack.solve(tiny_model, X, Y, keys=KEYS[:4])
+        assert torch.equal(found.x, attack(tiny_model, X, Y, keys=KEYS[:4]))
+        torch.testing.assert_close(-found.value, loss(tiny_model, found.x, Y))
+        assert torch.equal(found.achieved, fooled(tiny_model, found.x, Y)) and found.finite.all()
+
+
+def test_without_checks_logits_that_are_no_numbers_are_told_and_the_others_attacked(tiny_model):
+    spoil = torch.tensor([1.0, torch.nan, 1.0, 1.0])[:, None]
+    found = PGD(THREATS[1], steps=2, keep_best=False).solve(Broken(tiny_model, lambda logits: logits * spoil), X, Y, keys=KEYS[:4])
+    assert found.finite.tolist() == [True, False, True, True] and found.x.isfinite().all()
+    assert torch.equal(found.x[found.finite], PGD(THREATS[1], steps=2, keep_best=False)(tiny_model, X, Y, keys=KEYS[:4])[found.finite])
+
+
+CALLABLES: dict[str, Callable[[nn.Module], object]] = {
+    "a function": lambda model: lambda x: model(x),
+    "a bound method": lambda model: model.forward,
+    "TorchScript": lambda model: torch.jit.trace(model, X),
+    "frozen TorchScript": lambda model: torch.jit.freeze(torch.jit.trace(model, X)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("form", CALLABLES.values(), ids=CALLABLES)
+@pytest.mark.parametrize("attack", [PGD(THREATS[0], steps=3, restarts=2), NFGSM(THREATS[0])], ids=str)
+def test_any_callable_is_attacked_like_a_module(form, attack, tiny_model):
+    model, expected = form(tiny_model), attack(tiny_model, X, Y)
+    torch.testing.assert_close(attack(model, X, Y), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(attack(tiny_model, X, Y, fast_model=model), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attack", [PGD(THREATS[0], steps=3), NFGSM(THREATS[0])], ids=str)
+def test_lists_and_arrays_are_taken_too(attack, tiny_model):
+    expected = attack(tiny_model, X, Y)
+    for x, y in ((X, Y.tolist()), (X, Y.numpy()), (X, Y.numpy().astype("uint8")), (X.numpy(), Y), (X.double().numpy(), tuple(Y.tolist()))):
+        assert torch.equal(attack(tiny_model, x, y), expected)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustlab.commands import demo
-from robustlab.demo import server
+from robustlab.demo import launch, server
 from robustlab.models.checkpoints import Provenance, released, save_weights
 from robustlab.models.zoo import build
 
@@ -24,14 +23,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> dict:
-    """What ``serve`` would have been called with."""
+    """What ``serve_page`` would have been called with."""
     found: dict = {}
 
     def serve(page, host, port, *, token, on_ready):
         found.update(page=page, host=host, port=port, token=token)
         on_ready(f"http://{host}:{port}/")
 
-    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(server, "serve_page", serve)
     return found
 
 
@@ -110,8 +109,8 @@ def test_mistakes(refused, served, words, sentence) -> None:
 
 
 def test_missing_packages_are_named(refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    assert "pip install robustlab[web]" in refused("demo")
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    assert "pip install 'robustlab[web]'" in refused("demo")
 
 
 def test_it_serves_until_ctrl_c() -> None:

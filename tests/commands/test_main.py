@@ -145,4 +145,4 @@ def test_a_reader_that_goes_away_is_no_error(words: list[str], buffering: list[s
 def test_models_lists_architectures_and_released_weights(call) -> None:
     told = call("models")
     assert told.code == 0
-    assert "small, resnet18" in told.out and "released models:" in told.out
+    assert "small, resnet18" in told.out and "pretrained models:" in told.out

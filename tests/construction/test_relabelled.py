@@ -127,3 +127,9 @@ def test_a_class_that_the_model_does_not_know_is_named(source, classifier):
     strange = ImageSet(source.pixels, source.labels, ("c", "a", "j", "zebra"), "zoo")
     with pytest.raises(UserError, match="does not know all classes of zoo: unknown class 'zebra'"):
         Relabelled(random_target)(strange, INDEX, KEYS, classifier)
+
+
+@pytest.mark.parametrize("settings", [{"steps": -1}, {"step_size": -0.1}, {"step_size": float("nan")}], ids=repr)
+def test_settings_without_meaning_are_refused(settings):
+    with pytest.raises(UserError, match="relabelling needs steps >= 0 and step_size >= 0"):
+        Relabelled(next_class, **settings)

@@ -14,8 +14,7 @@ from torch import nn
 
 from robustlab import files
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Building, Inverted, Made, Plan, Relabelled, build, next_class, random_target
-from robustlab.construction.shards import fingerprint
+from robustlab.construction import Building, Constructed, Inverted, Plan, Relabelled, build, next_class, random_target, shards
 from robustlab.data import ImageSet
 from robustlab.data.constructed import facts, open_constructed
 from robustlab.errors import UserError
@@ -47,7 +46,7 @@ def written(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def notes(folder: Path) -> list[str]:
+def hashed(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("shards/*.json"))
 
 
@@ -105,7 +104,7 @@ def test_the_order_of_the_shards_leaves_no_trace(first, plan, whole, tmp_path):
 
 def test_who_begins_elsewhere_makes_other_shards_first(plan, tmp_path):
     assert not Building(tmp_path / "set", plan).run(first=2, stop=After(2))
-    assert notes(tmp_path / "set") == ["00002"]
+    assert hashed(tmp_path / "set") == ["00002"]
 
 
 @every_construction
@@ -117,10 +116,10 @@ def test_two_at_once_share_the_work_and_make_the_same_set(construction, plan, tm
     seen = []
 
     def meanwhile() -> bool:
-        seen.append(notes(tmp_path / "set"))
+        seen.append(hashed(tmp_path / "set"))
         if len(seen) == 2:
             assert not other.run(), "the first still has a shard in hand"
-            assert notes(tmp_path / "set") == ["00000", "00002", "00003"]
+            assert hashed(tmp_path / "set") == ["00000", "00002", "00003"]
         return False
 
     assert one.run(first=1, stop=meanwhile)
@@ -134,7 +133,7 @@ def test_a_shard_in_other_hands_is_left_to_them(plan, whole, tmp_path):
     building = Building(tmp_path / "set", plan)
     with files.file_lock(tmp_path / "set" / "shards" / ".00002.lock") as mine:
         assert mine and not building.run()
-        assert notes(tmp_path / "set") == ["00000", "00001", "00003"]
+        assert hashed(tmp_path / "set") == ["00000", "00001", "00003"]
     assert building.run() and building.check() == []
     building.finish()
     assert written(tmp_path / "set") == whole
@@ -144,7 +143,7 @@ def test_a_shard_in_other_hands_is_left_to_them(plan, whole, tmp_path):
 def test_stopped_anywhere_and_gone_on_with_it_is_the_same_set(questions, plan, whole, tmp_path):
     """A stop keeps the whole shards and nothing of the one that was begun."""
     assert build(tmp_path / "set", plan, stop=After(questions)) is None
-    assert notes(tmp_path / "set") == [f"{k:05}" for k in range(questions // 2)]
+    assert hashed(tmp_path / "set") == [f"{k:05}" for k in range(questions // 2)]
     assert len(list((tmp_path / "set").glob("shards/*.safetensors"))) == questions // 2
     assert not (tmp_path / "set" / "manifest.json").exists()
     building = Building(tmp_path / "set", plan)
@@ -188,7 +187,7 @@ def test_a_damaged_shard_is_found_by_its_hash_and_made_again(damage, plan, whole
     shard.write_bytes(damage(shard.read_bytes()))
     building = Building(tmp_path / "whole", plan)
     assert building.run(), "by its name alone it is there"
-    assert building.check() == [2] and not shard.exists() and notes(tmp_path / "whole") == ["00000", "00001", "00003"]
+    assert building.check() == [2] and not shard.exists() and hashed(tmp_path / "whole") == ["00000", "00001", "00003"]
     assert building.run() and building.check() == []
     building.finish()
     assert written(tmp_path / "whole") == whole
@@ -204,12 +203,12 @@ def test_a_shard_of_another_set_is_found_too_and_build_mends_by_itself(plan, who
     assert written(tmp_path / "whole") == whole
 
 
-NOTES = {"empty": "", "no hash": "{}", "no object": "[]", "another hash": '{"sha256": "0", "n": 6}'}
+HASH_FILES = {"empty": "", "no hash": "{}", "no object": "[]", "another hash": '{"sha256": "0", "n": 6}'}
 
 
-@pytest.mark.parametrize("note", NOTES.values(), ids=NOTES.keys())
-def test_a_damaged_note_is_a_damaged_shard(note, plan, whole, tmp_path):
-    (tmp_path / "whole" / "shards" / "00001.json").write_text(note)
+@pytest.mark.parametrize("content", HASH_FILES.values(), ids=HASH_FILES.keys())
+def test_a_damaged_hash_is_a_damaged_shard(content, plan, whole, tmp_path):
+    (tmp_path / "whole" / "shards" / "00001.json").write_text(content)
     assert Building(tmp_path / "whole", plan).check() == [1]
     assert build(tmp_path / "whole", plan)
     assert written(tmp_path / "whole") == whole
@@ -264,7 +263,7 @@ def test_other_images_labels_or_weights_are_other_settings(plan, source, whole, 
     with torch.no_grad():
         plan.model.head.bias[9] += 1
     with pytest.raises(UserError, match=r"\(model.sha256: [^;]*\)"):
-        Building(tmp_path / "whole", plan)
+        Building(tmp_path / "whole", replace(plan))
     assert written(tmp_path / "whole") == whole
 
 
@@ -273,10 +272,27 @@ def test_a_description_is_json_and_the_same_every_time(plan):
     assert json.loads(json.dumps(told)) == told == replace(plan).described()
 
 
-def test_fingerprints_tell_sets_apart_and_not_how_they_are_kept(source):
-    again = replace(source, pixels=source.pixels.clone(memory_format=torch.channels_last))
-    assert fingerprint(again) == fingerprint(source)
-    assert len({fingerprint(images) for images in (source, source.subset(torch.arange(21)), source.subset(torch.arange(22).flip(0)))}) == 3
+def test_a_plan_reads_the_weights_once(plan, tmp_path, monkeypatch):
+    """On a GPU each reading makes it wait."""
+    asked = []
+    monkeypatch.setattr(shards, "digest", lambda model, **options: asked.append(model) or "0")
+    assert build(tmp_path / "set", plan) and plan.described() == plan.described()
+    assert asked == [plan.model]
+
+
+def test_a_model_elsewhere_is_copied_to_where_the_set_is_made(plan):
+    """A device without memory stands for a GPU: what is there has shapes only."""
+    maker = shards._ShardMaker(replace(plan, construction=AsTheyAre(), device=torch.device("meta")), lambda images: None)
+    assert maker.model.mean.device.type == "meta" and plan.model.mean.device.type == "cpu"
+    assert shards._ShardMaker(plan, lambda images: None).model is plan.model
+
+
+def test_sets_made_under_older_names_are_gone_on_with(plan, whole, tmp_path):
+    settings = json.loads(whole["settings.json"])
+    settings["search"] = settings.pop("compute_dtype")
+    settings["construction"]["targets"] = "drawn"
+    (tmp_path / "whole" / "settings.json").write_text(json.dumps(settings))
+    assert Building(tmp_path / "whole", plan).done == 22
 
 
 @pytest.mark.parametrize(
@@ -389,7 +405,7 @@ class AsTheyAre:
         return nn.Identity()
 
     def __call__(self, source, index, keys, model, fast_model=None):
-        return Made(source.fetch(index), source.labels[index])
+        return Constructed(source.fetch(index), source.labels[index])
 
     def described(self):
         return {"kind": "as they are"}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from robustlab import progress
 from robustlab.data.folder import FolderStream, open_folder, open_pictures
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
@@ -104,10 +105,12 @@ def test_images_of_one_shape_need_not_be_square(tmp_path):
     assert open_folder(tmp_path, "train").shape == (3, 4, 7)
 
 
-def test_decoding_reports_its_progress(root):
-    seen: list[tuple[int, int]] = []
-    open_folder(root, "train", progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (6, 6)
+def test_decoding_reports_its_progress(root, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    open_folder(root, "train")
+    assert capsys.readouterr().err.startswith("reading train: 6 of 6 img (100 %)")
+    open_folder(root, "train", progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def truncated(root: Path) -> str:

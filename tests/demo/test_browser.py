@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +20,9 @@ from page import SIZE, blind, served
 from PIL import Image
 
 from robustlab.demo import raster
-from robustlab.demo.server import Page, serve
-from robustlab.demo.session import Order, carry_out, replay
+from robustlab.demo.page import Page
+from robustlab.demo.server import start_page
+from robustlab.demo.session import RunRequest, perform, replay
 from robustlab.demo.starters import Starter, sketches
 
 pytestmark = pytest.mark.browser
@@ -52,11 +52,7 @@ def browser() -> Iterator[Any]:
 
 def listening(page: Page, **options: Any) -> str:
     """The address of a server that runs until the tests end."""
-    ready: list[str] = []
-    arguments = {"host": "127.0.0.1", "port": 0, "on_ready": ready.append, **options}
-    threading.Thread(target=serve, args=(page,), kwargs=arguments, daemon=True).start()
-    until(lambda: ready)
-    return ready[0]
+    return start_page(page, "127.0.0.1", 0, **options).address
 
 
 def until(what: Callable[[], Any], seconds: float = 15) -> Any:
@@ -118,7 +114,7 @@ class Hand:
         self.tab.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def drag(self, *places: tuple[float, float], steps: int = 1) -> None:
-        """Press the mouse at the first pixel and let go at the last; pixels may lie outside of the picture."""
+        """Press the mouse at the first pixel and let go at the last; pixels may lie outside of the picture. What came of it is shown."""
         area = self.tab.locator("#picture").bounding_box()
         points = [(area["x"] + (x + 0.5) * area["width"] / SIZE, area["y"] + (y + 0.5) * area["height"] / SIZE) for x, y in places]
         self.tab.mouse.move(*points[0])
@@ -126,6 +122,7 @@ class Hand:
         for point in points[1:]:
             self.tab.mouse.move(*point, steps=steps)
         self.tab.mouse.up()
+        self.settle()
 
     def tool(self, name: str) -> None:
         self.tab.locator(f"input[name=tool][value={name}]").check(force=True)
@@ -144,9 +141,8 @@ class Hand:
         return float(self.button(name).locator(".logit").inner_text())
 
     def idle(self) -> None:
-        """Until no run is going on and the network has seen the picture."""
-        self.wait_until("!document.documentElement.classList.contains('running')")
-        self.tab.wait_for_timeout(60)
+        """Until no run is going on, the network has seen the picture, and that is shown."""
+        self.wait_until("!['running', 'looking'].some(name => document.documentElement.classList.contains(name))")
         self.settle()
 
     def running(self) -> None:
@@ -315,7 +311,7 @@ def test_a_press_raises_the_logit_and_minimize_lowers_it(hand):
 def test_what_the_page_shows_is_what_the_model_says(hand, tiny):
     hand.locator("#starters button").nth(4).click()
     hand.press("drum")
-    frame = carry_out(Order(tiny, hand.pixels(), steps=0)).frame
+    frame = perform(RunRequest(tiny, hand.pixels(), steps=0)).frame
     assert [hand.logit(name) for name in tiny.model.classes] == pytest.approx(frame.logits, abs=0.006)
 
 
@@ -381,7 +377,7 @@ def test_stop_keeps_what_was_reached(hand):
     hand.set("steps", 120)
     start = hand.pixels()
     hand.button("boat").click()
-    hand.wait_until("document.getElementById('told').textContent.includes('step 3')")
+    hand.wait_until("document.getElementById('seen').textContent.includes('step 3')")
     hand.locator("#stop").click()
     assert not hand.evaluate("document.documentElement.classList.contains('running')")
     stopped = hand.pixels()
@@ -452,7 +448,7 @@ def test_five_tabs_press_at_once_and_each_keeps_its_own(open_):
 # Files.
 
 
-def test_the_saved_picture_and_recipe_are_what_is_shown(hand, page, tiny, tmp_path):
+def test_the_saved_picture_and_history_are_what_is_shown(hand, page, tiny, tmp_path):
     hand.locator("#starters button").nth(5).click()
     hand.tool("circle")
     hand.drag((2, 3), (9, 8))
@@ -465,15 +461,31 @@ def test_the_saved_picture_and_recipe_are_what_is_shown(hand, page, tiny, tmp_pa
     with Image.open(saved.value.path()) as image:
         assert image.format == "PNG" and image.mode == "RGB" and image.size == (SIZE, SIZE) and image.tobytes() == shown
     with hand.expect_download() as saved:
-        hand.locator("#recipe").click()
-    recipe = json.loads(Path(saved.value.path()).read_text())
-    assert [action["do"] for action in recipe["actions"]] == ["picture", "circle", "run", "brush"]
-    assert replay(recipe) == shown
-    assert replay(recipe, {"tiny": tiny}) == shown, "on the same machine the runs give the same pictures again"
-    hand.locator("#reset").click()
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    hand.locator("#file").set_input_files(tmp_path / "recipe.json")
-    until(lambda: hand.pixels() == shown)
+        hand.locator("#history").click()
+    history = json.loads(Path(saved.value.path()).read_text())
+    assert [action["do"] for action in history["actions"]] == ["picture", "circle", "run", "brush"]
+    assert replay(history) == shown
+    assert replay(history, {"tiny": tiny}) == shown, "on the same machine the runs give the same pictures again"
+    for name, content in (("history", history), ("recipe", as_it_was_saved_before(history))):
+        hand.locator("#reset").click()
+        assert hand.pixels() == blank()
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        hand.locator("#file").set_input_files(tmp_path / f"{name}.json")
+        until(lambda: hand.pixels() == shown)
+        assert hand.locator("#film button").last.get_attribute("aria-label").endswith(": brush")
+        hand.locator("#undo").click()
+
+
+def as_it_was_saved_before(history: dict[str, Any]) -> dict[str, Any]:
+    """By the names that fields had then."""
+    actions = []
+    for action in history["actions"]:
+        if action["do"] == "run":
+            fields = dict(action["request"])
+            fields["step"] = fields.pop("step_size")
+            action = {name: value for name, value in action.items() if name != "request"} | {"order": fields}
+        actions.append(action)
+    return {"format": "robustlab-recipe-1", "size": history["size"], "actions": actions}
 
 
 def test_an_uploaded_picture_is_shown_exactly(hand, picture, tmp_path):
@@ -505,7 +517,7 @@ def test_what_is_no_picture_is_said_to_be_none(hand, tmp_path):
     hand.complaints.clear()
     (tmp_path / "x.json").write_text('{"format": "something"}')
     hand.locator("#file").set_input_files(tmp_path / "x.json")
-    hand.wait_until("document.getElementById('alert').textContent.includes('no recipe')")
+    hand.wait_until("document.getElementById('alert').textContent.includes('no history')")
 
 
 # Hands of other kinds.
@@ -567,7 +579,7 @@ def test_everything_can_be_reached_by_tab_and_has_a_name(hand):
         "width",
         "upload",
         "save",
-        "recipe",
+        "history",
         "set-anchor",
         "minimize",
         "0",
@@ -668,14 +680,16 @@ def test_a_picture_that_stays_is_said_to_and_holding_ends(open_):
     hand.mouse.up()
 
 
-@pytest.mark.parametrize("size, eps, step", [(16, 2.5, 0.125), (32, 5, 0.25), (33, 5.156, 0.2578), (56, 8.75, 0.4375), (224, 35, 1.75)])
-def test_lengths_are_those_of_the_pictures_size(open_, size, eps, step):
+@pytest.mark.parametrize(
+    "size, eps, step_size", [(16, 2.5, 0.125), (32, 5, 0.25), (33, 5.156, 0.2578), (56, 8.75, 0.4375), (224, 35, 1.75)]
+)
+def test_lengths_are_those_of_the_pictures_size(open_, size, eps, step_size):
     hand = open_(listening(Page({"tiny": served()}, size, [Starter("empty", bytes(raster.blank(size))), *sketches(size)], "a test")))
     for name in ("Gentle", "Bold", "Wild"):
         hand.locator("#presets button", has_text=name).click()
         assert hand.locator("#presets .pressed").inner_text() == name, "the sliders can stand where the preset wants them"
     hand.locator("#bold").click()
-    assert [float(hand.locator(f"#{name}").input_value()) for name in ("eps", "step")] == pytest.approx([eps, step], rel=1e-3)
+    assert [float(hand.locator(f"#{name}").input_value()) for name in ("eps", "step_size")] == pytest.approx([eps, step_size], rel=1e-3)
     assert float(hand.locator("#eps").get_attribute("max")) == pytest.approx(20 * size / 32)
 
 

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -21,7 +22,8 @@ from page import SIZE, Answer, ask, fields, served
 from PIL import Image
 
 from robustlab.demo import server
-from robustlab.demo.server import Page, application, is_local, serve
+from robustlab.demo.page import Page
+from robustlab.demo.server import RunningPage, application, is_local, serve_page, start_page
 from robustlab.demo.starters import Starter
 from robustlab.errors import UserError
 
@@ -125,7 +127,10 @@ def test_pictures_are_read(app, call):
 )
 def test_other_addresses(app, call, method, path, status):
     answer = call(app, method, path)
-    assert answer.status == status and "error" in answer.json
+    assert (
+        answer.status == status
+        and answer.json["error"] in {404: ("there is nothing here", "there is no such picture"), 405: ("method not allowed",)}[status]
+    )
     assert "content-security-policy" in answer.headers
 
 
@@ -247,7 +252,7 @@ def test_a_failure_is_told_without_its_traceback(page, call, monkeypatch, caplog
     def fail(*arguments):
         raise RuntimeError("secret: /home/somebody")
 
-    monkeypatch.setattr("robustlab.demo.worker.carry_out", fail)
+    monkeypatch.setattr("robustlab.demo.worker.perform", fail)
     with caplog.at_level(logging.ERROR, "robustlab.demo"):
         (line,) = call(application(page), "POST", "/api/run", fields()).lines
     assert line["type"] == "error" and "secret" not in line["message"]
@@ -273,17 +278,17 @@ junk = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-orders = st.dictionaries(st.sampled_from([*fields(), "attribute"]) | st.text(max_size=8), junk, max_size=4).map(
+requests = st.dictionaries(st.sampled_from([*fields(), "attribute", "step"]) | st.text(max_size=8), junk, max_size=4).map(
     lambda some: fields() | some
 )
 
 
 @seeded
-@given(orders)
-def test_no_order_breaks_the_server(app, call, order):
-    if isinstance(order["steps"], int):
-        order["steps"] = min(order["steps"], 3)
-    answer = call(app, "POST", "/api/run", json.dumps(order).encode(), {"content-type": "application/json"})
+@given(requests)
+def test_no_wrong_field_breaks_the_server(app, call, asked):
+    if isinstance(asked["steps"], int):
+        asked["steps"] = min(asked["steps"], 3)
+    answer = call(app, "POST", "/api/run", json.dumps(asked).encode(), {"content-type": "application/json"})
     assert answer.status in (200, 422) and answer.finished
     assert answer.status == 422 or answer.lines[-1]["type"] == "done"
 
@@ -406,15 +411,14 @@ def test_an_answer_that_takes_too_long_is_broken_off(app, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def address(page) -> tuple[str, int]:
+def address(page) -> Iterator[tuple[str, int]]:
     """A server that listens, for as long as the tests run."""
-    ready: list[str] = []
-    threading.Thread(target=serve, args=(page, "127.0.0.1", 0), kwargs={"on_ready": ready.append}, daemon=True).start()
-    begun = time.monotonic()
-    while not ready:
-        assert time.monotonic() - begun < 20
-        time.sleep(0.01)
-    host, _, port = ready[0].removeprefix("http://").rstrip("/").partition(":")
+    with start_page(page, "127.0.0.1", 0) as running:
+        yield host_and_port(running)
+
+
+def host_and_port(running: RunningPage) -> tuple[str, int]:
+    host, _, port = running.address.removeprefix("http://").rstrip("/").partition(":")
     return host, int(port)
 
 
@@ -462,12 +466,12 @@ def test_what_is_not_http_does_not_stop_it(address):
 
 def test_other_machines_need_a_token(page):
     with pytest.raises(UserError, match="--token"):
-        serve(page, "0.0.0.0", 0)
+        serve_page(page, "0.0.0.0", 0)
 
 
 def test_a_port_in_use_is_one_sentence(page, address):
     with pytest.raises(UserError, match="cannot listen on 127.0.0.1"):
-        serve(page, *address)
+        serve_page(page, *address)
 
 
 @pytest.mark.parametrize(
@@ -484,3 +488,29 @@ def test_a_port_in_use_is_one_sentence(page, address):
 )
 def test_which_addresses_are_this_machine_alone(host, local):
     assert is_local(host) == local
+
+
+@pytest.mark.parametrize("token", ["short", "spaces are no good", ""])
+def test_a_token_that_no_address_can_carry_is_refused(page, token):
+    with pytest.raises(UserError, match="token"):
+        start_page(page, "0.0.0.0", 0, token=token)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_there_is_not_is_refused(page, port):
+    with pytest.raises(UserError, match="a port is a number up to 65535, got"):
+        start_page(page, "127.0.0.1", port)
+
+
+def test_a_page_in_the_background_ends_when_it_is_told_to(page):
+    with start_page(page, "127.0.0.1", 0) as running:
+        address = host_and_port(running)
+        assert running.address == f"http://127.0.0.1:{address[1]}/" and running.address in repr(running)
+        assert f'href="{running.address}"' in running._repr_html_()
+        with closing(post(address, model="slow", steps=200)) as connection:
+            connection.getresponse().readline()
+            begun = time.monotonic()
+            running.stop()
+        assert time.monotonic() - begun < 5, "the run, of six seconds, is not waited for"
+    with pytest.raises(ConnectionError), closing(http.client.HTTPConnection(*address, timeout=5)) as connection:
+        connection.request("GET", "/healthz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from laws import seeded, untouched
 from page import SIZE, blind, classifier, fields, served
 
 from robustlab.demo import session
-from robustlab.demo.session import Abandoned, Order, carry_out, read_order, replay
+from robustlab.demo.session import Abandoned, RunRequest, perform, read_request, replay
 from robustlab.errors import UserError
 from robustlab.pixels import to_uint8
 
@@ -38,17 +39,17 @@ def test_pixels_lie_where_they_should():
 @pytest.mark.parametrize("minimize", [False, True])
 def test_a_press_raises_or_lowers_what_was_asked_for(tiny, picture, goal, minimize):
     def level(bytes_: bytes) -> float:
-        outcome = carry_out(Order(tiny, bytes_, steps=0)).frame
-        return outcome.logits[goal["target"]] if "target" in goal else outcome.levels[0]
+        frame = perform(RunRequest(tiny, bytes_, steps=0)).frame
+        return frame.logits[goal["target"]] if "target" in goal else frame.levels[0]
 
-    outcome = carry_out(Order(tiny, picture, **goal, minimize=minimize, eps=2.0, step=0.25, steps=10))
-    gain = level(outcome.frame.picture) - level(picture)
+    result = perform(RunRequest(tiny, picture, **goal, minimize=minimize, eps=2.0, step_size=0.25, steps=10))
+    gain = level(result.frame.picture) - level(picture)
     assert gain < -0.1 if minimize else gain > 0.1
-    assert outcome.in_time and 0 < outcome.frame.distance <= 2.0
+    assert result.in_time and 0 < result.frame.distance <= 2.0
 
 
 def test_levels_and_logits_are_the_models_own(tiny, picture):
-    frame = carry_out(Order(tiny, picture, steps=0)).frame
+    frame = perform(RunRequest(tiny, picture, steps=0)).frame
     with torch.no_grad():
         logits = tiny.model(session.as_image(picture))[0]
     assert frame.logits == pytest.approx(logits.tolist(), abs=1e-4)
@@ -57,37 +58,37 @@ def test_levels_and_logits_are_the_models_own(tiny, picture):
 
 
 @seeded
-@given(eps=st.floats(0, 5), step=st.floats(0, 2), steps=st.integers(0, 4), far=st.booleans())
-def test_every_frame_lies_in_the_ball_around_the_anchor(tiny, eps, step, steps, far):
+@given(eps=st.floats(0, 5), step_size=st.floats(0, 2), steps=st.integers(0, 4), far=st.booleans())
+def test_every_frame_lies_in_the_ball_around_the_anchor(tiny, eps, step_size, steps, far):
     anchor = bytes([100] * (3 * SIZE * SIZE))
     start = bytes([250 if far else 101] * (3 * SIZE * SIZE))
     frames = []
-    outcome = carry_out(Order(tiny, start, anchor, target=2, eps=eps, step=step, steps=steps), frames.append)
-    for frame in [*frames, outcome.frame] if steps else []:
+    result = perform(RunRequest(tiny, start, anchor, target=2, eps=eps, step_size=step_size, steps=steps), frames.append)
+    for frame in [*frames, result.frame] if steps else []:
         assert distance(frame.picture, anchor) <= eps + 1e-12
         assert frame.distance == pytest.approx(distance(frame.picture, anchor), abs=1e-9)
 
 
 def test_without_an_anchor_the_ball_is_around_the_start(tiny, picture):
-    first = carry_out(Order(tiny, picture, target=2, eps=0.5, step=0.25, steps=8)).frame
-    second = carry_out(Order(tiny, first.picture, target=2, eps=0.5, step=0.25, steps=8)).frame
+    first = perform(RunRequest(tiny, picture, target=2, eps=0.5, step_size=0.25, steps=8)).frame
+    second = perform(RunRequest(tiny, first.picture, target=2, eps=0.5, step_size=0.25, steps=8)).frame
     assert distance(first.picture, picture) <= 0.5 and distance(second.picture, first.picture) <= 0.5
     assert distance(second.picture, picture) > 0.6, "presses walk on"
-    held = carry_out(Order(tiny, first.picture, picture, target=2, eps=0.5, step=0.25, steps=8)).frame
+    held = perform(RunRequest(tiny, first.picture, picture, target=2, eps=0.5, step_size=0.25, steps=8)).frame
     assert distance(held.picture, picture) <= 0.5, "an anchor holds them"
 
 
 def test_looking_changes_nothing_however_often(tiny, picture):
     seen = picture
     for _ in range(20):
-        seen = carry_out(Order(tiny, seen, steps=0)).frame.picture
+        seen = perform(RunRequest(tiny, seen, steps=0)).frame.picture
     assert seen == picture
 
 
 def test_steps_of_no_length_change_nothing_however_often(tiny, picture):
     seen = picture
     for _ in range(20):
-        seen = carry_out(Order(tiny, seen, target=0, step=0.0, steps=3)).frame.picture
+        seen = perform(RunRequest(tiny, seen, target=0, step_size=0.0, steps=3)).frame.picture
     assert seen == picture
 
 
@@ -95,24 +96,24 @@ def test_there_and_back_again_costs_no_quality(tiny, picture):
     """Presses at the ball's surface move along it; they do not wear the picture down to the anchor or to grey."""
     seen = picture
     for k in range(12):
-        seen = carry_out(Order(tiny, seen, picture, target=k % 2, eps=1.0, step=0.1, steps=3)).frame.picture
-    last = carry_out(Order(tiny, seen, picture, target=0, eps=1.0, step=0.1, steps=40)).frame
-    fresh = carry_out(Order(tiny, picture, picture, target=0, eps=1.0, step=0.1, steps=40)).frame
+        seen = perform(RunRequest(tiny, seen, picture, target=k % 2, eps=1.0, step_size=0.1, steps=3)).frame.picture
+    last = perform(RunRequest(tiny, seen, picture, target=0, eps=1.0, step_size=0.1, steps=40)).frame
+    fresh = perform(RunRequest(tiny, picture, picture, target=0, eps=1.0, step_size=0.1, steps=40)).frame
     assert last.logits[0] == pytest.approx(fresh.logits[0], abs=0.05 * abs(fresh.logits[0]) + 0.1)
 
 
 def test_a_frame_for_every_step_with_what_the_model_sees_there(tiny, picture):
     frames = []
-    carry_out(Order(tiny, picture, target=1, steps=6), frames.append)
+    perform(RunRequest(tiny, picture, target=1, steps=6), frames.append)
     assert [frame.step for frame in frames] == list(range(7))
     assert frames[0].picture == picture and frames[0].distance == 0
     logits = [frame.logits[1] for frame in frames]
     assert logits == sorted(logits) and logits[-1] > logits[0]
 
 
-def test_the_same_order_gives_the_same_picture(tiny, picture):
-    order = Order(tiny, picture, target=1, steps=5)
-    assert carry_out(order).frame.picture == carry_out(order).frame.picture
+def test_the_same_request_gives_the_same_picture(tiny, picture):
+    request = RunRequest(tiny, picture, target=1, steps=5)
+    assert perform(request).frame.picture == perform(request).frame.picture
 
 
 def test_an_abandoned_run_stops_at_its_next_step_and_leaves_the_model_alone(picture):
@@ -120,30 +121,30 @@ def test_an_abandoned_run_stops_at_its_next_step_and_leaves_the_model_alone(pict
     one.model.train()
     frames = []
     with untouched(one.model), pytest.raises(Abandoned):
-        carry_out(Order(one, picture, target=1, steps=100), frames.append, lambda: len(frames) >= 3)
+        perform(RunRequest(one, picture, target=1, steps=100), frames.append, lambda: len(frames) >= 3)
     assert len(frames) == 3
 
 
 def test_a_run_that_takes_too_long_ends_with_what_it_has(tiny, picture, monkeypatch):
     times = iter(range(0, 1000, 10))
-    monkeypatch.setattr(session.time, "monotonic", lambda: next(times))
-    outcome = carry_out(Order(tiny, picture, target=1, steps=100))
-    assert not outcome.in_time and outcome.frame.step == 3 and outcome.frame.picture != picture
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: next(times)))  # servers of other tests have a clock too
+    result = perform(RunRequest(tiny, picture, target=1, steps=100))
+    assert not result.in_time and result.frame.step == 3 and result.frame.picture != picture
 
 
 def test_why_a_picture_stays_is_told(tiny, picture):
-    assert carry_out(Order(tiny, picture, target=1, steps=3)).stays == ""
-    assert carry_out(Order(tiny, picture, steps=0)).stays == ""
+    assert perform(RunRequest(tiny, picture, target=1, steps=3)).why_unchanged == ""
+    assert perform(RunRequest(tiny, picture, steps=0)).why_unchanged == ""
     for one, more, why in (
         (blind(), {}, "the gradient is zero here"),
-        (tiny, {"eps": 0.0}, "nothing can change with eps of 0"),
-        (tiny, {"step": 0.0}, "nothing can change with a step of 0"),
-        (tiny, {"step": 1e-5}, "no such steps lead to a better picture"),  # lost in rounding to whole grey levels
+        (tiny, {"eps": 0.0}, "nothing can change with an eps of 0"),
+        (tiny, {"step_size": 0.0}, "nothing can change with a step size of 0"),
+        (tiny, {"step_size": 1e-5}, "no such steps lead to a better picture"),  # lost in rounding to whole grey levels
     ):
-        outcome = carry_out(Order(one, picture, target=1, steps=3, **more))
-        assert outcome.frame.picture == picture and why in outcome.stays
-    outside = carry_out(Order(blind(), picture, bytes(3 * SIZE * SIZE), target=1, steps=3, eps=1.0))
-    assert outside.frame.picture != picture and outside.stays == "", "pulled into the ball"
+        result = perform(RunRequest(one, picture, target=1, steps=3, **more))
+        assert result.frame.picture == picture and why in result.why_unchanged
+    outside = perform(RunRequest(blind(), picture, bytes(3 * SIZE * SIZE), target=1, steps=3, eps=1.0))
+    assert outside.frame.picture != picture and outside.why_unchanged == "", "pulled into the ball"
 
 
 def test_a_model_that_gives_no_numbers_is_named(picture):
@@ -151,7 +152,7 @@ def test_a_model_that_gives_no_numbers_is_named(picture):
     with torch.no_grad():
         one.model.head.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN"):
-        carry_out(Order(one, picture, target=1, steps=2))
+        perform(RunRequest(one, picture, target=1, steps=2))
 
 
 def test_models_of_other_channels_are_refused():
@@ -159,19 +160,20 @@ def test_models_of_other_channels_are_refused():
         session.Served("grey", "", classifier(channels=1))
 
 
-# Orders from outside.
+# Requests from outside.
 
 
-def read(tiny, **changed) -> Order:
-    return read_order(json.dumps(fields(**changed)).encode(), {"tiny": tiny}, SIZE)
+def read(tiny, **changed) -> RunRequest:
+    return read_request(json.dumps(fields(**changed)).encode(), {"tiny": tiny}, SIZE)
 
 
-def test_an_order_is_read(tiny, picture):
+def test_a_request_is_read(tiny, picture):
     anchor = b64encode(picture).decode()
-    order = read(tiny, anchor=anchor, target=None, attribute=0, minimize=True, eps=3, step=0.5, steps=7)
-    assert order.served is tiny and order.picture == bytes([204] * 768)
-    assert order.anchor == picture
-    assert (order.target, order.attribute, order.minimize, order.eps, order.step, order.steps) == (None, 0, True, 3.0, 0.5, 7)
+    request = read(tiny, anchor=anchor, target=None, attribute=0, minimize=True, eps=3, step_size=0.5, steps=7)
+    assert request.served is tiny and request.picture == bytes([204] * 768)
+    assert request.anchor == picture
+    assert (request.target, request.attribute, request.minimize) == (None, 0, True)
+    assert (request.eps, request.step_size, request.steps) == (3.0, 0.5, 7)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +201,9 @@ def test_an_order_is_read(tiny, picture):
         ({"eps": 1001}, "eps must be"),
         ({"eps": True}, "eps must be"),
         ({"eps": "1"}, "eps must be"),
-        ({"step": None}, "step must be"),
-        ({"step": 10**400}, "step must be"),
+        ({"step_size": None}, "step_size must be"),
+        ({"step_size": 10**400}, "step_size must be"),
+        ({"step": 0.2}, "unknown field 'step'. Did you mean 'steps'"),
         ({"steps": 201}, "steps must be a whole number from 0 to 200"),
         ({"steps": 1.5}, "steps must be"),
         ({"steps": True}, "steps must be"),
@@ -208,7 +211,7 @@ def test_an_order_is_read(tiny, picture):
     ],
     ids=str,
 )
-def test_a_wrong_order_is_refused_in_one_sentence(tiny, changed, sentence):
+def test_a_wrong_request_is_refused_in_one_sentence(tiny, changed, sentence):
     with pytest.raises(UserError, match=sentence):
         read(tiny, **changed)
 
@@ -232,25 +235,31 @@ def test_a_wrong_order_is_refused_in_one_sentence(tiny, changed, sentence):
 )
 def test_what_is_no_json_object_is_refused(tiny, body):
     with pytest.raises(UserError, match="JSON"):
-        read_order(body, {"tiny": tiny}, SIZE)
+        read_request(body, {"tiny": tiny}, SIZE)
 
 
 @pytest.mark.parametrize("value", ["NaN", "1e999", "-1e999", "9" * 5000])
 def test_numbers_that_are_none_are_refused(tiny, value):
     body = json.dumps(fields()).replace('"eps": 2.0', f'"eps": {value}').encode()
     with pytest.raises(UserError):
-        read_order(body, {"tiny": tiny}, SIZE)
+        read_request(body, {"tiny": tiny}, SIZE)
 
 
-# Recipes.
+def test_a_step_size_by_its_old_name_is_still_read(tiny):
+    old = {("step" if name == "step_size" else name): value for name, value in fields(step_size=0.7).items()}
+    assert read_request(json.dumps(old).encode(), {"tiny": tiny}, SIZE).step_size == 0.7
 
 
-def test_a_recipe_gives_its_picture_again(tiny):
+# Histories.
+
+
+@pytest.mark.parametrize("request_field, step_field", [("request", "step_size"), ("order", "step")], ids=["today", "saved before"])
+def test_a_history_gives_its_picture_again(tiny, request_field, step_field):
     fill, disc = {"do": "fill", "color": [90, 120, 30]}, {"do": "circle", "from": [2, 2], "to": [12, 9], "color": [200, 40, 40]}
     drawn = replay({"size": SIZE, "actions": [fill, disc]})
-    run = carry_out(Order(tiny, drawn, target=1, eps=2.0, step=0.2, steps=5)).frame.picture
-    order = {name: value for name, value in fields().items() if name != "image"}
-    action = {"do": "run", "finished": True, "order": order, "rgb": b64encode(run).decode()}
+    run = perform(RunRequest(tiny, drawn, target=1, eps=2.0, step_size=0.2, steps=5)).frame.picture
+    asked = {(step_field if name == "step_size" else name): value for name, value in fields().items() if name != "image"}
+    action = {"do": "run", "finished": True, request_field: asked, "rgb": b64encode(run).decode()}
     line = {"do": "brush", "points": [[0, 0], [15, 15]], "width": 2, "color": [0, 0, 0]}
-    recipe = {"size": SIZE, "actions": [fill, disc, action, line]}
-    assert replay(recipe) == replay(recipe, {"tiny": tiny}) != drawn
+    history = {"size": SIZE, "actions": [fill, disc, action, line]}
+    assert replay(history) == replay(history, {"tiny": tiny}) != drawn

@@ -4,98 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from laws import every_norm, images, restless, untouched
-from oracles import Counting, halfway
+from laws import restless, untouched
+from measured import INDEX, X, cut, labelled, remembering
+from oracles import Counting
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from robustlab import files
-from robustlab.attacks import FGSM, PGD
+from robustlab.attacks import PGD
 from robustlab.constraints import ThreatModel
+from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
-from robustlab.evaluation import Rate, Record, Report, curve, evaluate, predictions
-from robustlab.evaluation.accuracy import Attacked
+from robustlab.evaluation import Attacked, Rate, Record, curve, evaluate, predictions
 from robustlab.models.accelerate import accelerate
-from robustlab.norms import L1, L2, Linf
+from robustlab.models.classifier import Classifier
+from robustlab.norms import L2, Linf
 from robustlab.seeding import example_keys
 
 THREAT = ThreatModel(Linf(), 0.02)
-X = images(24, 3, 8, 8)
-INDEX = torch.arange(100, 124)
-
-
-@dataclass(frozen=True)
-class Batch:
-    x: Tensor
-    y: Tensor
-    index: Tensor
-    keys: Tensor
-
-
-def cut(x: Tensor, y: Tensor, size: int = 10) -> list[Batch]:
-    index, keys = INDEX[: len(x)], example_keys(0, INDEX[: len(x)])
-    return [Batch(*columns) for columns in zip(x.split(size), y.split(size), index.split(size), keys.split(size), strict=True)]
-
-
-def labelled(model: nn.Module) -> Tensor:
-    """The model's predictions, every fourth one made wrong."""
-    with torch.no_grad():
-        y = model.eval()(X).argmax(1)
-    return torch.where(torch.arange(len(X)) % 4 == 3, (y + 1) % 10, y)
-
-
-# Rates.
-
-
-PUBLISHED = {(8, 10): (0.4902, 0.9433), (0, 10): (0.0, 0.2775), (10, 10): (0.7225, 1.0), (50, 100): (0.4038, 0.5962)}
-
-
-@pytest.mark.parametrize("counted, ends", PUBLISHED.items())
-def test_the_interval_against_published_numbers(counted, ends):
-    assert Rate(*counted).interval == pytest.approx(ends, abs=5e-5)
-
-
-@pytest.mark.parametrize("n", [1, 7, 1000, 10_000])
-def test_the_interval_ends_where_the_count_is_just_as_likely_as_five_percent_allow(n):
-    """Wilson's definition: at either end ``p``, the share found lies 1.96 of its standard deviations ``sqrt(p (1 - p) / n)`` away."""
-    for count in {0, 1, n // 3, n - 1, n}:
-        rate = Rate(count, n)
-        for p in rate.interval:
-            assert (rate.value - p) ** 2 == pytest.approx(1.959963984540054**2 * p * (1 - p) / n, rel=1e-6, abs=1e-12)
-        assert 0 <= rate.interval[0] <= rate.value <= rate.interval[1] <= 1
-
-
-def test_no_examples_say_nothing():
-    assert Rate(0, 0).value == 0 and Rate(0, 0).interval == (0, 1)
-
-
-def test_a_rate_prints_its_interval_and_its_number():
-    assert str(Rate(8, 10)) == "80.00 % [49.02, 94.33] (n = 10)"
-    assert Rate(1, 4).to_json() == {"accuracy": 0.25, "interval95": list(Rate(1, 4).interval), "n": 4}
 
 
 # Records.
-
-
-def remembering(attack: PGD):
-    """The attack, with a note of what it was asked and what it gave back."""
-    calls = []
-
-    class Remembering:
-        threat = attack.threat
-
-        def __call__(self, model, x, y, *, keys=None, fast_model=None):
-            x_adv = attack(model, x, y, keys=keys, fast_model=fast_model)
-            calls.append((x, y, keys, x_adv))
-            return x_adv
-
-        def __str__(self) -> str:
-            return str(attack)
-
-    return Remembering(), calls
 
 
 @pytest.mark.parametrize("fast_model", [False, True])
@@ -273,52 +205,124 @@ def test_numbers_must_have_different_names(tiny_model):
         evaluate(tiny_model, cut(X, labelled(tiny_model)), [PGD(THREAT, steps=1), PGD(THREAT, steps=1, momentum=1.0)])
 
 
-# Curves.
-
-RADII = [0.3, 0.0, 0.01, 0.05, 0.1, 0.05]
+# Any data, any attack, any model.
 
 
-@every_norm
-def test_on_a_linear_model_the_curve_is_known(norm):
-    x = 0.45 + images(24, 27, dtype=torch.float64) / 10
-    model, y = halfway(x)
-    single = PGD(ThreatModel(norm, 1.0), steps=1, random_start=False)
-    found = curve(model, lambda: cut(x, y), single, RADII)
-    with torch.no_grad():
-        distance = model.distance(x, norm)
-    assert found == {eps: Rate(int((distance > eps).sum()), 24) for eps in sorted(set(RADII))}
-    assert list(found) == sorted(set(RADII)) and len({rate.count for rate in found.values()}) > 1
-    for eps in sorted(set(RADII))[1:]:
-        attack = replace(single, threat=ThreatModel(norm, eps))
-        assert evaluate(model, cut(x, y), [attack]).under(str(attack)) == found[eps]
+def test_data_in_any_form_give_the_same_report(tiny_model):
+    y, attack = labelled(tiny_model), PGD(THREAT, steps=2)
+    expected = [(r.index, r.label, r.prediction, r.broken_by) for r in evaluate(tiny_model, [(X, y)], attack).records]
+    singles = [(x, int(label)) for x, label in zip(X, y, strict=True)]
+    for data in ((X, y), TensorDataset(X, y), DataLoader(TensorDataset(X, y), batch_size=7), singles):
+        found = evaluate(tiny_model, data, attack, batch_size=5)
+        assert [(r.index, r.label, r.prediction, r.broken_by) for r in found.records] == expected
 
 
-def test_a_curve_starts_at_the_clean_accuracy_and_never_rises(tiny_model):
-    y = labelled(tiny_model)
-    found = curve(tiny_model, lambda: cut(X, y), PGD(THREAT, steps=2), [0.0, 0.005, 0.01, 0.02, 0.05])
-    counts = [rate.count for rate in found.values()]
-    assert counts[0] == 18 and counts == sorted(counts, reverse=True) and counts[-1] < 18
-    assert all(rate.n == 24 for rate in found.values())
+def test_shuffling_a_loader_changes_nothing_of_an_image(tiny_model):
+    """One step from a random start: what is found depends on the start."""
+    x, y = X.double(), labelled(tiny_model)
+    attack, calls = remembering(PGD(ThreatModel(L2(), 0.3), steps=1))
+    found = []
+    for _ in range(2):
+        calls.clear()
+        evaluate(tiny_model, DataLoader(TensorDataset(x, y), batch_size=7, shuffle=True), [attack])
+        pairs = [pair for x, _, _, x_adv in calls for pair in zip(x, x_adv, strict=True)]
+        found.append({before.numpy().tobytes(): after for before, after in pairs})
+    assert found[0].keys() == found[1].keys() and len(found[0]) == 18
+    assert all(torch.allclose(found[0][image], found[1][image], atol=1e-6) for image in found[0])
 
 
-def test_what_is_broken_is_not_attacked_again():
-    x, model = images(12, 27), Counting(27)
-    y = model(x).argmax(1)
-    seen = []
-    model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
-    found = curve(model, lambda: cut(x, y, 12), FGSM(ThreatModel(Linf(), 0.1)), [0.0, 0.01, 0.05, 0.1])
-    alive = [rate.count for rate in found.values()]
-    assert seen == [12] + [n for n in alive[:-1] for _ in range(2)], "once clean, then a step and a judgement of those alive"
+def test_attacks_come_alone_by_name_or_as_a_list(tiny_model):
+    data = (X, labelled(tiny_model))
+    alone = evaluate(tiny_model, data, PGD(THREAT, steps=20))
+    assert evaluate(tiny_model, data, "pgd-20", threat=THREAT) == alone == evaluate(tiny_model, data, [PGD(THREAT, steps=20)])
+    several = evaluate(tiny_model, data, ["fgsm", PGD(THREAT, steps=3)], threat=THREAT)
+    assert len(several.attacks) == 2 and several.attacks[1] == "PGD-3 (Linf eps=0.02)"
 
 
-@pytest.mark.parametrize("radius", [-0.1, math.nan, math.inf])
-def test_radii_are_checked_before_anything_runs(radius):
+@pytest.mark.parametrize(
+    ("attacks", "sentence"),
+    [
+        ("pgd-20", r"the attack 'pgd-20' needs a threat model, such as threat=ThreatModel\(L2\(\), 0.5\)"),
+        ([PGD], "an attack is a name or an object with a threat model, such as .*, got PGD"),
+        ([THREAT], "an attack is a name or an object with a threat model, .*, got ThreatModel"),
+        ([lambda model, x, y: x], "an attack is a name or an object with a threat model, .*, got function"),
+    ],
+)
+def test_what_is_no_attack_is_refused_before_anything_runs(attacks, sentence):
     def never():
         raise AssertionError("the images were read")
+        yield
 
-    with pytest.raises(UserError, match="eps must be a finite number >= 0"):
-        curve(Counting(27), never, PGD(ThreatModel(L1(), 1.0)), [0.1, radius])
+    with pytest.raises(UserError, match=sentence):
+        evaluate(Counting(27), never(), attacks)
 
 
-def test_an_empty_report():
-    assert Report(("PGD",), ()).rates()["PGD"] == Rate(0, 0)
+def test_an_unknown_name_is_refused_with_the_nearest(tiny_model):
+    with pytest.raises(UserError, match="unknown attack 'pdg-20'. Did you mean 'pgd-20'"):
+        evaluate(tiny_model, [], "pdg-20", threat=THREAT)
+
+
+def test_any_function_is_a_model(tiny_model):
+    data = (X, labelled(tiny_model))
+    expected = evaluate(tiny_model, data, PGD(THREAT, steps=2))
+    assert evaluate(lambda x: tiny_model(x), data, PGD(THREAT, steps=2)) == expected
+    assert curve(lambda x: tiny_model(x), data, PGD(THREAT, steps=2), [0.0, 0.02]) == curve(
+        tiny_model, data, PGD(THREAT, steps=2), [0.0, 0.02]
+    )
+
+
+def test_a_model_may_write_over_its_images(tiny_model):
+    def careful(x: Tensor) -> Tensor:
+        return tiny_model(x if x.requires_grad else x - 0.1)
+
+    def careless(x: Tensor) -> Tensor:
+        return tiny_model(x if x.requires_grad else x.sub_(0.1))
+
+    attack = PGD(THREAT, steps=1, keep_best=False)  # which looks at its images with gradients only
+    given, y = X.clone(), predictions(careful, X)
+    found = evaluate(careless, [(given, y)], attack, keep=True)
+    assert torch.equal(given, X) and found == evaluate(careful, [(given, y)], attack)
+
+
+def test_a_device_that_is_not_the_model_s_is_refused(tiny_model):
+    with pytest.raises(UserError, match=r"the model is on cpu, not on meta: move it with model.to\('meta'\)"):
+        evaluate(tiny_model, (X, labelled(tiny_model)), device="meta")
+    assert evaluate(tiny_model, (X, labelled(tiny_model)), device="cpu").clean == Rate(18, 24)
+
+
+NAMES = ("cat", "dog", "owl")
+
+
+def named_model(names: tuple[str, ...] | None) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Classifier(nn.Flatten(), nn.Linear(192, 3), mean=[0.5] * 3, std=[0.25] * 3, classes=names).eval()
+
+
+def test_labels_are_matched_by_the_names_of_classes():
+    """The same images, with their classes numbered in another order."""
+    model = named_model(NAMES)
+    y = model(X).argmax(1)
+    right, other = ImageSet(X, y, NAMES, "set"), ImageSet(X, 2 - y, NAMES[::-1], "turned")
+    for images_ in (right, other):
+        report = evaluate(model, images_, PGD(THREAT, steps=1))
+        assert report.clean == Rate(24, 24) and [r.label for r in report.records] == y.tolist() and report.classes == NAMES
+        assert curve(model, images_, PGD(THREAT, steps=1), [0.0])[0.0] == Rate(24, 24)
+    assert evaluate(model, (X, y)).clean == Rate(24, 24) and evaluate(model, (X, y)).classes == NAMES
+    assert evaluate(model, ImageSet(X, y, ("0", "1", "2"), "numbers")).clean == Rate(24, 24), "numbers are the model's"
+    assert evaluate(named_model(None), right).clean == Rate(24, 24) and evaluate(named_model(None), right).classes == NAMES
+    assert evaluate(nn.Sequential(model), other).clean.count < 24, "of another network nothing is known"
+    with pytest.raises(UserError, match="the model does not know all classes of set: unknown class 'wolf'"):
+        evaluate(model, ImageSet(X, y, ("cat", "dog", "wolf"), "set"))
+
+
+def test_progress_is_shown_unless_somebody_else_shows_it(tiny_model, monkeypatch, capsys):
+    monkeypatch.setattr("robustlab.progress.EVERY", 0.0)
+    data = (X, labelled(tiny_model))
+    evaluate(tiny_model, data, PGD(THREAT, steps=1), batch_size=12)
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.partition(" (")[0] for line in shown] == ["PGD-1", "PGD-1"] and "24 of 24 img" in shown[1]
+    for quiet in ({"progress": False}, {"on_batch": lambda records: None}):
+        evaluate(tiny_model, data, PGD(THREAT, steps=1), **quiet)
+    curve(tiny_model, data, PGD(THREAT, steps=1), [0.0], on_batch=lambda n: None)
+    assert capsys.readouterr().err == ""

@@ -125,3 +125,25 @@ def test_draws_inside_are_the_callers_own_and_come_again(model):
 def test_a_model_without_parameters_can_be_frozen():
     with frozen(nn.Flatten()) as model:
         assert model(X).shape == (4, 192)
+
+
+def test_of_a_function_only_the_random_state_is_known():
+    before = torch.get_rng_state()
+    with frozen(lambda x: 2 * x) as model:
+        torch.rand(3)
+        assert torch.equal(model(X), 2 * X)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_is_put_into_evaluation_mode_and_back_and_a_frozen_one_is_left_as_it_is(tiny_model):
+    script = torch.jit.trace(tiny_model, X)
+    script.train()
+    list(script.children())[4].eval()
+    with frozen(script):
+        assert not any(module.training for module in script.modules())
+        torch.testing.assert_close(script(X), tiny_model(X))
+    assert [module.training for module in script.children()] == [True] * 4 + [False] + [True] * 4
+    fixed = torch.jit.freeze(torch.jit.trace(tiny_model.eval(), X))
+    with frozen(fixed, training=True):
+        torch.testing.assert_close(fixed(X), tiny_model(X), rtol=1e-4, atol=1e-5)

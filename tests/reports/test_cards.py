@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from robustlab.construction import SourceModel
 from robustlab.evaluation import Rate
-from robustlab.reports.cards import TITLES, Source, card
+from robustlab.reports.cards import TITLES, card
 
-SOURCE = Source("my-model", Rate(180, 200), Rate(60, 200), "PGD-10 (L2 eps=0.25)", None)
+SOURCE = SourceModel("my-model", Rate(180, 200), Rate(60, 200), "PGD-10 (L2 eps=0.25)", None)
 
 
 def manifest(**construction: Any) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def test_a_card_says_what_the_set_is_and_what_is_known_of_it(kind: str) -> None:
 
 def test_the_record_of_released_weights_is_on_the_card() -> None:
     record = {"accuracies": {"clean": 90.1, "PGD-20": 55.2}, "n": 1000, "threat": "L2 eps=0.5"}
-    source = Source("my-model", SOURCE.clean, SOURCE.robust, SOURCE.attack, record)
+    source = SourceModel("my-model", SOURCE.clean, SOURCE.robust, SOURCE.attack, record)
     assert (
         rows(card("D_det", manifest(), source, "x"))["its record"] == "clean 90.1 %, PGD-20 55.2 % (n = 1000), trained against L2 eps=0.5"
     )

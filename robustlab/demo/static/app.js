@@ -11,7 +11,7 @@ const HOLD_DELAY = 140; // ms for which a finger may turn out to scroll
 let meta, model; // what the server offers; the network in use
 let picture, anchor = null; // bytes; anchor null: each run is centred on its start
 let actions = []; // how the picture came about; never changed, only replaced
-let past = [], now = -1; // { picture, actions } after each deed, and which of them is shown
+let past = [], now = -1; // { picture, actions } after each action, and which of them is shown
 let stroke = null; // the drawing in progress
 let cross = null; // the keyboard's place on the picture
 let running = null; // the run in progress
@@ -42,10 +42,10 @@ const pause = (ms, signal) => new Promise((resolve, reject) => {
 });
 
 // The lines of a run's answer. A busy server is asked again.
-async function* lines(order, signal, waiting = () => {}) {
+async function* lines(request, signal, waiting = () => {}) {
   let response;
   for (let tries = 1; ; tries++) {
-    response = await ask("/api/run", { method: "POST", signal, headers: { "content-type": "application/json" }, body: JSON.stringify(order) });
+    response = await ask("/api/run", { method: "POST", signal, headers: { "content-type": "application/json" }, body: JSON.stringify(request) });
     if (response.status !== 503 || tries > 60) break;
     waiting();
     await pause(1000 * (Number(response.headers.get("retry-after")) || 1) * (0.5 + Math.random()), signal);
@@ -68,7 +68,7 @@ const goalOf = (button) => (button.dataset.target ? { target: Number(button.data
 
 function settings() {
   return {
-    model: model.name, minimize: $("minimize").checked, eps: Number($("eps").value), step: Number($("step").value),
+    model: model.name, minimize: $("minimize").checked, eps: Number($("eps").value), step_size: Number($("step_size").value),
     steps: Number($("steps").value), anchor: anchor && raster.toBase64(anchor),
   };
 }
@@ -92,12 +92,12 @@ function release(button) {
 // True where the run came to its end and another one may lead further.
 async function runOnce(button, first) {
   looking?.abort();
-  const order = { ...goalOf(button), ...settings() };
-  const run = (running = { order, first, begun: picture.slice(), step: 0, frames: 0, controller: new AbortController() });
-  center = anchor ?? run.begun;
+  const request = { ...goalOf(button), ...settings() };
+  const run = (running = { request, first, start: picture.slice(), step: 0, frames: 0, controller: new AbortController() });
+  center = anchor ?? run.start;
   showRunning();
   try {
-    for await (const line of lines({ ...order, image: raster.toBase64(picture) }, run.controller.signal, () => busy("others are drawing too; waiting for a place"))) {
+    for await (const line of lines({ ...request, image: raster.toBase64(picture) }, run.controller.signal, () => busy("others are drawing too; waiting for a place"))) {
       if (running !== run) return false;
       if (line.type === "queued") busy(line.ahead === 1 ? "one run ahead of yours" : `${line.ahead} runs ahead of yours`);
       else if (line.type === "error") throw new Error(line.message);
@@ -110,8 +110,8 @@ async function runOnce(button, first) {
         show();
         if (line.type === "done") {
           endRun(true);
-          if (line.stays) complain(new Error(line.stays));
-          return !line.stays;
+          if (line.why_unchanged) complain(new Error(line.why_unchanged));
+          return !line.why_unchanged;
         }
       }
     }
@@ -126,10 +126,10 @@ async function runOnce(button, first) {
 
 // Keep what a run has reached, as one entry of the past for all that was done while a button was held.
 function endRun(finished) {
-  const { order, first, frames } = running;
+  const { request, first, frames } = running;
   running = null;
   busy("");
-  if (frames) commit({ do: "run", finished, order, rgb: raster.toBase64(picture) }, !first);
+  if (frames) commit({ do: "run", finished, request, rgb: raster.toBase64(picture) }, !first);
   showRunning();
   if (!frames) return;
   say();
@@ -154,9 +154,10 @@ async function look() {
     return;
   }
   const mine = (looking = new AbortController());
+  showLooking();
   try {
-    const order = { ...settings(), steps: 0, image: raster.toBase64(picture) };
-    for await (const line of lines(order, mine.signal)) if (line.type === "done" && !running) outputs = line;
+    const request = { ...settings(), steps: 0, image: raster.toBase64(picture) };
+    for await (const line of lines(request, mine.signal)) if (line.type === "done" && !running) outputs = line;
     if (!running) show();
   } catch (error) {
     if (!mine.signal.aborted) complain(error);
@@ -166,6 +167,7 @@ async function look() {
       lookAgain = false;
       look();
     }
+    showLooking();
   }
 }
 
@@ -196,7 +198,7 @@ function goTo(index) {
   remember();
 }
 
-function drawn(action) {
+function act(action) {
   center = null;
   commit(action);
   show();
@@ -207,13 +209,13 @@ function put(bytes, name) {
   stopRun();
   picture = bytes;
   actions = []; // a picture from elsewhere needs no past to be made again
-  drawn({ do: "picture", name, rgb: raster.toBase64(bytes) });
+  act({ do: "picture", name, rgb: raster.toBase64(bytes) });
 }
 
 function remember() {
   try {
     const kept = { size: meta.size, model: model.name, picture: raster.toBase64(picture), anchor: anchor && raster.toBase64(anchor) };
-    for (const id of ["eps", "step", "steps", "color", "width"]) kept[id] = $(id).value;
+    for (const id of ["eps", "step_size", "steps", "color", "width"]) kept[id] = $(id).value;
     sessionStorage.setItem(REMEMBERED, JSON.stringify(kept));
   } catch { /* no room or no permission: a reload begins anew */ }
 }
@@ -229,17 +231,17 @@ function recalled() {
 
 // Showing.
 
-let asked = false;
+let scheduled = false;
 function show() {
-  if (asked) return;
-  asked = true;
+  if (scheduled) return;
+  scheduled = true;
   requestAnimationFrame(() => {
-    asked = false;
+    scheduled = false;
     paint($("picture"), picture);
     showOverlay();
     showOutputs();
     showDistance();
-    if (running) $("progress").value = running.step / running.order.steps;
+    if (running) $("progress").value = running.step / running.request.steps;
   });
 }
 
@@ -272,7 +274,7 @@ function showOutputs() {
   }
   for (const button of $("attributes").children) button.querySelector(".level").textContent = levels[button.dataset.attribute]?.toFixed(1) ?? "";
   const name = Object.assign(document.createElement("b"), { textContent: model.classes[top] });
-  $("told").replaceChildren("I see: ", name, ` ${percent(shares[top])}${running ? ` · step ${running.step}` : ""}`);
+  $("seen").replaceChildren("I see: ", name, ` ${percent(shares[top])}${running ? ` · step ${running.step}` : ""}`);
 }
 
 function showDistance() {
@@ -291,10 +293,15 @@ function showDistance() {
   paint($("anchor-picture"), from ?? picture);
 }
 
+// For the tests: the numbers beside the buttons are not yet those of the picture.
+function showLooking() {
+  document.documentElement.classList.toggle("looking", !!looking);
+}
+
 function showRunning() {
   document.documentElement.classList.toggle("running", !!running);
   $("stop").disabled = !running;
-  $("progress").value = running ? running.step / running.order.steps : 0;
+  $("progress").value = running ? running.step / running.request.steps : 0;
 }
 
 function showPast() {
@@ -325,9 +332,9 @@ function described(action) {
   if (!action) return "start";
   if (action.do === "picture") return action.name;
   if (action.do !== "run") return action.do;
-  const { order } = action, used = meta.models.find((one) => one.name === order.model) ?? model;
-  const goal = order.target !== undefined ? used.classes[order.target] : used.attributes[order.attribute]?.name;
-  return `${order.minimize ? "less" : "more"} ${goal}`;
+  const { request } = action, used = meta.models.find((one) => one.name === request.model) ?? model;
+  const goal = request.target !== undefined ? used.classes[request.target] : used.attributes[request.attribute]?.name;
+  return `${request.minimize ? "less" : "more"} ${goal}`;
 }
 
 function say(sentence) {
@@ -407,7 +414,7 @@ function endStroke() {
   const { action } = stroke;
   stroke = null;
   if (action.do !== "brush") raster.apply(picture, meta.size, action);
-  drawn(action);
+  act(action);
 }
 
 function dropStroke() {
@@ -509,7 +516,7 @@ function surprise() {
   }
   for (const action of made) raster.apply(picture, size, action);
   actions = made.slice(0, -1);
-  drawn(made.at(-1));
+  act(made.at(-1));
 }
 
 // Files.
@@ -525,24 +532,26 @@ async function open(file) {
     if (!response.ok) throw new Error(await refusal(response));
     put(new Uint8ClampedArray(await response.arrayBuffer()), "upload");
   } catch (error) {
-    complain(error instanceof SyntaxError ? new Error("this is no recipe") : error);
+    complain(error instanceof SyntaxError ? new Error("this is no saved history") : error);
   } finally {
     busy("");
     $("file").value = "";
   }
 }
 
-function replay(recipe) {
-  if (recipe.format !== "robustlab-recipe-1" || recipe.size !== meta.size || !Array.isArray(recipe.actions)) throw new Error(`this is no recipe for pictures of ${meta.size} pixels`);
+function replay(saved) {
+  const known = saved.format === "robustlab-history-1" || saved.format === "robustlab-recipe-1"; // the name of before
+  if (!known || saved.size !== meta.size || !Array.isArray(saved.actions)) throw new Error(`this is no history of a picture of ${meta.size} pixels`);
   const made = new Uint8ClampedArray(3 * meta.size ** 2);
-  for (const action of recipe.actions) {
+  const all = saved.actions.map(({ order, ...action }) => (order ? { ...action, request: order } : action)); // the name of before
+  for (const action of all) {
     if (action.do !== "run" && action.do !== "picture") raster.apply(made, meta.size, action);
     else made.set(raster.fromBase64(action.rgb).subarray(0, made.length));
   }
   stopRun();
   picture = made;
-  actions = recipe.actions.slice(0, -1);
-  drawn(recipe.actions.at(-1));
+  actions = all.slice(0, -1);
+  act(all.at(-1));
 }
 
 function download(blob, name) {
@@ -622,19 +631,19 @@ function useModel(name) {
 }
 
 function setSliders(values) {
-  for (const id of ["eps", "step", "steps", "width"]) {
+  for (const id of ["eps", "step_size", "steps", "width"]) {
     if (values[id] !== undefined) $(id).value = values[id];
-    $(`${id}-told`).value = $(id).value;
+    $(`${id}-value`).value = $(id).value;
   }
   // A slider stands at the nearest of its places.
-  const at = (id, wanted) => Math.abs(Number($(id).value) - wanted) < 0.005 * wanted;
-  for (const button of $("presets").children) button.classList.toggle("pressed", ["eps", "step", "steps"].every((id) => at(id, Number(button.dataset[id]))));
+  const at = (id, value) => Math.abs(Number($(id).value) - value) < 0.005 * value;
+  for (const button of $("presets").children) button.classList.toggle("pressed", ["eps", "step_size", "steps"].every((id) => at(id, Number(button.dataset[id]))));
 }
 
-// Radius and step are written in the page for 32 pixels; an L2 norm grows with the side of the picture.
+// Radius and step size are written in the page for 32 pixels; an L2 norm grows with the side of the picture.
 function scaleLengths(factor) {
   const scaled = (length) => Number((length * factor).toPrecision(6));
-  for (const name of ["eps", "step"]) {
+  for (const name of ["eps", "step_size"]) {
     for (const side of ["min", "max", "step"]) $(name)[side] = scaled(Number($(name)[side]));
     for (const button of $("presets").children) button.dataset[name] = scaled(Number(button.dataset[name]));
   }
@@ -658,7 +667,7 @@ function setMinimize(on) {
 function wire() {
   drawWithPointer();
   drawWithKeys();
-  const click = (id, deed) => $(id).addEventListener("click", deed);
+  const click = (id, handler) => $(id).addEventListener("click", handler);
   click("stop", () => stopRun());
   click("undo", () => goTo(now - 1));
   click("redo", () => goTo(now + 1));
@@ -666,21 +675,21 @@ function wire() {
   click("clear-anchor", () => setAnchor(null));
   click("to-anchor", () => put(anchor.slice(), "anchor"));
   click("dice", surprise);
-  click("reset", () => { stopRun(); picture = raster.blank(meta.size, meta.blank); actions = []; drawn({ do: "fill", color: meta.blank }); });
-  click("fill", () => { stopRun(); const color = colorOf($("color").value); picture = raster.blank(meta.size, color); actions = []; drawn({ do: "fill", color }); });
+  click("reset", () => { stopRun(); picture = raster.blank(meta.size, meta.blank); actions = []; act({ do: "fill", color: meta.blank }); });
+  click("fill", () => { stopRun(); const color = colorOf($("color").value); picture = raster.blank(meta.size, color); actions = []; act({ do: "fill", color }); });
   click("upload", () => $("file").click());
   click("save", async () => download(await raster.png(picture, meta.size), "picture.png"));
-  click("recipe", () => download(new Blob([JSON.stringify({ format: "robustlab-recipe-1", size: meta.size, actions })], { type: "application/json" }), "recipe.json"));
+  click("history", () => download(new Blob([JSON.stringify({ format: "robustlab-history-1", size: meta.size, actions })], { type: "application/json" }), "history.json"));
   $("file").addEventListener("change", () => open($("file").files[0]));
   $("model").addEventListener("change", () => { useModel($("model").value); look(); remember(); });
   $("minimize").addEventListener("change", () => setMinimize($("minimize").checked));
   $("smooth").addEventListener("change", () => document.documentElement.classList.toggle("smooth", $("smooth").checked));
   $("color").addEventListener("input", () => { setColor($("color").value); if (["eraser", "pipette"].includes(tool())) choose("brush"); });
-  for (const id of ["eps", "step", "steps", "width"]) $(id).addEventListener("input", () => { setSliders({}); showDistance(); remember(); });
+  for (const id of ["eps", "step_size", "steps", "width"]) $(id).addEventListener("input", () => { setSliders({}); showDistance(); remember(); });
   for (const button of $("presets").children) button.addEventListener("click", () => { setSliders(button.dataset); showDistance(); remember(); });
   $("filter").addEventListener("input", () => {
-    const wanted = $("filter").value.trim().toLowerCase();
-    for (const button of $("classes").children) button.hidden = !model.classes[button.dataset.target].toLowerCase().includes(wanted);
+    const text = $("filter").value.trim().toLowerCase();
+    for (const button of $("classes").children) button.hidden = !model.classes[button.dataset.target].toLowerCase().includes(text);
   });
   document.addEventListener("keydown", shortcut);
   document.addEventListener("keyup", (event) => { if (/^\d$/.test(event.key)) release(); });
@@ -757,7 +766,7 @@ async function start() {
   }
   $("width").max = Math.max(4, Math.round(meta.size * 0.375));
   scaleLengths(meta.size / 32);
-  $("made").textContent = `robustlab ${meta.version}, ${meta.size} x ${meta.size} pixels, on ${meta.device}`;
+  $("about").textContent = `robustlab ${meta.version}, ${meta.size} x ${meta.size} pixels, on ${meta.device}`;
   const kept = recalled();
   setSliders({ ...$("bold").dataset, width: Math.max(1, Math.round(meta.size / 10)), ...kept });
   setColor(kept?.color ?? "#7a5434");

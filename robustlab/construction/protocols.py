@@ -13,7 +13,7 @@ from robustlab.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class Made:
+class Constructed:
     """New images.
 
     Attributes:
@@ -31,11 +31,23 @@ class Construction(Protocol):
     """Settings that can be called. Each image depends on the model, its own position and the seed in ``keys`` alone."""
 
     def fast_model(self, model: Classifier, dtype: torch.dtype | None) -> nn.Module:
-        """A faster stand-in for the part of the model that the steps are taken on."""
+        """A faster stand-in for the part of the model that the steps are taken on.
+
+        Args:
+            dtype: to compute in, such as ``torch.bfloat16``; None is the model's own.
+        """
         ...
 
-    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, fast_model: nn.Module | None = None) -> Made:
-        """The new images for the source images at ``index``, on the device of ``keys``."""
+    def __call__(self, source: Images, index: Tensor, keys: Tensor, model: Classifier, fast_model: nn.Module | None = None) -> Constructed:
+        """The new images for some of the source images, on the device of ``keys``.
+
+        Args:
+            source: the images to start from.
+            index: positions in them, int64 ``(B,)``.
+            keys: random keys of these images, int64 ``(B,)``, see ``robustlab.seeding``.
+            model: what judges the images; it is left as it was.
+            fast_model: takes the steps in place of the model.
+        """
         ...
 
     def described(self) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""What an attack is: settings that you call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from robustlab.constraints import ThreatModel
+from robustlab.goals import Goal
+from robustlab.norms import Norm
+from robustlab.optimize import Solution
+
+Model = Callable[[Tensor], Tensor]
+
+
+class _Call(Protocol):
+    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
+        """Attack each image of a batch by itself.
+
+        Args:
+            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
+            x: images in [0, 1], shape ``(B, ...)``.
+            y: labels to leave, int64 ``(B,)``, or any goal.
+            keys: one key per example from ``robustlab.seeding``, int64 ``(B,)``; without them each image's own pixels give its key.
+            fast_model: a faster stand-in for ``model`` to take the steps on, see ``robustlab.models.accelerate``.
+
+        Returns:
+            Attacked images in [0, 1]; shape and dtype of ``x``.
+
+        Raises:
+            UserError: images, labels or logits that are none.
+        """
+        ...
+
+
+class Attack(_Call, Protocol):
+    """An attack within a fixed budget; its ``str`` is the name that its numbers carry."""
+
+    @property
+    def threat(self) -> ThreatModel:
+        """What it returns lies within this, exactly."""
+        ...
+
+
+class MinimumNormAttack(_Call, Protocol):
+    """An attack that looks for the nearest adversarial image, however far; its ``str`` is the name that its numbers carry.
+
+    Where it finds none, it returns the image itself.
+    """
+
+    @property
+    def norm(self) -> Norm:
+        """What distances are measured in."""
+        ...
+
+
+@runtime_checkable
+class Unchecked(Protocol):
+    """An attack with a door for training, where nothing is checked and the device is asked for nothing."""
+
+    def solve(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Solution:
+        """As the call, but the attacked images come with what is known of them; ``Solution.finite`` tells where logits are no numbers."""
+        ...

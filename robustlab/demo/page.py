@@ -1,0 +1,162 @@
+"""What the page shows: models with their buttons, and pictures to begin with."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustlab import __version__
+from robustlab.data.catalog import open_dataset
+from robustlab.data.imageset import Images
+from robustlab.demo.attributes import attributes_of
+from robustlab.demo.raster import BLANK
+from robustlab.demo.session import Served
+from robustlab.demo.starters import Starter, examples, sketches
+from robustlab.errors import UserError
+from robustlab.models import zoo
+from robustlab.models.checkpoints import read_record
+from robustlab.models.classifier import Classifier
+from robustlab.models.matching import check_reads
+from robustlab.models.naming import short_names
+from robustlab.models.placement import on_device
+
+Model = Classifier | str | os.PathLike[str]
+Models = Model | Iterable[Model] | Mapping[str, Model]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is served.
+
+    Attributes:
+        models: by name, the first one chosen at the start.
+        size: height and width of all pictures.
+        starters: pictures to begin with.
+        device: in words, for the page's foot.
+    """
+
+    models: Mapping[str, Served]
+    size: int
+    starters: Sequence[Starter] = ()
+    device: str = "cpu"
+
+    def described(self) -> dict[str, Any]:
+        """What the page needs to know at the start, in values that JSON holds."""
+        return {
+            "version": __version__,
+            "size": self.size,
+            "blank": BLANK,
+            "device": self.device,
+            "starters": [starter.name for starter in self.starters],
+            "models": [
+                {
+                    "name": served.name,
+                    "note": served.note,
+                    "classes": served.model.classes,
+                    "attributes": [{"name": attribute.name, "hint": attribute.hint} for attribute in served.attributes],
+                }
+                for served in self.models.values()
+            ],
+        }
+
+
+def make_page(
+    models: Models | None = None,
+    images: Any = None,
+    *,
+    device: torch.device | str | None = None,
+    load: Callable[[str], Classifier] = zoo.load,
+) -> Page:
+    """A page on which models change pictures.
+
+    Args:
+        models: a ``Classifier``, the name or path of one, several of these, or a mapping from names to them; where left out all
+            released models, robust ones first.
+        images: square images in colour to begin with, or a path to them; their size is the page's. Outputs without names take
+            the names of their classes, if these are as many. Where left out they are pictures of *shapes*.
+        device: where to compute; where left out each model computes where it is.
+        load: reads a model that is given by its name or path.
+
+    Raises:
+        UserError: no model, none of that name, images that are not square or not in colour, or that a model cannot read.
+    """
+    shown = _opened(images)
+    found: dict[str, Served] = {}
+    for name, given in _named(models).items():
+        model = given if isinstance(given, Classifier) else load(os.fspath(given))
+        if device is not None:
+            model = on_device(model, device)
+        if images is not None and model.unnamed and model.num_classes == len(shown.classes):
+            model = copy.copy(model)  # the weights are the same; the names are this page's alone
+            model.classes = shown.classes
+        served = Served(name, _note(model.arch, _record(given)), model, attributes_of(model))
+        check_reads(served.outputs, (3, *shown.shape[1:]), name, model.mean.device)
+        found[name] = served
+    size = shown.shape[-1]
+    return Page(found, size, [*sketches(size), *examples(shown)], _device_name(next(iter(found.values())).model.mean.device))
+
+
+def _opened(images: Any) -> Images:
+    """The images to begin with."""
+    if images is None:
+        return open_dataset("shapes", split="test", limit=10)
+    return open_dataset(None, os.fspath(images), "test") if isinstance(images, str | os.PathLike) else images
+
+
+def _named(models: Models | None) -> dict[str, Model]:
+    """The models by short names."""
+    if isinstance(models, Mapping):
+        return dict(models)
+    known = zoo.released()
+    if models is None:
+        # Robust ones first: the first is chosen when the page opens, and others draw only noise.
+        models = [
+            *(name for name in known if known[name]["threat"] != "none"),
+            *(name for name in known if known[name]["threat"] == "none"),
+        ]
+    one = isinstance(models, Classifier | str | os.PathLike)
+    several: list[Model] = [models] if one else list(models)  # type: ignore[list-item, arg-type]
+    if not several:
+        raise UserError("which model? --model takes checkpoints' paths, or names of released models, and none is released yet")
+    names = short_names(dict.fromkeys(os.fspath(model) for model in several if not isinstance(model, Classifier)))
+    found: dict[str, Model] = {}
+    for model in several:
+        if not isinstance(model, Classifier):
+            found[names[os.fspath(model)]] = model
+            continue
+        word = model.arch or "model"
+        found[next(name for k in count(1) if (name := word if k == 1 else f"{word}-{k}") not in found)] = model
+    return found
+
+
+def _record(model: Model) -> dict[str, Any] | None:
+    """What is known of released weights, or lies beside weights of one's own, which is more than a checkpoint says."""
+    if isinstance(model, Classifier):
+        return None
+    path = Path(model)
+    beside = path.suffix in (".json", ".safetensors") and path.exists()
+    return zoo.released().get(os.fspath(model)) or (read_record(path.with_suffix(".json")) if beside else None)
+
+
+def _note(arch: str, record: Mapping[str, Any] | None) -> str:
+    """What is known of a model, in one line."""
+    if record is None:
+        return arch or "a network of your own"
+    threat = "not trained against attacks" if record["threat"] == "none" else f"trained against {record['threat']}"
+    numbers = ", ".join(f"{name} {value:.1f} %" for name, value in record["accuracies"].items())
+    return f"{record['arch']} on {record['dataset']}, {threat}" + (f": {numbers}" if numbers else "")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return str(device)
+    return "1 CPU thread" if torch.get_num_threads() == 1 else f"{torch.get_num_threads()} CPU threads"

@@ -1,0 +1,209 @@
+"""What an evaluation found: one record per example, and the numbers that are counted from them."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from robustlab import pictures
+from robustlab.errors import UserError, unknown
+from robustlab.evaluation.adversarial import Adversarial, saving
+from robustlab.evaluation.grids import adversarial_grid
+from robustlab.evaluation.rates import Rate
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What one attack did to one example that was classified correctly.
+
+    Attributes:
+        prediction: the class predicted after the attack, by a forward pass of the model itself in evaluation mode.
+        distance: ``‖x_adv - x‖`` in the attack's norm, in pixel units, measured in float64.
+    """
+
+    prediction: int
+    distance: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example, and what each attack made of it.
+
+    Attributes:
+        index: its position in the data.
+        label: its class, as the model numbers them.
+        prediction: the class predicted before any attack.
+        attacks: by name, what attacks within a threat model did; empty where the prediction was wrong already.
+        nearest: by name, what minimum-norm attacks found.
+    """
+
+    index: int
+    label: int
+    prediction: int
+    attacks: Mapping[str, Attacked]
+    nearest: Mapping[str, Attacked] = field(default_factory=dict)
+
+    @property
+    def broken_by(self) -> str | None:
+        """The first attack within a threat model that changed a correct prediction.
+
+        ``"clean"`` if there was no correct prediction; None if all attacks failed.
+        """
+        if self.prediction != self.label:
+            return "clean"
+        return next((name for name, found in self.attacks.items() if found.prediction != self.label), None)
+
+    def distance(self, attack: str) -> float:
+        """How far the nearest adversarial image is that a minimum-norm attack found, in pixel units.
+
+        0 where the prediction was wrong already, infinity where the attack found nothing.
+        """
+        if self.prediction != self.label:
+            return 0.0
+        found = self.nearest[attack]
+        return found.distance if found.prediction != self.label else math.inf
+
+    def to_json(self) -> dict[str, Any]:
+        """Values that JSON holds; ``nearest`` only where there was a minimum-norm attack."""
+        found: dict[str, Any] = {"index": self.index, "label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
+        found["attacks"] = {name: vars(attacked) for name, attacked in self.attacks.items()}
+        return {**found, "nearest": {name: vars(attacked) for name, attacked in self.nearest.items()}} if self.nearest else found
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """All examples of an evaluation. Every accuracy under attack bears the name of the attack that made it.
+
+    Attributes:
+        attacks: names of the attacks within a threat model.
+        records: one for each example, in the data's order.
+        minimum_norm: names of the attacks that looked for the nearest adversarial image.
+        classes: names of the classes, as the model numbers them; empty where they have none.
+        adversarial: what the attacks returned, by the attack's name, if ``evaluate`` was told to keep it.
+    """
+
+    attacks: tuple[str, ...]
+    records: tuple[Record, ...]
+    minimum_norm: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    adversarial: Mapping[str, Adversarial] | None = field(default=None, compare=False)
+
+    @property
+    def clean(self) -> Rate:
+        """Accuracy before any attack."""
+        return Rate(sum(r.prediction == r.label for r in self.records), len(self.records))
+
+    def under(self, attack: str) -> Rate:
+        """Accuracy under one attack within a threat model: correct before it and after it.
+
+        Raises:
+            UserError: a minimum-norm attack, which needs a radius: see ``at``.
+        """
+        if attack in self.minimum_norm:
+            raise UserError(f"accuracy under {attack} needs a radius: use report.at({attack!r}, [0.5])")
+        return Rate(sum(attack in r.attacks and r.attacks[attack].prediction == r.label for r in self.records), len(self.records))
+
+    @property
+    def worst(self) -> Rate:
+        """Accuracy under the worst of all attacks within a threat model, example by example."""
+        return Rate(sum(r.broken_by is None for r in self.records), len(self.records))
+
+    def rates(self) -> dict[str, Rate]:
+        """Clean, under each attack within a threat model, and with several such attacks under the worst of them."""
+        worst = {"worst of " + ", ".join(self.attacks): self.worst} if len(self.attacks) > 1 else {}
+        return {"clean": self.clean, **{name: self.under(name) for name in self.attacks}, **worst}
+
+    def at(self, attack: str, radii: Iterable[float]) -> dict[float, Rate]:
+        """Accuracy at radii, from one run of a minimum-norm attack: the share whose nearest adversarial image is farther.
+
+        Args:
+            attack: the attack's name.
+            radii: in pixel units, in the attack's norm.
+
+        Returns:
+            From radius to accuracy, ascending; never increasing.
+        """
+        distances = self._distances(attack)
+        return {radius: Rate(sum(distance > radius for distance in distances), len(distances)) for radius in sorted(set(radii))}
+
+    def median_distance(self, attack: str) -> float:
+        """Median distance to the nearest adversarial image that a minimum-norm attack found, over all examples, in pixel units.
+
+        Examples that are misclassified without an attack count as 0, and those where the attack found nothing as infinity, so
+        it is the radius at which the accuracy falls to one half. NaN for no examples.
+        """
+        distances = self._distances(attack)
+        return statistics.median(distances) if distances else math.nan
+
+    def _distances(self, attack: str) -> list[float]:
+        if attack not in self.minimum_norm:
+            raise unknown("minimum-norm attack", attack, self.minimum_norm)
+        return [record.distance(attack) for record in self.records]
+
+    def grid(self, attack: str | None = None, images: int = 6) -> Image.Image:
+        """Some images before and after an attack, see ``robustlab.evaluation.grids``; needs ``evaluate(..., keep=True)``.
+
+        Args:
+            attack: its name; the first one where left out.
+            images: at most so many.
+
+        Raises:
+            UserError: nothing was kept, or an attack that there was not.
+        """
+        kept = self._kept()
+        name = next(iter(kept), "none") if attack is None else attack
+        if name not in kept:
+            raise unknown("attack", name, kept) if kept else UserError("there is nothing to show: no image was attacked")
+        return pictures.to_image(adversarial_grid(kept[name], images))
+
+    def save_adversarial(self, folder: str | os.PathLike[str]) -> None:
+        """Write what the attacks returned into a new folder, see ``robustlab.evaluation.adversarial``; needs ``evaluate(..., keep=True)``.
+
+        Raises:
+            UserError: nothing was kept, the folder is not empty, or it cannot be written.
+        """
+        kept = self._kept()
+        with saving(folder) as save:
+            for found in kept.values():
+                save(found)
+
+    def _kept(self) -> Mapping[str, Adversarial]:
+        if self.adversarial is None:
+            raise UserError("the adversarial images were not kept: call evaluate(..., keep=True)")
+        return self.adversarial
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The lines of a table: a name and a number with its interval."""
+        distances = [(name, f"median distance {self.median_distance(name):.4g}") for name in self.minimum_norm]
+        return [(name, repr(rate)) for name, rate in self.rates().items()] + distances
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {number}" for name, number in rows)
+
+    def _repr_html_(self) -> str:
+        lines = "".join(
+            f'<tr><td style="text-align:left">{html.escape(name)}</td><td style="text-align:left">{html.escape(number)}</td></tr>'
+            for name, number in self.rows()
+        )
+        kept = next(iter(self.adversarial.values()), None) if self.adversarial else None
+        shown = pictures.as_html(adversarial_grid(kept)) if kept and kept.are_pictures else ""
+        return f"<table>{lines}</table>{shown}"
+
+
+def save_adversarial(report: Report, folder: str | os.PathLike[str]) -> None:
+    """Write what the attacks of an evaluation returned into a new folder; see ``Report.save_adversarial``."""
+    report.save_adversarial(folder)
+
+
+def joined(parts: Mapping[str, Sequence[Adversarial]]) -> dict[str, Adversarial]:
+    """The adversarial images of all batches, by attack; without the attacks that had nothing to attack."""
+    return {name: Adversarial.joined(some) for name, some in parts.items() if some}

@@ -1,0 +1,71 @@
+"""Attacks by name: each is what its paper says, and a name that is not known brings the nearest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from laws import every_norm, images
+
+from robustlab.attacks import ATTACKS, FGSM, PGD, named_attack
+from robustlab.constraints import ThreatModel
+from robustlab.errors import UserError
+from robustlab.goals import margin
+from robustlab.norms import L2, Linf
+
+THREAT = ThreatModel(Linf(), 8 / 255)
+MEANT = {
+    "pgd": PGD(THREAT),
+    "PGD-20": PGD(THREAT, steps=20),
+    "pgd-50x10": PGD(THREAT, steps=50, restarts=10),
+    "pgd-7": PGD(THREAT, steps=7),
+    "pgd-100x5": PGD(THREAT, steps=100, restarts=5),
+    " fgsm ": FGSM(THREAT),
+}
+
+
+@pytest.mark.parametrize("name, attack", MEANT.items())
+def test_a_name_means_an_attack(name, attack):
+    assert named_attack(name, THREAT) == attack
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@every_norm
+def test_every_name_attacks_in_every_norm(name, norm, tiny_model):
+    x, y = images(4, 3, 8, 8), torch.arange(4)
+    attack = named_attack(name, ThreatModel(norm, 0.1), **({"steps": 2, "restarts": 1} if "50" in name else {}))
+    with torch.no_grad():
+        x_adv = attack(tiny_model, x, y)
+        before, after = (torch.nn.functional.cross_entropy(tiny_model(z), y) for z in (x, x_adv))
+    assert after > before and (norm.measure(x_adv.double() - x.double()) <= 0.1).all()
+
+
+def test_mi_fgsm_as_published(tiny_model):
+    """Dong et al. (2018), algorithm 1, by hand: ten steps of eps / 10 along the sign of the sum of gradients of unit L1 norm."""
+    eps, model = 0.1, tiny_model.double()
+    x, y = 0.3 + 0.4 * images(4, 3, 8, 8, dtype=torch.float64), torch.arange(4)
+    moved, velocity = x.clone(), torch.zeros_like(x)
+    for _ in range(10):
+        moved.requires_grad_()
+        (grad,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(moved), y, reduction="sum"), moved)
+        velocity = velocity + grad / grad.abs().sum((1, 2, 3), keepdim=True)
+        moved = moved.detach() + eps / 10 * velocity.sign()
+    torch.testing.assert_close(named_attack("mi-fgsm", ThreatModel(Linf(), eps))(model, x, y), moved, rtol=0, atol=1e-9)
+
+
+def test_settings_can_be_told():
+    attack = named_attack("pgd-20", ThreatModel(L2(), 0.5), surrogate=margin, restarts=2)
+    assert attack == PGD(ThreatModel(L2(), 0.5), steps=20, surrogate=margin, restarts=2)
+
+
+@pytest.mark.parametrize(
+    "name, options, sentence",
+    [
+        ("pdg", {}, r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: fgsm, mi-fgsm, pgd, pgd-20, pgd-50x10$"),
+        ("pgd-", {}, "^unknown attack 'pgd-'. Did you mean 'pgd'"),
+        ("pgd-20", {"restart": 2}, r"^unknown option of pgd-20 'restart'. Did you mean 'restarts'\? Known: keep_best, "),
+        ("pgd-20x0", {}, "^PGD needs steps >= 0 and restarts >= 1, got 20 and 0$"),
+    ],
+)
+def test_what_is_not_known_brings_the_nearest_name(name, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        named_attack(name, THREAT, **options)
