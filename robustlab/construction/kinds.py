@@ -99,7 +99,7 @@ def measure_source(model: Classifier, images: Images, name: str, record: dict[st
     device = model.mean.device
     outputs = model.outputs_for(images.classes, images.name).to(device)
     batches = (replace(batch, y=outputs[batch.y]) for batch in Batches(some, MEASURED, device=device).epoch(0))
-    report = evaluate(model, batches, [ATTACK])
+    report = evaluate(model, batches, [ATTACK], progress=False)
     return SourceModel(name, report.clean, report.under(str(ATTACK)), str(ATTACK), record)
 
 

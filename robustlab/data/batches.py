@@ -39,7 +39,7 @@ class Batches:
         seed: of the order and the keys.
         augment: changes the pixels on the device, as they are stored, see ``crop_flip``.
         shuffle: a new order every epoch, instead of the images' own.
-        device: where the batches are wanted.
+        device: where the batches go.
         rank, world_size: this process gets slice ``rank`` of each batch, cut into ``world_size`` consecutive ones.
         drop_last: leave out a last batch that is not full; otherwise its slices differ in size by at most one.
         workers: processes that read images not in memory; 0 reads them in this one.
