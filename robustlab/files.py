@@ -83,6 +83,29 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
         temporary.write_bytes(content)
 
 
+def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Add ``content`` to the end of ``path``, which is made where it is missing, and sync it to disk.
+
+    After an exception, also a full disk, the file ends where it ended before; a process that is killed meanwhile may leave a part.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written.
+    """
+    try:
+        with open(path, "ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                left = memoryview(content)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write_text(path: str | os.PathLike[str], content: str) -> None:
     """Write ``content`` to ``path`` as UTF-8, atomically."""
     write_bytes(path, content.encode())

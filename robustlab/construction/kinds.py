@@ -74,7 +74,7 @@ class SourceModel:
         clean: accuracy on some of the source images.
         robust: accuracy on the same images under ``attack``.
         attack: the name of an attack.
-        record: what is known of released weights.
+        record: what is known of a pretrained model.
     """
 
     name: str

@@ -78,7 +78,7 @@ def make_page(
 
     Args:
         models: a ``Classifier``, the name or path of one, several of these, or a mapping from names to them; where left out all
-            released models, robust ones first.
+            pretrained models, robust ones first.
         images: square images in colour to begin with, or a path to them; their size is the page's. Outputs without names take
             the names of their classes, if these are as many. Where left out they are pictures of *shapes*.
         device: where to compute; where left out each model computes where it is.
@@ -114,7 +114,7 @@ def _named(models: Models | None) -> dict[str, Model]:
     """The models by short names."""
     if isinstance(models, Mapping):
         return dict(models)
-    known = zoo.released()
+    known = zoo.pretrained()
     if models is None:
         # Robust ones first: the first is chosen when the page opens, and others draw only noise.
         models = [
@@ -124,7 +124,7 @@ def _named(models: Models | None) -> dict[str, Model]:
     one = isinstance(models, Classifier | str | os.PathLike)
     several: list[Model] = [models] if one else list(models)  # type: ignore[list-item, arg-type]
     if not several:
-        raise UserError("which model? --model takes checkpoints' paths, or names of released models, and none is released yet")
+        raise UserError("which model? --model takes checkpoints' paths, or names of pretrained models, and there is none yet")
     names = short_names(dict.fromkeys(os.fspath(model) for model in several if not isinstance(model, Classifier)))
     found: dict[str, Model] = {}
     for model in several:
@@ -137,12 +137,12 @@ def _named(models: Models | None) -> dict[str, Model]:
 
 
 def _record(model: Model) -> dict[str, Any] | None:
-    """What is known of released weights, or lies beside weights of one's own, which is more than a checkpoint says."""
+    """What is known of pretrained weights, or lies beside weights of one's own, which is more than a checkpoint says."""
     if isinstance(model, Classifier):
         return None
     path = Path(model)
     beside = path.suffix in (".json", ".safetensors") and path.exists()
-    return zoo.released().get(os.fspath(model)) or (read_record(path.with_suffix(".json")) if beside else None)
+    return zoo.pretrained().get(os.fspath(model)) or (read_record(path.with_suffix(".json")) if beside else None)
 
 
 def _note(arch: str, record: Mapping[str, Any] | None) -> str:

@@ -26,7 +26,7 @@ from robustlab.models.classifier import Classifier, Features
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
 from robustlab.optimize import minimize
-from robustlab.pixels import to_uint8, to_uint8_within
+from robustlab.pixels import to_float, to_uint8, to_uint8_within
 from robustlab.steps import Steepest
 
 LARGEST = {"eps": 1000.0, "step_size": 1000.0, "steps": 200}
@@ -241,7 +241,7 @@ def as_image(picture: bytes) -> Tensor:
     """Bytes to float32 ``(1, 3, size, size)`` in [0, 1]."""
     side = round((len(picture) / 3) ** 0.5)
     pixels = torch.frombuffer(bytearray(picture), dtype=torch.uint8).view(side, side, 3)
-    return pixels.permute(2, 0, 1)[None].float() / 255
+    return to_float(pixels.permute(2, 0, 1)[None])
 
 
 def as_bytes(pixels: Tensor) -> bytes:

@@ -14,11 +14,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from robustlab.commands import reproduce as command
-from robustlab.commands import settings
 from robustlab.errors import UserError
 from robustlab.experiments import EXPERIMENTS
-from robustlab.options import changed
+from robustlab.experiments.claims import configured
 
 LIGHT = ["--device", "cpu", "--threads", "1", "--no-amp"]
 Call = Callable[..., Any]
@@ -54,7 +52,7 @@ def read(path: Path) -> Any:
 
 def config(name: str, **flags: Any) -> Any:
     """The configuration that flags make of the small one."""
-    return command.configured(module(name).Config(), changed(settings.Reproduce(), experiment=name, **flags))
+    return configured(name, "small", flags)
 
 
 # What comes out
@@ -156,7 +154,7 @@ def test_stopped_anywhere_the_same_command_goes_on_to_the_same_numbers(reproduce
     codes = []
     while not codes or codes[-1] == 130:
         with pytest.MonkeyPatch.context() as patch:
-            tiny.count_work(patch, on_step=lambda work: work.steps == 2 and os.kill(os.getpid(), number))
+            tiny.count_work(patch, on_work=lambda work: work.steps == 2 and os.kill(os.getpid(), number))
             told = reproduce("data-size")
         assert told.code in (0, 130) and ("the same command goes on from here" in told.err) == (told.code == 130), told.err
         assert (tmp_path / "out" / "data-size.md").exists() == (told.code == 0)
@@ -168,7 +166,7 @@ def test_stopped_anywhere_the_same_command_goes_on_to_the_same_numbers(reproduce
 
 def test_an_interrupt_leaves_the_handlers_of_signals_as_they_were(reproduce: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    tiny.count_work(monkeypatch, on_step=lambda work: os.kill(os.getpid(), signal.SIGINT))
+    tiny.count_work(monkeypatch, on_work=lambda work: os.kill(os.getpid(), signal.SIGINT))
     assert reproduce("data-size").code == 130
     assert signal.getsignal(signal.SIGINT) is before
 
