@@ -45,7 +45,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_vacant(path: str | os.PathLike[str]) -> None:
-    """Refuse a place for a new folder where something is already; an empty folder is fine."""
+    """Refuse a place for a new folder where something is already; an empty folder is fine.
+
+    Raises:
+        UserError: something is there.
+    """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is not an empty folder: name another one with --out")

@@ -68,6 +68,7 @@ class Board:
             self._writer.add_image(name, picture, at)
 
     def flush(self) -> None:
+        """Write what was told so far to the disk."""
         with self._writing():
             self._writer.flush()
 
@@ -206,12 +207,14 @@ class Run:
 
     @property
     def board(self) -> Board:
+        """TensorBoard's files, begun when they are first asked for."""
         if self._board is None:
             self._board = Board(self.folder / "tensorboard")
         return self._board
 
     @property
     def log_file(self) -> Path:
+        """The file with a line for each epoch or step."""
         return self.folder / "metrics.jsonl"
 
     @property

@@ -8,10 +8,10 @@ from pathlib import Path
 import documents
 import pytest
 from PIL import Image
-from robustlab.synthesis.tasks import TASKS
 
 from robustlab.commands import COMMANDS
 from robustlab.data.shapes import shapes
+from robustlab.synthesis.tasks import TASKS
 from robustlab.training import RECIPES
 
 DOCS = documents.ROOT / "docs"

@@ -85,6 +85,7 @@ class SourceModel:
 
     @property
     def is_robust(self) -> bool:
+        """Whether it keeps the share ``ROBUST`` of its accuracy under attack."""
         return self.robust.value >= ROBUST * self.clean.value
 
 

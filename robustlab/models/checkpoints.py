@@ -109,7 +109,11 @@ def read_weights(path: str | os.PathLike[str]) -> Classifier:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The JSON beside weights."""
+    """The JSON beside weights.
+
+    Raises:
+        UserError: the file is missing or damaged, or does not describe weights.
+    """
     try:
         record = json.loads(path.read_bytes())
     except OSError as error:

@@ -200,6 +200,7 @@ class TrainingState:
         return self.latest
 
     def begin_next_epoch(self) -> None:
+        """Stand at the first step of the next epoch, with nothing counted yet."""
         self.epoch, self.step = self.epoch + 1, 0
         self.sums = torch.zeros_like(self.sums)
 

@@ -70,7 +70,13 @@ class TrainingLoss(Protocol):
 
 
 def adversarial_images(attack: Attack, model: nn.Module, x: Tensor, y: Tensor | Goal, keys: Tensor) -> Tensor:
-    """Attacked images, without the checks of the attack's call where it has a door for that.
+    """Attacked images ``(B, C, H, W)`` of ``x``, without the checks of the attack's call where it has a door for that.
+
+    Args:
+        attack: within a threat model.
+        model: the module to attack, not a wrapper of several processes.
+        y: labels to leave, int64 ``(B,)``, or a goal.
+        keys: one per example.
 
     What comes from the training set was checked when it was read, and a loss that is no number ends the training anyway; the device
     need not stop at each step to look.

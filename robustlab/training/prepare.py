@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 
 from robustlab.data.augment import Augment, crop_flip
 from robustlab.data.batches import Batches
-from robustlab.data.catalog import open_dataset
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError, unknown
@@ -29,21 +27,12 @@ from robustlab.training.start import network_for, pretrained_network_for
 EVALUATION_BATCH = 250  # images
 
 
-def opened(data: Any, split: str) -> Images:
-    """The one place that says what may stand for images: a set of them, or the path of a stored one.
+def check_trainable(images: Images, settings: Training) -> None:
+    """Refuse images of one class, and settings that contradict each other.
 
     Raises:
-        UserError: something else.
+        UserError: one of these.
     """
-    if isinstance(data, str | os.PathLike):
-        return open_dataset(None, os.fspath(data), split)
-    if not hasattr(data, "fetch"):
-        raise UserError(f"training needs images such as open_dataset gives, or a path, not a {type(data).__name__}")
-    return data
-
-
-def check_trainable(images: Images, settings: Training) -> None:
-    """Refuse images of one class, and settings that contradict each other."""
     if len(images.classes) < 2:
         raise UserError(f"training needs at least two classes, but {images.name} has only {', '.join(images.classes) or 'none'}")
     if settings.choosing.patience is not None and not settings.choosing.val_size:
@@ -98,7 +87,7 @@ def training_batches(
 
 
 def evaluation_batches(images: Images, settings: Training, device: torch.device, workers: int) -> Batches:
-    """The batches of test images."""
+    """The batches of test ``images``, in their order, on ``device``; the seed is that of ``settings``, ``workers`` as for ``Batches``."""
     return Batches(images, EVALUATION_BATCH, seed=settings.seed, device=device, workers=workers)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from robustlab.data.adapt import Data, as_images
 from robustlab.data.imageset import Images
 from robustlab.devices import choose_device, computes_bfloat16
 from robustlab.errors import UserError
@@ -31,7 +32,6 @@ from robustlab.training.prepare import (
     evaluation_batches,
     matching,
     network_to_train,
-    opened,
     recorded_threads,
     recorded_training,
     reopened,
@@ -43,10 +43,10 @@ from robustlab.training.trainer import Line, Trainer
 
 
 def train(
-    data: Any,
+    data: Data,
     settings: Training | None = None,
     *,
-    test: Any = None,
+    test: Data | None = None,
     test_attack: Attack | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -66,7 +66,8 @@ def train(
     such as dropout can draw from nowhere but torch's one random state.
 
     Args:
-        data: images to train on; a part of them, ``settings.choosing.val_size``, is held out to choose the epoch by.
+        data: images to train on, in any form of ``robustlab.data.adapt``; a part of them, ``settings.choosing.val_size``, is held out
+            to choose the epoch by.
         settings: how to train; where left out, the recipe ``standard``, or with ``resume`` what the run was started with.
         test: images to test the network on at the end; none where left out. They may be of more classes, in any order.
         test_attack: where left out, PGD-20 in the threat model.
@@ -94,8 +95,8 @@ def train(
     if settings is None:
         settings = recorded_training(before, folder) if folder and resume else Training()
     settings = complete(changed(settings, **changes), bfloat16=computes_bfloat16(device), resumed=resume)
-    images = opened(data, "train")
-    tested = None if test is None else matching(opened(test, "test"), images)
+    images = as_images(data, split="train")
+    tested = None if test is None else matching(as_images(test, split="test"), images)
     asked = asked or {"machine": {"threads": threads, "workers": workers}}
     trainer = _trainer(images, settings, folder, before, device, workers, world, asked)
     trainer.on_epoch, trainer.progress = on_epoch, progress and world.leads

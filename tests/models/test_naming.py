@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustlab.commands.common import short_names
+from robustlab.models.naming import short_names
 
 
 @pytest.mark.parametrize(
