@@ -81,6 +81,7 @@ def top_level_text() -> str:
     """robustlab's own names, in the order of its docstring, each with a link to where it is explained."""
     module = griffe.load("robustlab", search_paths=[PACKAGE.parent], resolve_aliases=True)
     lines = ["# robustlab", "What `import robustlab` gives."]
+    assert module.docstring is not None
     for line in inspect.cleandoc(module.docstring.value).splitlines():
         if re.fullmatch(r"[A-Z][\w ]+:", line):
             lines += [f"## {line[:-1]}", "| name | |\n| --- | --- |"]

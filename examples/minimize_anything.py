@@ -40,4 +40,4 @@ def near(found):
 sizes = []  # of the batch, at each step
 rule = Steepest(L2(), torch.tensor([0.01, 0.1]))  # a step size for each example
 solution = minimize(distance, start, ThreatModel(L2(), 8.0).around(start), rule, steps=400, done=near)
-print(f"near: {(solution.value < 0.1).tolist()}, after {sizes.count(2)} steps together and {sizes.count(1)} of one alone")
+print(f"near: {near(solution).tolist()}, after {sizes.count(2)} steps together and {sizes.count(1)} of one alone")

@@ -95,6 +95,12 @@ def test_what_does_not_fit_is_one_sentence(pictures):
             make_page(models, some)
 
 
+def test_pictures_in_other_forms(pictures):
+    pair = make_page(classifier(), (pictures.pixels, pictures.labels))
+    assert [starter.picture for starter in pair.starters] == [starter.picture for starter in make_page(classifier(), pictures).starters]
+    assert [starter.name for starter in pair.starters][-4:] == ["0", "1", "2", "3"]
+
+
 # From Python in three lines.
 
 
