@@ -37,7 +37,7 @@ def near(found):
     return found.value < 0.1
 
 
-sizes = []  # of the batch, at each step
+sizes: list[int] = []  # of the batch, at each step
 rule = Steepest(L2(), torch.tensor([0.01, 0.1]))  # a step size for each example
 solution = minimize(distance, start, ThreatModel(L2(), 8.0).around(start), rule, steps=400, done=near)
 print(f"near: {(solution.value < 0.1).tolist()}, after {sizes.count(2)} steps together and {sizes.count(1)} of one alone")

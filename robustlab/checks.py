@@ -110,7 +110,8 @@ def _as_labels(y: object, device: torch.device) -> object:
             y = torch.as_tensor(np.asarray(y))
         except (TypeError, ValueError):
             raise UserError(f"labels must be one class index for each image, got {type(y).__name__} {y!r:.60}") from None
-        y = y if y.is_floating_point() or y.dtype == torch.bool else y.to(torch.int64)
+        whole = not y.is_floating_point() and y.dtype != torch.bool
+        y = y.to(torch.int64) if whole or y.numel() == 0 else y
     return y.to(device) if isinstance(y, Tensor) else y
 
 

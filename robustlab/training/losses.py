@@ -40,10 +40,9 @@ class TrainingLoss(Protocol):
 
 
 def adversarial_images(attack: Attack, model: nn.Module, x: Tensor, y: Tensor | Goal, keys: Tensor) -> Tensor:
-    """Attacked images, without the checks of the attack's call where it has a door for that.
+    """Attacked images, without the checks of the attack's call where it has a door for that, so that no step waits for the device.
 
-    What comes from the training set was checked when it was read, and a loss that is no number ends the training anyway; the device
-    need not stop at each step to look.
+    Images and labels are for whoever reads the training set to check, and a loss that is no number ends the training anyway.
     """
     return attack.solve(model, x, y, keys=keys).x if isinstance(attack, Unchecked) else attack(model, x, y, keys=keys)
 
