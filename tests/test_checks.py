@@ -94,7 +94,13 @@ def test_a_users_mistake_is_a_value_error():
 
 def test_what_an_attack_is_given_comes_back_as_tensors():
     x, y = images(3, 5), torch.tensor([2, 0, 1])
-    for given in ((x, y), (x.numpy(), y.numpy()), (x.double().numpy(), y.tolist()), (x.clone().requires_grad_(), tuple(y.tolist()))):
+    for given in (
+        (x, y),
+        (x.numpy(), y.numpy()),
+        (x.double().numpy(), y.tolist()),
+        (x.clone().requires_grad_(), tuple(y.tolist())),
+        (x, y.to(torch.uint8)),
+    ):
         found, labels, highest = attack_inputs(len, *given)
         assert torch.equal(found, x) and found.dtype == torch.float32 and not found.requires_grad
         assert torch.equal(labels, y) and labels.dtype == torch.int64 and highest == 2
