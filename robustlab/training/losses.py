@@ -78,8 +78,7 @@ def adversarial_images(attack: Attack, model: nn.Module, x: Tensor, y: Tensor | 
         y: labels to leave, int64 ``(B,)``, or a goal.
         keys: one per example.
 
-    What comes from the training set was checked when it was read, and a loss that is no number ends the training anyway; the device
-    need not stop at each step to look.
+    Images and labels are for whoever reads the training set to check, and a loss that is no number ends the training anyway.
     """
     return attack.solve(model, x, y, keys=keys).x if isinstance(attack, Unchecked) else attack(model, x, y, keys=keys)
 

@@ -18,7 +18,7 @@ from robustlab.norms import L1, L2, Linf
 from robustlab.objectives import value_and_gradient
 from robustlab.seeding import example_keys
 from robustlab.training import TRADES, Adversarial, Standard
-from robustlab.training.losses import Outcome, inner
+from robustlab.training.losses import Outcome, adversarial_images, inner
 
 LINF = ThreatModel(Linf(), 8 / 255)
 THREATS = [LINF, ThreatModel(L2(), 0.5), ThreatModel(L1(), 3.0)]
@@ -285,3 +285,20 @@ def test_radius_zero_trains_on_the_images_themselves(model, batch) -> None:
 def test_the_module_itself_is_attacked_and_not_a_wrapper() -> None:
     module = nn.Linear(2, 2)
     assert inner(module) is module
+
+
+def test_an_attack_of_ones_own_is_called_and_one_with_a_door_for_training_passes_it(model, batch) -> None:
+    x, y, keys = batch
+
+    class Darker:
+        threat = LINF
+
+        def __call__(self, model, x, y, *, keys=None, fast_model=None):
+            return x / 2
+
+    assert torch.equal(Adversarial(Darker())(model, x, y, keys).x, x / 2)
+    assert torch.equal(TRADES(Darker())(model, x, y, keys).x, x / 2)
+    attack = PGD(LINF, steps=2, keep_best=False)
+    assert torch.equal(adversarial_images(attack, model, x, y, keys), attack(model, x, y, keys=keys))
+    far = adversarial_images(attack, model, x * 255, y, keys)
+    assert far.shape == x.shape, "nothing is checked, so nothing is read from the device"
