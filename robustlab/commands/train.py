@@ -75,7 +75,7 @@ def _test_images(args: settings.Train, images: Images) -> Images:
     else:
         elsewhere = replace(args.data, dataset=None, path=args.data.test_data, download=False, classes=None, limit=None)
         test = open_images(elsewhere, "test")
-    test, limit = matching(test, images), args.data.limit
+    test, limit = matching(test, images, may_lack=False), args.data.limit
     return test if limit is None or limit >= len(test) else test.subset(hold_out(test, limit, 0)[1])
 
 
@@ -93,8 +93,9 @@ def settings_of_run(args: settings.Train) -> settings.Train:
     if "training" in found and "data" not in found:
         raise UserError(f"{folder} was trained from Python, on images of its own: go on there, by train(images, out=..., resume=True)")
     before, said = flat(from_file(settings.Train, found, f"{folder}/settings.json", passed_over=True)), given(args)
+    moved = ("data",) if "images" in found else ()  # elsewhere the same images may lie: they are told by their fingerprint
     for name, value in said.items():
-        if name not in MAY_CHANGE and value != before.get(name):
+        if name not in (*MAY_CHANGE, *moved) and value != before.get(name):
             flag, advice = f"--{name.replace('_', '-')}", "leave the flag out, or start a run in another --out"
             raise UserError(f"{folder} was started with {flag} {before.get(name)}, not {value}: {advice}")
     return changed(settings.Train(), **{**before, **said, "out": str(folder), "resume": str(folder)})

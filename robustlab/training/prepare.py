@@ -39,14 +39,17 @@ def check_trainable(images: Images, settings: Training) -> None:
         raise UserError("--patience counts epochs without a better validation accuracy, so it needs --val-size of at least 1")
 
 
-def matching(test: Images, images: Images) -> Images:
+def matching(test: Images, images: Images, *, may_lack: bool = True) -> Images:
     """The test images of the classes that are trained on, numbered as these are.
 
+    Args:
+        may_lack: whether the last classes may be missing, as they are in a small test set of the same kind.
+
     Raises:
-        UserError: they do not know all the classes, or have another size or other channels.
+        UserError: they do not know all the classes, have another size or other channels, or there are none.
     """
     classes = images.classes
-    if test.classes != classes[: len(test.classes)]:  # a small test set may lack the last of unnamed classes
+    if test.classes != classes[: len(test.classes) if may_lack else None]:
         for name in classes:
             if name not in test.classes:
                 raise UserError(f"the test images do not know all classes of the training images: {unknown('class', name, test.classes)}")

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustlab import files
+from robustlab import files, training
 from robustlab.commands import common, settings
 from robustlab.commands import train as command
 from robustlab.commands.flags import parse
@@ -255,6 +255,35 @@ def test_device_threads_and_workers_may_change_and_nothing_else(call, refused, m
     assert call("train", "--resume", out, "--workers", "1", "--threads", "1", "--device", "cpu", "--lr", "0.1").code == 0
     assert asked[0] == ("cpu", 1)
     assert_same_run(out, whole)
+
+
+def test_a_run_from_before_settings_were_in_groups_goes_on(call, refused, monkeypatch, data, whole, tmp_path) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit", sending(signal.SIGINT, 4))
+        assert call("train", *SMALL, *LIGHT, "--data", data, "--out", out).code == 130
+    found = json.loads((out / "settings.json").read_text())
+    before = flat(from_file(settings.Train, found, "settings.json", passed_over=True))
+    (out / "settings.json").write_text(json.dumps({n: v for n, v in before.items() if n not in ("optimizer", "accumulate", "cache")}))
+    assert f"{out} was started with --lr 0.1, not 0.3" in refused("train", "--resume", out, "--lr", "0.3")
+    assert call("train", "--resume", out).code == 0
+    assert_same_run(out, whole)
+
+
+def test_the_images_of_a_run_may_have_moved_but_must_be_the_same(call, refused, data: Path, tmp_path: Path) -> None:
+    first, out = tmp_path / "first", tmp_path / "run"
+    shutil.copytree(data, first)
+    assert call("train", *MLP, "--data", first, "--out", out).code == 0
+    first.rename(tmp_path / "second")
+    assert call("train", "--resume", out, "--data", tmp_path / "second").code == 0
+    named(tmp_path / "second" / "train.npz", 63, ["red", "green", "blue"])
+    said = refused("train", "--resume", out, "--data", tmp_path / "second")
+    assert f"{out} holds a run with other settings (images.fingerprint: " in said and "images.n: 60 there, 63 here" in said
+
+
+def test_a_run_from_python_goes_on_there(refused, data: Path, tmp_path: Path) -> None:
+    training.train(open_dataset(None, data), arch="mlp", epochs=1, batch_size=16, out=tmp_path / "run", device="cpu", progress=False)
+    assert "was trained from Python, on images of its own: go on there" in refused("train", "--resume", tmp_path / "run")
 
 
 # Several processes
