@@ -149,7 +149,7 @@ def test_saved_between_epochs_gives_the_same_bits(batches: Batches) -> None:
         {"optimizer": "adamax", "lr": 0.01},
         {"optimizer": lambda model: torch.optim.RMSprop(decay_groups(model, 0.01), lr=0.01)},
     ],
-    ids=lambda changes: ", ".join(f"{name} {value if not callable(value) else "of one's own"}" for name, value in changes.items()),
+    ids="-".join,
 )
 def test_each_setting_survives_a_resume(batches: Batches, changes: dict[str, Any]) -> None:
     settings = replace(SETTINGS, **changes)
