@@ -27,10 +27,10 @@ from benchmarks import contenders  # noqa: E402
 from benchmarks.contenders import Attack, Task  # noqa: E402
 from benchmarks.interleaved import Spread, clock, described, in_turn, table, timed  # noqa: E402
 from robustlab import files  # noqa: E402
-from robustlab.commands.common import choose_device, open_data, threat_of  # noqa: E402
-from robustlab.commands.flags import positive, radius  # noqa: E402
 from robustlab.data.batches import Batch, Batches  # noqa: E402
+from robustlab.data.catalog import open_dataset  # noqa: E402
 from robustlab.data.imageset import Images  # noqa: E402
+from robustlab.devices import choose_device  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
 from robustlab.evaluation import Rate  # noqa: E402
 from robustlab.evaluation.accuracy import predictions  # noqa: E402
@@ -39,7 +39,9 @@ from robustlab.models.accelerate import accelerate  # noqa: E402
 from robustlab.models.classifier import Classifier  # noqa: E402
 from robustlab.models.zoo import build, load  # noqa: E402
 from robustlab.objectives import goal_objective, value_and_gradient  # noqa: E402
+from robustlab.options import positive, radius  # noqa: E402
 from robustlab.records import environment  # noqa: E402
+from robustlab.threats import threat_of  # noqa: E402
 
 BARE = "bare loop"
 
@@ -184,7 +186,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(wanted: argparse.Namespace) -> None:
     device = choose_device(wanted.device, wanted.threads)
     n = wanted.repeats * wanted.batch_size
-    images = open_data(None, wanted.data, "test", image_size=None, limit=n)
+    images = open_dataset(None, wanted.data, "test", limit=n)
     if len(images) < n:
         raise UserError(f"{images.name} has {len(images)} images, too few for {wanted.repeats} batches of {wanted.batch_size}")
     batches = list(Batches(images, wanted.batch_size, shuffle=True, device=device).epoch(0))

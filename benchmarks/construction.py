@@ -29,15 +29,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.interleaved import Spread, clock, described, in_turn, table  # noqa: E402
 from robustlab import files  # noqa: E402
-from robustlab.commands.common import choose_device, computes_bfloat16, open_data, threat_of  # noqa: E402
-from robustlab.commands.flags import positive, radius  # noqa: E402
 from robustlab.construction import Construction, Inverted, Plan, Relabelled, build, next_class  # noqa: E402
+from robustlab.data.catalog import open_dataset  # noqa: E402
 from robustlab.data.imageset import Images  # noqa: E402
+from robustlab.devices import choose_device, computes_bfloat16  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
 from robustlab.models.classifier import Classifier, Features  # noqa: E402
 from robustlab.models.zoo import load  # noqa: E402
+from robustlab.options import positive, radius  # noqa: E402
 from robustlab.pixels import to_float  # noqa: E402
 from robustlab.records import environment  # noqa: E402
+from robustlab.threats import threat_of  # noqa: E402
 
 BARE = "bare loop, float32"
 
@@ -153,7 +155,7 @@ def constructions(wanted: argparse.Namespace) -> dict[str, Construction]:
 
 
 def open_images(wanted: argparse.Namespace) -> Images:
-    images = open_data(None, wanted.data, "train", image_size=None, limit=wanted.images)
+    images = open_dataset(None, wanted.data, "train", limit=wanted.images)
     return images
 
 

@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.interleaved import Spread, clock, described, in_turn, table  # noqa: E402
 from robustlab import files  # noqa: E402
-from robustlab.commands.common import choose_device  # noqa: E402
-from robustlab.commands.flags import positive  # noqa: E402
 from robustlab.demo.page import Page  # noqa: E402
 from robustlab.demo.server import start_page  # noqa: E402
 from robustlab.demo.session import Served, as_image  # noqa: E402
 from robustlab.demo.starters import sketches  # noqa: E402
+from robustlab.devices import choose_device  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
 from robustlab.models.zoo import build, load  # noqa: E402
+from robustlab.options import positive  # noqa: E402
 from robustlab.records import environment  # noqa: E402
 
 Line = tuple[float, dict[str, Any]]  # seconds after the press, and what came
@@ -160,7 +160,7 @@ def measured(wanted: argparse.Namespace, served: Served, address: tuple[str, int
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--arch", default="resnet18", help="with random weights (default: resnet18)")
-    parser.add_argument("--model", help="a released model's name, or a checkpoint")
+    parser.add_argument("--model", help="a pretrained model's name, or a checkpoint")
     parser.add_argument("--size", type=positive, default=32, help="pixels of a side (default: 32)")
     parser.add_argument("--steps", type=positive, default=20, help="of each run (default: 20)")
     parser.add_argument("--repeats", type=positive, default=7, help="runs (default: 7)")

@@ -25,18 +25,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.interleaved import Clock, Spread, clock, described, table, timed  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.attacks import NFGSM, PGD  # noqa: E402
-from robustlab.commands.common import choose_device, open_data, threat_of  # noqa: E402
-from robustlab.commands.flags import positive, radius  # noqa: E402
 from robustlab.constraints import ConstraintSet  # noqa: E402
 from robustlab.data.augment import crop_flip  # noqa: E402
 from robustlab.data.batches import Batch, Batches  # noqa: E402
+from robustlab.data.catalog import open_dataset  # noqa: E402
 from robustlab.data.imageset import Images  # noqa: E402
+from robustlab.devices import choose_device  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
-from robustlab.models.zoo import build  # noqa: E402
+from robustlab.options import positive, radius  # noqa: E402
 from robustlab.records import environment  # noqa: E402
 from robustlab.seeding import fold  # noqa: E402
+from robustlab.threats import threat_of  # noqa: E402
 from robustlab.training.fit import Epoch, Optimization, TrainingState, fit  # noqa: E402
 from robustlab.training.losses import Adversarial, Standard, TrainingLoss  # noqa: E402
+from robustlab.training.start import network_for  # noqa: E402
 
 
 @dataclass
@@ -124,25 +126,25 @@ def parts(attack: NFGSM | PGD, batch: Batch, now: Clock) -> tuple[float, float]:
     return draws, timed(project, now)[1]
 
 
-def contenders(images: Images, wanted: argparse.Namespace, device: torch.device) -> list[Contender]:
+def contenders(images: Images, args: argparse.Namespace, device: torch.device) -> list[Contender]:
     """Standard, N-FGSM and PGD training, each in float32 and in bfloat16, from the same weights."""
-    threat = threat_of(wanted.norm, wanted.eps)
+    threat = threat_of(args.norm, args.eps)
     attacks: dict[str, NFGSM | PGD | None] = {
         "standard": None,
         "N-FGSM": NFGSM(threat),
-        f"PGD-{wanted.steps}": PGD(threat, wanted.steps, keep_best=False),
+        f"PGD-{args.steps}": PGD(threat, args.steps, keep_best=False),
     }
-    return [contender(name, attack, amp, images, wanted, device) for name, attack in attacks.items() for amp in (False, True)]
+    return [contender(name, attack, amp, images, args, device) for name, attack in attacks.items() for amp in (False, True)]
 
 
 def contender(
-    name: str, attack: NFGSM | PGD | None, amp: bool, images: Images, wanted: argparse.Namespace, device: torch.device
+    name: str, attack: NFGSM | PGD | None, amp: bool, images: Images, args: argparse.Namespace, device: torch.device
 ) -> Contender:
-    mean, std = (value.tolist() for value in images.mean_std())
-    model = build(wanted.arch, num_classes=len(images.classes), mean=mean, std=std, channels=images.shape[0]).to(device)
-    optimization = Optimization(epochs=wanted.repeats + 1, batch_size=wanted.batch_size, lr=0.05, amp=amp)
-    batches = Batches(images, wanted.batch_size, augment=crop_flip(), shuffle=True, device=device, drop_last=True)
-    watched = Watched(batches, wanted.updates, clock(device))
+    model = network_for(images, args.arch).to(device)
+    model.to(memory_format=torch.channels_last)
+    optimization = Optimization(epochs=args.repeats + 1, batch_size=args.batch_size, lr=0.05, amp=amp)
+    batches = Batches(images, args.batch_size, augment=crop_flip(), shuffle=True, device=device, drop_last=True, channels_last=True)
+    watched = Watched(batches, args.updates, clock(device))
     loss: TrainingLoss = Adversarial(attack) if attack else Standard()
     epochs = fit(TrainingState.fresh(model, optimization), watched, loss, optimization)
     return Contender(f"{name}, {'bfloat16' if amp else 'float32'}", attack, watched, epochs)
@@ -195,25 +197,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(wanted: argparse.Namespace) -> None:
-    device = choose_device(wanted.device, wanted.threads)
-    images = open_data(None, wanted.data, "train", image_size=None, limit=wanted.limit)
-    if len(images) < wanted.updates * wanted.batch_size:
-        raise UserError(f"{images.name} has {len(images)} images, too few for {wanted.updates} batches of {wanted.batch_size}")
-    entered = contenders(images, wanted, device)
-    batch = next(Batches(images, wanted.batch_size, device=device).epoch(0))
-    for number in range(wanted.repeats + 1):
+def run(args: argparse.Namespace) -> None:
+    device = choose_device(args.device, args.threads)
+    images = open_dataset(None, args.data, "train", limit=args.limit)
+    if len(images) < args.updates * args.batch_size:
+        raise UserError(f"{images.name} has {len(images)} images, too few for {args.updates} batches of {args.batch_size}")
+    entered = contenders(images, args, device)
+    batch = next(Batches(images, args.batch_size, device=device).epoch(0))
+    for number in range(args.repeats + 1):
         for one in entered:
             one.go_on(batch)
             if number == 0:
                 one.forget()
-    rows = [Row.of(one, entered[0], wanted.batch_size) for one in entered]
+    rows = [Row.of(one, entered[0], args.batch_size) for one in entered]
     where = environment()
-    print(f"{wanted.arch}, batches of {wanted.batch_size} from {len(images)} images of {images.name}, {threat_of(wanted.norm, wanted.eps)}")
-    print(f"{wanted.repeats} rounds of {wanted.updates} steps; {described(where)}\n")
+    print(f"{args.arch}, batches of {args.batch_size} from {len(images)} images of {images.name}, {threat_of(args.norm, args.eps)}")
+    print(f"{args.repeats} rounds of {args.updates} steps; {described(where)}\n")
     print(table([row.cells() for row in rows]))
-    if wanted.out:
-        files.write_json(wanted.out, {"settings": vars(wanted), "environment": where, "rows": [asdict(row) for row in rows]})
+    if args.out:
+        files.write_json(args.out, {"settings": vars(args), "environment": where, "rows": [asdict(row) for row in rows]})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -130,7 +130,7 @@ if TYPE_CHECKING:
     from robustlab.steps import Steepest as Steepest
     from robustlab.synthesis import Search as Search
     from robustlab.synthesis.run import synthesize as synthesize
-    from robustlab.training.run import train as train  # type: ignore[import-not-found]
+    from robustlab.training.run import train as train
 else:
     _HOME = {
         "FGSM": "robustlab.attacks.pgd",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustlab.errors import UserError
 
@@ -17,8 +17,8 @@ def attack_inputs(model: object, x: object, y: object) -> tuple[Tensor, Any, int
 
     Args:
         model: must be callable.
-        x: images in [0, 1], shape ``(B, ...)``: a tensor, or a numpy array, which becomes torch's default float.
-        y: labels ``(B,)``: an int64 tensor, a numpy array of integers or a list; anything else, such as a goal, comes back as it is.
+        x: images in [0, 1], shape ``(B, ...)``: a tensor, or a numpy array, which becomes torch's default float on the model's device.
+        y: labels ``(B,)``: a tensor or an array of integers, or a list; or a goal, which comes back as it is.
 
     Returns:
         Images without gradient; labels, int64 ``(B,)`` on their device, or what ``y`` is; and the highest label, -1 where there is
@@ -30,7 +30,7 @@ def attack_inputs(model: object, x: object, y: object) -> tuple[Tensor, Any, int
     if not callable(model):
         load = f": robustlab.load({model!r}) gives a model by its name" if isinstance(model, str) else ""
         raise UserError(f"the model must be callable, from images to logits, got {type(model).__name__}{load}")
-    images = _as_images(x)
+    images = _as_images(x, model)
     labels = _as_labels(y, images.device)
     if not isinstance(labels, Tensor) and not hasattr(labels, "loss"):
         raise UserError(f"labels must be class indices, int64 of shape (B,), or a goal, got {type(y).__name__}")
@@ -95,9 +95,10 @@ def with_logit_checks(model: Callable[[Tensor], Any], highest_label: int) -> Cal
     return checked
 
 
-def _as_images(x: object) -> Tensor:
+def _as_images(x: object, model: object) -> Tensor:
     if isinstance(x, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(x))
+        weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        x = torch.from_numpy(np.ascontiguousarray(x)).to("cpu" if weight is None else weight.device)
         x = x.to(torch.get_default_dtype()) if x.is_floating_point() else x
     if not isinstance(x, Tensor):
         raise UserError(f"images must be a tensor or a numpy array of shape (B, ...), got {type(x).__name__}")
@@ -110,8 +111,11 @@ def _as_labels(y: object, device: torch.device) -> object:
             y = torch.as_tensor(np.asarray(y))
         except (TypeError, ValueError):
             raise UserError(f"labels must be one class index for each image, got {type(y).__name__} {y!r:.60}") from None
-        y = y if y.is_floating_point() or y.dtype == torch.bool else y.to(torch.int64)
-    return y.to(device) if isinstance(y, Tensor) else y
+        y = y.to(torch.int64) if y.numel() == 0 else y
+    if not isinstance(y, Tensor):
+        return y
+    whole = not y.is_floating_point() and y.dtype != torch.bool
+    return y.to(device, torch.int64) if whole else y
 
 
 def _check_image_type(x: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from robustlab.errors import UserError
 from robustlab.norms import L1, AttackNorm, Linf, as_norm, expanded, per_example
 from robustlab.subsets import restricted
+
+Value = TypeVar("Value", bound=float | Tensor)
 
 
 class ConstraintSet(Protocol):
@@ -68,7 +70,7 @@ class Box:
         return Box(_rows(self.lo, index, like), _rows(self.hi, index, like))
 
 
-def _rows(value: float | Tensor, index: Tensor, like: Tensor) -> float | Tensor:
+def _rows(value: Value, index: Tensor, like: Tensor) -> Value:
     """Of something that broadcasts against ``like`` what belongs to the examples at ``index``."""
     own = isinstance(value, Tensor) and value.ndim == like.ndim and len(value) == len(like)
     return restricted(value, index) if own else value
@@ -142,8 +144,7 @@ class Masked:
         return torch.where(self.mask, self.inner.tangent(x, g), 0)
 
     def at(self, index: Tensor, like: Tensor) -> Masked:
-        mask = self.mask[index] if self.mask.ndim == like.ndim and len(self.mask) == len(like) else self.mask
-        return Masked(restricted(self.inner, index, like), self.center[index], mask)
+        return Masked(restricted(self.inner, index, like), self.center[index], _rows(self.mask, index, like))
 
 
 @dataclass(frozen=True, init=False)

@@ -45,7 +45,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_vacant(path: str | os.PathLike[str]) -> None:
-    """Refuse a place for a new folder where something is already; an empty folder is fine."""
+    """Refuse a place for a new folder where something is already; an empty folder is fine.
+
+    Raises:
+        UserError: something is there.
+    """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is not an empty folder: name another one with --out")
@@ -81,6 +85,29 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
     """Write ``content`` to ``path`` atomically."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
+
+
+def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Add ``content`` to the end of ``path``, which is made where it is missing, and sync it to disk.
+
+    After an exception, also a full disk, the file ends where it ended before; a process that is killed meanwhile may leave a part.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written.
+    """
+    try:
+        with open(path, "ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                left = memoryview(content)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_text(path: str | os.PathLike[str], content: str) -> None:

@@ -6,7 +6,7 @@ minimize  f_i(x_i)   over  x_i in C_i            x  <-  project_C( x - step(grad
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -114,8 +114,8 @@ def minimize(
             ``when_achieved``, say. Examples that are done stay as they are. They leave the batch, so that the others cost less, where
             objective, constraint, rule and its state can be restricted to some of the examples (see ``robustlab.subsets``); values
             may then differ by rounding from those in a whole batch, but not between two runs.
-        allow_nonfinite: let examples whose value or gradient is not a number stay where they are, and tell which by
-            ``Solution.finite``, instead of refusing the batch.
+        allow_nonfinite: instead of refusing a batch where some value or gradient is not a number, return those examples at the best
+            point before that, or where there is none, and without ``keep_best``, at their start; ``Solution.finite`` tells which they are.
         on_step: called with (step, x, value) of all the examples before each step, and after the last where it is evaluated.
 
     Returns:
@@ -140,7 +140,7 @@ def minimize(
         if done:
             value, grad = batch.let_go(done(batch.found), value, grad)
         if batch.size:
-            batch.move(value, grad, allow_nonfinite)
+            batch.move(value, grad)
             t += 1
     if evaluated and batch.size:
         with torch.no_grad():
@@ -148,7 +148,7 @@ def minimize(
         here = batch.record(value, achieved, value.isnan())
         if on_step:
             on_step(t, *batch.shown(here))
-    solution = batch.whole(batch.found)
+    solution = batch.whole(batch.settled() if allow_nonfinite else batch.found)
     if not allow_nonfinite:
         refuse_nonfinite(solution)
     return solution
@@ -160,6 +160,7 @@ class _Batch:
 
     Attributes:
         found: what is known of each example under way: its best point, or its current one.
+        start: where each example under way began.
         rows: where they stand in ``x``; None where they are all of it.
         index: their positions among all the examples; None where they are all.
         ended: all the examples, those that are done as they ended; None where none is.
@@ -173,6 +174,7 @@ class _Batch:
     finite: Tensor
     keep_best: bool
     found: Solution
+    start: Tensor
     rows: Tensor | None = None
     index: Tensor | None = None
     ended: Solution | None = None
@@ -184,7 +186,7 @@ class _Batch:
         x = constraint.project(x0.detach())
         finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
         state = rule.init(x, steps) if len(x) else None
-        return cls(objective, constraint, rule, x, state, finite, keep_best, Solution(x, finite=finite))
+        return cls(objective, constraint, rule, x, state, finite, keep_best, Solution(x, finite=finite), x)
 
     @property
     def size(self) -> int:
@@ -210,10 +212,10 @@ class _Batch:
         stay = (self.found.finite & ~over).nonzero()[:, 0]
         if len(stay) == self.size:
             return value, grad
-        self.ended = self.whole(self.found)
+        self.ended = self.whole(self.settled())
         self.index = stay if self.index is None else self.index[stay]
         self.rows = stay if self.rows is None else self.rows[stay]
-        self.found = self.found.at(stay)
+        self.found, self.start = self.found.at(stay), self.start[stay]
         try:
             constraint = restricted(self.constraint, self.rows, self.x)
             belongings = self.objective, self.rule, self.state, self.x, self.finite, value, grad
@@ -223,12 +225,18 @@ class _Batch:
         self.constraint, self.rows = constraint, None
         return value, grad
 
-    def move(self, value: Tensor, grad: Tensor, only_finite: bool) -> None:
-        """Take a step; with ``only_finite`` not with examples that are not finite."""
-        moved, self.state = self.rule.step(self.x, value, grad, self.constraint, self.state)
-        self.x = torch.where(expanded(self.finite, moved), moved, self.x) if only_finite else moved
+    def move(self, value: Tensor, grad: Tensor) -> None:
+        self.x, self.state = self.rule.step(self.x, value, grad, self.constraint, self.state)
         if not self.keep_best:
             self.found = self._under_way(Solution(self.x, finite=self.finite))
+
+    def settled(self) -> Solution:
+        """What is known, and the start of examples of which that is nothing: once at the end, since a step need not wait for it."""
+        finite, value = self.found.finite, self.found.value
+        if self.keep_best or finite is None:
+            return self.found
+        x = torch.where(expanded(finite, self.start), self.found.x, self.start)
+        return replace(self.found, x=x, value=None if value is None else torch.where(finite, value, torch.nan))
 
     def shown(self, here: Solution) -> tuple[Tensor, Tensor]:
         """Points and values of all the examples, those under way as they are in ``here``."""

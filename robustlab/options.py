@@ -15,6 +15,11 @@
 
 Settings may hold groups of settings. Within one class every option has a name of its own, so that options can also be written
 flat: ``--eps 0.5`` on a command line, ``eps = 0.5`` or ``[threat] eps = 0.5`` in TOML. Standard library only.
+
+Functions that read a value from text, such as ``radius``:
+
+Raises:
+    UserError: the text is no such value, in one sentence.
 """
 
 from __future__ import annotations
@@ -84,6 +89,7 @@ class Leaf:
 
     @property
     def flag(self) -> str:
+        """How the option is written on a command line: ``--batch-size``."""
         return f"--{self.name.replace('_', '-')}"
 
 

@@ -1,21 +1,24 @@
-"""The folder of a run: what was asked, what happened, what came out. Every file in it is whole at any moment.
+"""The folder of a run: what was asked, what happened, what came out. A run that is killed at any moment can go on from it.
 
 settings.json      everything a rerun needs
 environment.json   versions, hardware, commit
-metrics.jsonl      one line per epoch
+metrics.jsonl      one line per epoch, or per step
 tensorboard/       the same numbers, and pictures
 last.pt  best.pt   checkpoints: dicts of tensors and numbers, which load without running code
+
+Lines are added to ``metrics.jsonl``; every other file is replaced whole.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,77 +30,201 @@ from torch.utils.tensorboard import SummaryWriter
 
 from robustlab import files, pickles
 from robustlab.errors import UserError
+from robustlab.options import from_file, leaves
+
+Read = Callable[[dict[str, Any]], Mapping[str, Any]]  # from settings as an older file has them to today's
+
+
+class Board:
+    """Curves and pictures for TensorBoard; a context manager.
+
+    Args:
+        folder: where its files go.
+        purge_from: forget what is shown from this epoch or step on, as it will come again.
+
+    Raises:
+        UserError: at any call, the place cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], purge_from: int | None = None) -> None:
+        self.folder = Path(folder)
+        with self._writing():
+            self._writer = SummaryWriter(str(folder), purge_step=purge_from)
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def number(self, name: str, value: float, at: int) -> None:
+        """A point of a curve, at an epoch or step."""
+        with self._writing():
+            self._writer.add_scalar(name, value, at)
+
+    def picture(self, name: str, picture: Tensor, at: int) -> None:
+        """A picture, float ``(C, H, W)`` in [0, 1]."""
+        with self._writing():
+            self._writer.add_image(name, picture, at)
+
+    def flush(self) -> None:
+        """Write what was told so far to the disk."""
+        with self._writing():
+            self._writer.flush()
+
+    def close(self) -> None:
+        with self._writing():
+            self._writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say which folder it is that TensorBoard cannot write to."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror or error}") from error
 
 
 class Run:
-    """A run folder that belongs to one set of settings."""
+    """A folder that belongs to one set of settings.
 
-    def __init__(self, folder: str | os.PathLike[str], metrics: list[dict[str, Any]]) -> None:
+    Settings are a dataclass of options (see ``robustlab.options``) or a mapping of values that JSON holds.
+
+    Attributes:
+        folder: where it is.
+        metrics: the lines that were logged, in order.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], metrics: list[dict[str, Any]] | None = None) -> None:
         self.folder = Path(folder)
-        self.metrics = metrics
-        self._board: SummaryWriter | None = None
+        self.metrics = metrics or []
+        self._board: Board | None = None
+
+    @staticmethod
+    def is_run(folder: str | os.PathLike[str]) -> bool:
+        """Whether a run was begun in the folder."""
+        return (Path(folder) / "settings.json").exists()
+
+    @staticmethod
+    def settings_of(folder: str | os.PathLike[str], what: str = "run") -> dict[str, Any]:
+        """What ``settings.json`` holds.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        return files.read_json(Path(folder) / "settings.json", f"a {what}'s settings")
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], settings: dict[str, Any]) -> Run:
+    def open(
+        cls, folder: str | os.PathLike[str], settings: Any, free: Collection[str] = (), *, what: str = "run", read: Read | None = None
+    ) -> Run:
+        """Go on with the run in the folder, or start one where there is none; see ``create`` and ``reopen``.
+
+        Of several processes that may come at the same time, each should hold a ``files.file_lock`` meanwhile.
+        """
+        return cls.reopen(folder, settings, free, what=what, read=read) if cls.is_run(folder) else cls.create(folder, settings, what=what)
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], settings: Any, *, what: str = "run") -> Run:
         """Start a run in a folder that is empty, but for hidden files, or does not exist yet.
+
+        Args:
+            what: what the run is called in messages, such as ``set``.
 
         Raises:
             UserError: the folder holds another run, or other files.
         """
         path = Path(folder)
-        if (path / "settings.json").exists():
-            raise UserError(f"{path} holds a run already: go on with it by --resume, or name another folder with --out")
+        if cls.is_run(path):
+            raise UserError(f"{path} holds a {what} already: go on with it by --resume, or name another folder with --out")
         if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
             raise UserError(f"{path} is not an empty folder: name another one with --out")
         files.sweep(path)
         # First the file that makes the folder a run's: killed in between, it can be resumed.
-        files.write_json(path / "settings.json", settings)
+        files.write_json(path / "settings.json", _plain(settings))
         files.write_json(path / "environment.json", environment())
-        return cls(path, [])
+        return cls(path)
 
     @classmethod
-    def reopen(cls, folder: str | os.PathLike[str], settings: dict[str, Any], free: Collection[str] = ()) -> Run:
-        """Go on with a run whose settings are the same, but for the ``free`` ones.
+    def reopen(
+        cls, folder: str | os.PathLike[str], settings: Any, free: Collection[str] = (), *, what: str = "run", read: Read | None = None
+    ) -> Run:
+        """Go on with a run whose settings are the same, but for the ``free`` ones; takes away half a line that a kill left in the log.
+
+        Args:
+            free: options by their names, or settings by theirs: ``device``, or ``machine``, or ``machine.device``.
+            what: what the run is called in messages, such as ``set``.
+            read: turns the file's settings into today's. Without it a dataclass reads its own: in groups, or flat as they once were.
 
         Raises:
-            UserError: there is no run in the folder, or its settings differ; the sentence names the differences.
+            UserError: there is no run in the folder, its settings differ (the sentence names the differences), or a damaged log.
         """
         path = Path(folder)
-        before = files.read_json(path / "settings.json", "a run's settings")
-        different = differences({k: v for k, v in before.items() if k not in free}, {k: v for k, v in settings.items() if k not in free})
+        before = cls.settings_of(path, what)
+        if read is None and dataclasses.is_dataclass(settings):
+            kind = type(settings)
+            read = lambda found: _plain(from_file(kind, found, str(path / "settings.json"), passed_over=True))  # noqa: E731
+        different = differences(_fixed(read(before) if read else before, settings, free), _fixed(_plain(settings), settings, free))
         if different:
-            raise UserError(f"{path} belongs to a run with other settings ({different})")
+            raise UserError(f"{path} holds a {what} with other settings ({different}): name another folder with --out")
         files.sweep(path)
         if not (path / "environment.json").exists():  # killed between the first two files
             files.write_json(path / "environment.json", environment())
-        return cls(path, _read_lines(path / "metrics.jsonl"))
+        return cls(path, _repaired(path / "metrics.jsonl"))
 
     def keep_epochs_before(self, epoch: int) -> None:
         """Forget what was logged from ``epoch`` on: those epochs will run again."""
-        self.metrics = [line for line in self.metrics if line["epoch"] < epoch]
-        with self._told():
-            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epoch)
+        self._keep_before("epoch", epoch)
+
+    def keep_steps_before(self, step: int) -> None:
+        """Forget what was logged from ``step`` on: those steps will be taken again."""
+        self._keep_before("step", step)
+
+    def _keep_before(self, index: str, limit: int) -> None:
+        kept = [line for line in self.metrics if line[index] < limit]
+        if len(kept) < len(self.metrics):
+            files.write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
+        self.metrics = kept
+        self._board = Board(self.folder / "tensorboard", purge_from=limit)
 
     def log(self, line: dict[str, Any]) -> None:
-        """Add one epoch's numbers, ``epoch`` among them, to ``metrics.jsonl`` and TensorBoard."""
-        self.metrics.append(line)
-        files.write_text(self.folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in self.metrics))
-        with self._told():
-            for name, value in line.items():
-                if isinstance(value, int | float) and name != "epoch":
-                    self.board.add_scalar(name, value, line["epoch"])
-            self.board.flush()
+        """Add numbers to ``metrics.jsonl`` and TensorBoard.
 
-    def picture(self, name: str, grid: Tensor, epoch: int) -> None:
-        """Show a picture, float ``(C, H, W)`` in [0, 1], in TensorBoard."""
-        with self._told():
-            self.board.add_image(name, grid, epoch)
+        Args:
+            line: by name; ``step`` tells when they were measured, or ``epoch`` where there is no step.
+        """
+        at = line["step"] if "step" in line else line["epoch"]
+        files.append_bytes(self.log_file, f"{json.dumps(line)}\n".encode())
+        self.metrics.append(line)
+        for name, value in line.items():
+            if isinstance(value, int | float) and name not in ("epoch", "step"):
+                self.board.number(name, value, at)
+        self.board.flush()
+
+    def picture(self, name: str, picture: Tensor, at: int) -> None:
+        """Show a picture, float ``(C, H, W)`` in [0, 1], in TensorBoard, at an epoch or step."""
+        self.board.picture(name, picture, at)
 
     @property
-    def board(self) -> SummaryWriter:
+    def board(self) -> Board:
+        """TensorBoard's files, begun when they are first asked for."""
         if self._board is None:
-            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+            self._board = Board(self.folder / "tensorboard")
         return self._board
+
+    @property
+    def log_file(self) -> Path:
+        """The file with a line for each epoch or step."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where the run was started: versions, hardware, commit.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return files.read_json(self.folder / "environment.json", "a run's environment")
 
     def save(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Write ``name.pt``, atomically."""
@@ -118,34 +245,44 @@ class Run:
 
     def close(self) -> None:
         if self._board is not None:
-            with self._told():
-                self._board.close()
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say which folder it is that TensorBoard cannot write to."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"cannot write {self.folder / 'tensorboard'}: {error.strerror or error}") from error
+            self._board.close()
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """One epoch's numbers per line; none where there is no file."""
+def _repaired(path: Path) -> list[dict[str, Any]]:
+    """The log's lines, none where there is no file. A last line that a kill cut off is taken away, also from the file."""
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        text = path.read_text()
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as one JSON object per line: {error}") from error
-    if not all(isinstance(line, dict) and "epoch" in line for line in lines):
-        raise UserError(f"{path} should hold one JSON object with an epoch per line")
+    whole = text[: text.rfind("\n") + 1]
+    try:
+        lines = [json.loads(line) for line in whole.splitlines()]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} cannot be read as one JSON object per line: {error}") from error
+    if not all(isinstance(line, dict) and not {"epoch", "step"}.isdisjoint(line) for line in lines):
+        raise UserError(f"{path} should hold one JSON object with an epoch or a step per line")
+    if whole != text:
+        files.write_text(path, whole)
     return lines
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Settings as a mapping."""
+    return dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else dict(settings)  # type: ignore[arg-type]
+
+
+def _fixed(values: Mapping[str, Any], settings: Any, free: Collection[str]) -> dict[str, Any]:
+    """The values that may not change, by their whole names."""
+    options = leaves(type(settings)) if dataclasses.is_dataclass(settings) else {}
+    names = [".".join(options[name].path) if name in options else name for name in free]
+    return {key: value for key, value in _flat(values).items() if not any(key == name or key.startswith(f"{name}.") for name in names)}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """How settings differ from those in a file, in words; empty where they agree. Inner settings are named ``outer.inner``."""
-    there, here = _flat(before), _flat(json.loads(json.dumps(now)))
+    there, here = (_flat(json.loads(json.dumps(each))) for each in (before, now))
     names = sorted({*there, *here})
     return "; ".join(f"{k}: {there.get(k)!r} there, {here.get(k)!r} here" for k in names if there.get(k) != here.get(k))
 

@@ -12,6 +12,7 @@ from robustlab.options import count, group, names, number, option, positive, rad
 
 NORMS = ("linf", "l2", "l1")
 SCHEDULES = ("one-cycle", "cosine", "steps")
+OPTIMIZERS = ("sgd", "adam", "adamw", "adamax")
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,12 @@ class Optimizing:
     """How the weights move."""
 
     epochs: int | None = option(None, "passes over the training set", positive, shown="the recipe's, 30 to 200")
-    batch_size: int | None = option(None, "images in a batch, over all processes together", positive, shown="128")
-    lr: float | None = option(None, "peak learning rate", number, shown="the recipe's, 0.1 or 0.2")
+    batch_size: int | None = option(None, "images of one step, over all processes together", positive, shown="128")
+    accumulate: int = option(1, "take the images of a step in this many parts, one after another, which needs less memory", positive)
+    optimizer: str = option("sgd", "sgd (with Nesterov momentum), adam, adamw or adamax", choices=OPTIMIZERS)
+    lr: float | None = option(
+        None, "peak learning rate", number, shown="the recipe's for sgd, 0.1 or 0.2; 0.001 for adam and adamw, 0.002 for adamax"
+    )
     schedule: str | None = option(None, "schedule of the learning rate", choices=SCHEDULES, shown="the recipe's")
     weight_decay: float | None = option(None, "weight decay", radius, shown="5e-4")
     label_smoothing: float = option(0.0, "label smoothing, 0 to 1", radius)
@@ -151,7 +156,9 @@ class Optimizing:
 class Choosing:
     """Which epoch is kept."""
 
-    val_size: int = option(1000, "images cut from the training set to choose the best epoch by; at most a fifth of it", positive)
+    val_size: int = option(
+        1000, "images cut from the training set to choose the best epoch by, at most a fifth of it; 0 keeps the last epoch", count
+    )
     patience: int | None = option(None, "stop after this many epochs without a better validation accuracy", positive)
 
 

@@ -54,6 +54,7 @@ class Steepest:
     step_size: float | Tensor
 
     def init(self, x: Tensor, steps: int) -> None:
+        """There is no state."""
         return None
 
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: None) -> tuple[Tensor, None]:
@@ -75,6 +76,7 @@ class Momentum:
     decay: float = 1.0
 
     def init(self, x: Tensor, steps: int) -> Tensor:
+        """The velocity, which is zero at first."""
         return torch.zeros_like(x)
 
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,6 +101,7 @@ class Adam:
     tiny: float = 1e-8
 
     def init(self, x: Tensor, steps: int) -> tuple[Tensor, Tensor, int]:
+        """The running means of the gradient and of its square, and the number of steps."""
         return torch.zeros_like(x), torch.zeros_like(x), 0
 
     def step(

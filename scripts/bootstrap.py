@@ -4,6 +4,8 @@
     python3 scripts/bootstrap.py quickstart [options]    train, attack and compare two models on the embedded data
     python3 scripts/bootstrap.py test [pytest options]   run the tests
     python3 scripts/bootstrap.py lint [mypy options]     run ruff and mypy
+    python3 scripts/bootstrap.py docs [mkdocs options]   build the documentation's site into site/
+    python3 scripts/bootstrap.py serve-docs [the same]   show the site at http://127.0.0.1:8000 and follow changes
 
 A Python that already has what setup.cfg asks for is used as it is. Otherwise .venv is made, and filled again only when
 setup.cfg, pyproject.toml or constraints.txt changed or an extra is missing. The exit code is the command's own, or 2
@@ -35,6 +37,8 @@ VERBS = {
     "quickstart": ((), ["robustlab quickstart"]),
     "test": (("test",), ["pytest"]),
     "lint": (("test",), ["ruff check .", "mypy"]),
+    "docs": (("docs",), ["mkdocs build --strict"]),
+    "serve-docs": (("docs",), ["mkdocs serve"]),
 }
 
 
@@ -77,6 +81,7 @@ def run(python: str, modules: List[str], options: List[str]) -> int:
     among the options mean what was meant.
     """
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")  # else mkdocs-material advertises its successor at each build
     if not modules[0].startswith("robustlab"):
         os.chdir(ROOT)
     *first, last = ([python, "-m", *module.split()] for module in modules)

@@ -19,7 +19,7 @@ from benchmarks import attacks, construction, contenders, interleaved, training_
 from benchmarks.interleaved import Spread
 from robustlab.constraints import ThreatModel
 from robustlab.data.shapes import shapes
-from robustlab.models.checkpoints import released
+from robustlab.models.checkpoints import pretrained
 from robustlab.norms import L2, Linf, Norm
 
 # The `small` network on two images of the default data: enough to run every line.
@@ -93,7 +93,7 @@ def test_training_step_measures_six_trainings(tmp_path, capsys):
 @pytest.fixture
 def cifar(tmp_path: Path) -> Path:
     """Noise with the class names of the shipped models."""
-    random, names = np.random.default_rng(0), released()["cifar10-small-standard"]["classes"]
+    random, names = np.random.default_rng(0), pretrained()["cifar10-small-standard"]["classes"]
     path = tmp_path / "data" / "train.npz"
     path.parent.mkdir()
     np.savez(path, x=random.integers(0, 256, (20, 8, 8, 3)).astype(np.uint8), y=np.arange(20) % 10, classes=np.array(names))

@@ -167,8 +167,8 @@ def test_a_venv_without_pip_gets_it(bootstrap, machine):
 
 
 def test_an_unknown_command_names_the_known_ones(bootstrap, capsys):
-    assert "quickstart, test, lint; not 'tset'" in sentence(bootstrap, capsys, "tset")
-    assert "quickstart, test, lint" in sentence(bootstrap, capsys)
+    assert "quickstart, test, lint, docs, serve-docs; not 'tset'" in sentence(bootstrap, capsys, "tset")
+    assert "quickstart, test, lint, docs, serve-docs" in sentence(bootstrap, capsys)
 
 
 def test_an_old_python_without_another_on_path(bootstrap, machine, monkeypatch, capsys):

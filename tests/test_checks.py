@@ -6,8 +6,9 @@ import pytest
 import torch
 from laws import images
 
-from robustlab.checks import check_images, check_labels, with_logit_checks
+from robustlab.checks import attack_inputs, check_images, check_labels, with_logit_checks
 from robustlab.errors import UserError, unknown
+from robustlab.goals import Untargeted
 
 BAD_IMAGES = {
     "8-bit": ((images(2, 3, 4, 4) * 255).byte(), r"floating point in \[0, 1\], got torch.uint8: divide 8-bit values by 255"),
@@ -89,3 +90,38 @@ def test_a_name_like_no_other_brings_the_list():
 
 def test_a_users_mistake_is_a_value_error():
     assert issubclass(UserError, ValueError)
+
+
+def test_what_an_attack_is_given_comes_back_as_tensors():
+    x, y = images(3, 5), torch.tensor([2, 0, 1])
+    for given in (
+        (x, y),
+        (x.numpy(), y.numpy()),
+        (x.double().numpy(), y.tolist()),
+        (x.clone().requires_grad_(), tuple(y.tolist())),
+        (x, y.to(torch.uint8)),
+    ):
+        found, labels, highest = attack_inputs(len, *given)
+        assert torch.equal(found, x) and found.dtype == torch.float32 and not found.requires_grad
+        assert torch.equal(labels, y) and labels.dtype == torch.int64 and highest == 2
+
+
+def test_a_goal_comes_back_as_it_is_and_an_empty_batch_is_fine():
+    goal = Untargeted(torch.tensor([0, 1]))
+    assert attack_inputs(len, images(2, 5), goal)[1:] == (goal, -1)
+    assert attack_inputs(len, images(0, 5), [])[2] == -1
+
+
+@pytest.mark.parametrize(
+    "model, sentence",
+    [
+        (
+            "resnet18",
+            r"^the model must be callable, from images to logits, got str: robustlab.load\('resnet18'\) gives a model by its name$",
+        ),
+        (None, "^the model must be callable, from images to logits, got NoneType$"),
+    ],
+)
+def test_what_is_no_model_is_refused(model, sentence):
+    with pytest.raises(UserError, match=sentence):
+        attack_inputs(model, images(2, 5), torch.tensor([0, 1]))

@@ -43,6 +43,21 @@ def test_a_file_is_replaced(tmp_path):
     assert left_in(tmp_path) == {"f": "new"}
 
 
+def test_bytes_are_added_at_the_end(tmp_path):
+    for part in (b"one\n", b"", b"two\n"):
+        files.append_bytes(tmp_path / "log", part)
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_full_disk_adds_nothing(tmp_path):
+    files.append_bytes(tmp_path / "log", b"x" * 900)
+    with small_files(1000), pytest.raises(UserError, match="cannot write .*log: File too large"):
+        files.append_bytes(tmp_path / "log", b"y" * 500)
+    assert (tmp_path / "log").read_bytes() == b"x" * 900
+    with pytest.raises(UserError, match="cannot write .*nowhere"):
+        files.append_bytes(tmp_path / "nowhere" / "log", b"y")
+
+
 def full_disk(path: Path) -> None:
     path.write_text("half of i")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 # From the ground up. Modules of one row know nothing of each other; a package is one entry and may import itself.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts"},
     {"norms", "settings"},
     {"constraints", "goals", "pixels"},
-    {"objectives", "pictures"},
+    {"objectives", "pictures", "threats"},
     {"optimize"},
     {"steps", "models", "data", "records"},
     {"attacks", "synthesis"},
@@ -88,6 +89,13 @@ def named(path: Path) -> str:
 
 def test_every_module_has_a_floor():
     assert {room(path) for path in MODULES} <= set(FLOOR), "give the new module its row in FLOORS"
+
+
+def test_the_documents_say_the_same_of_every_floor():
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \| [^|]+ \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(len(FLOORS) - 1))
+    assert [set(re.findall(r"`(\w+)`", modules)) for _, modules in rows] == list(FLOORS[:-1])
 
 
 def test_imports_go_strictly_downward():

@@ -18,7 +18,7 @@ import pytest
 import robustlab
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = {"web", "bias", "gnn", "timm", "test", "dev"}
+EXTRAS = {"web", "bias", "gnn", "timm", "docs", "test", "dev"}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,8 @@ def test_dev_has_every_extra(setup):
 def test_what_bootstrap_installs_is_pinned_above_its_floor(setup, floors):
     lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     pins = dict(line.split("==") for line in lines)
-    wanted = (setup["options"]["install_requires"] + "\n" + setup["options.extras_require"]["test"]).split()
+    extras = setup["options.extras_require"]
+    wanted = "\n".join([setup["options"]["install_requires"], extras["test"], extras["docs"]]).split()
     assert pins.keys() >= {line.partition(">=")[0] for line in wanted}
     for name, pin in pins.items():
         assert numbers(pin) >= numbers(floors[name]), name
@@ -90,6 +91,7 @@ def test_ci_runs_the_command_that_the_readme_gives():
     assert os.access(script, os.X_OK)
     command = "python3 scripts/bootstrap.py test"
     assert command in script.read_text(encoding="utf-8")
+    assert "python3 scripts/bootstrap.py docs" in script.read_text(encoding="utf-8")
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -1,45 +1,38 @@
-"""The README's Python runs, and its commands are commands."""
+"""The README's Python runs, and the commands of all documents are commands."""
 
-import re
-import shlex
+from __future__ import annotations
+
 from pathlib import Path
 
+import documents
 import pytest
 
 from robustlab.commands import COMMANDS
 from robustlab.commands.flags import parse
+from robustlab.training import RECIPES
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-DOCUMENTS = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
-
-
-def blocks(language: str) -> list[str]:
-    return [block for text in DOCUMENTS for block in re.findall(rf"```{language}\n(.*?)```", text, re.S)]
+SCRIPTS = {"make_dataset": "construct", "serve_demo": "demo"}  # whose name is not that of their command
+LINES = [line for page in documents.ALL for line in documents.commands(page)]
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_blocks_run(code):
-    exec(compile(code, "README.md", "exec"), {})
+def test_python_blocks_run_from_top_to_bottom(tmp_path):
+    documents.run(documents.README, tmp_path)
 
 
-def command_lines() -> list[list[str]]:
-    lines = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line]
-
-
-@pytest.mark.parametrize("line", command_lines(), ids=" ".join)
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_commands_parse(line):
+    scripts = [word for word in line if word.startswith(("scripts/", "benchmarks/"))]
+    assert all((documents.ROOT / script).is_file() for script in scripts)
     if line[0] == "robustlab":
-        parse(COMMANDS[line[1]], line[2:], "robustlab")
-    elif line[0] == "torchrun":
-        script = next(i for i, word in enumerate(line) if word.startswith("scripts/"))
-        parse(COMMANDS[Path(line[script]).stem], line[script + 1 :], "robustlab")
-    scripts = [word for word in line if word.startswith("scripts/")]
-    assert all((ROOT / script).is_file() for script in scripts)
+        name, flags = line[1], line[2:]
+    else:
+        name = next((SCRIPTS.get(Path(script).stem, Path(script).stem) for script in scripts), "")
+        flags = line[line.index(scripts[0]) + 1 :] if scripts else []
+    if name in COMMANDS:
+        parse(COMMANDS[name], flags, "robustlab")
+    else:
+        assert name in ("", "bootstrap") or scripts[0].startswith("benchmarks/")
 
 
 def test_every_recipe_is_described():
-    from robustlab.training import RECIPES
-
-    assert all(f"`{name}`" in README for name in RECIPES)
+    assert all(f"`{name}`" in documents.README.read_text(encoding="utf-8") for name in RECIPES)

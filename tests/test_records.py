@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import asdict, dataclass
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from robustlab import records
 from robustlab.errors import UserError
-from robustlab.records import Run, differences
+from robustlab.options import group, option, positive, radius
+from robustlab.records import Board, Run, differences
 
 SETTINGS = {"eps": 0.5, "norm": "l2", "epochs": 3, "threads": None, "radii": (0.1, 0.2)}
 CPU = torch.device("cpu")
@@ -58,6 +60,59 @@ def test_a_run_is_reopened_with_its_settings(run):
     assert Run.reopen(run.folder, SETTINGS).metrics == [{"epoch": 0, "loss": 2.5}]
 
 
+def test_a_folder_is_opened_whether_or_not_there_is_a_run_in_it(tmp_path):
+    assert not Run.is_run(tmp_path / "run")
+    Run.open(tmp_path / "run", SETTINGS).log({"epoch": 0})
+    assert Run.is_run(tmp_path / "run") and Run.settings_of(tmp_path / "run")["eps"] == 0.5
+    assert Run.open(tmp_path / "run", SETTINGS).metrics == [{"epoch": 0}]
+    with pytest.raises(UserError, match="holds a set with other settings .eps: 0.5 there, 1.0 here.: name another folder with --out"):
+        Run.open(tmp_path / "run", {**SETTINGS, "eps": 1.0}, what="set")
+    Run.open(tmp_path / "run", {**SETTINGS, "eps": 1.0}, ["eps"])
+
+
+def test_settings_of_an_older_form_are_read_as_the_caller_says(run):
+    renamed = {name.replace("eps", "radius"): value for name, value in SETTINGS.items()}
+    with pytest.raises(UserError, match="radius: None there, 0.5 here"):
+        Run.reopen(run.folder, renamed)
+    Run.reopen(run.folder, renamed, read=lambda found: {name.replace("eps", "radius"): value for name, value in found.items()})
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The attack."""
+
+    eps: float = option(0.5, "radius", radius)
+    steps: int = option(10, "steps", positive, name="attack_steps")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings in groups."""
+
+    attack: Attack = group(Attack)
+    device: str = option("cpu", "where")
+
+
+def test_settings_in_groups_are_written_so_and_told_apart_by_their_whole_names(tmp_path):
+    Run.create(tmp_path, Settings())
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"attack": {"eps": 0.5, "steps": 10}, "device": "cpu"}
+    Run.reopen(tmp_path, Settings())
+    with pytest.raises(UserError, match=r"\(attack.eps: 0.5 there, 1.0 here; device: 'cpu' there, 'cuda' here\)"):
+        Run.reopen(tmp_path, Settings(Attack(eps=1.0), "cuda"))
+    Run.reopen(tmp_path, Settings(Attack(eps=1.0, steps=3), "cuda"), free=["attack", "device"])
+    Run.reopen(tmp_path, Settings(Attack(steps=3), "cuda"), free=["attack_steps", "device"])
+
+
+@pytest.mark.parametrize(
+    "old", [{"eps": 0.5, "attack_steps": 10, "device": "cpu"}, {"eps": 0.5}, {**asdict(Settings()), "gone": 1}], ids=str
+)
+def test_flat_settings_of_before_are_read_as_groups(tmp_path, old):
+    Run.create(tmp_path, old)
+    Run.reopen(tmp_path, Settings())
+    with pytest.raises(UserError, match="attack.eps: 0.5 there, 1.0 here"):
+        Run.reopen(tmp_path, Settings(Attack(eps=1.0)))
+
+
 def test_other_settings_are_refused_naming_each_difference(run):
     with pytest.raises(UserError, match="other settings") as error:
         Run.reopen(run.folder, {**SETTINGS, "eps": 1.0, "epochs": 3, "new": 1})
@@ -90,6 +145,64 @@ def test_epochs_that_run_again_are_forgotten(run):
     again.log({"epoch": 2, "loss": 20})
     again.close()
     assert [line["loss"] for line in Run.reopen(run.folder, SETTINGS).metrics] == [0, 1, 20]
+
+
+def test_a_line_is_added_without_touching_those_before(run):
+    for epoch in range(3):
+        run.log({"epoch": epoch})
+    inode, before = run.log_file.stat().st_ino, run.log_file.read_bytes()
+    run.log({"epoch": 3})
+    assert run.log_file.stat().st_ino == inode and run.log_file.read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize("left", [0, 1, 5, 11])
+def test_half_a_line_that_a_kill_left_is_taken_away(run, left):
+    run.log({"epoch": 0, "loss": 2.5})
+    whole = run.log_file.read_bytes()
+    run.log_file.write_bytes(whole + b'{"epoch": 1, "loss": 1.5}\n'[:left])
+    again = Run.reopen(run.folder, SETTINGS)
+    assert again.metrics == [{"epoch": 0, "loss": 2.5}] and run.log_file.read_bytes() == whole
+    again.log({"epoch": 1, "loss": 9.0})
+    again.close()
+    assert Run.reopen(run.folder, SETTINGS).metrics[1] == {"epoch": 1, "loss": 9.0}
+
+
+@pytest.mark.parametrize("content", [b'{"epoch"\n{"epoch": 1}\n', b"[1]\n", b'{"loss": 1}\n', b"\xff\n"], ids=repr)
+def test_a_log_that_is_damaged_in_its_middle_is_named(run, content):
+    run.log_file.write_bytes(content)
+    with pytest.raises(UserError, match="metrics.jsonl"):
+        Run.reopen(run.folder, SETTINGS)
+    assert run.log_file.read_bytes() == content
+
+
+def test_a_log_may_go_by_steps(run):
+    for step in range(0, 40, 10):
+        run.log({"step": step, "epoch": 0, "margin": step / 10})
+    run.close()
+    again = Run.reopen(run.folder, SETTINGS)
+    again.keep_steps_before(20)
+    again.log({"step": 20, "margin": 7.0})
+    again.close()
+    assert [(line["step"], line["margin"]) for line in Run.reopen(run.folder, SETTINGS).metrics] == [(0, 0), (10, 1), (20, 7)]
+    board = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in board.Scalars("margin")] == [(0, 0), (10, 1), (20, 7)]
+
+
+def test_a_line_without_epoch_and_step_is_a_mistake_of_ours(run):
+    with pytest.raises(KeyError):
+        run.log({"loss": 1.0})
+    assert run.metrics == [] and not run.log_file.exists()
+
+
+def test_a_board_needs_no_run_and_says_where_it_cannot_write(tmp_path):
+    with Board(tmp_path / "board") as board:
+        board.number("objective", 0.5, 3)
+        board.picture("picture", torch.zeros(3, 4, 4), 0)
+    found = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert [(e.step, e.value) for e in found.Scalars("objective")] == [(3, 0.5)] and found.Tags()["images"] == ["picture"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"cannot write {tmp_path / 'file'}: "):
+        Board(tmp_path / "file")
 
 
 def test_tensorboard_gets_the_numbers_and_the_pictures(run):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from robustlab.construction import Inverted, Relabelled
-from robustlab.experiments import cache as caches
 from robustlab.experiments import data_size, mislabelled, regimes, robustified, transfer, two_classes
 from robustlab.models.architectures import BODIES
 from robustlab.models.mlp import MLP
+from robustlab.training import trainer
 
 CLASSES = ("dog", "cat", "bird")
 TRAIN, TEST = 300, 30  # more than two batches of 128, and more than one shard of 250
@@ -60,21 +60,22 @@ class Work:
     images: int = 0
 
 
-def count_work(patch: pytest.MonkeyPatch, on_step: Callable[[Work], object] = lambda work: None) -> Work:
-    """Counts what caches do from now on; ``on_step`` is called after each step of a training."""
+def count_work(patch: pytest.MonkeyPatch, on_work: Callable[[Work], object] = lambda work: None) -> Work:
+    """Counts what caches do from now on; ``on_work`` is called after each step of a training."""
     work = Work()
-    fit = caches.fit
+    fit = trainer.fit
 
-    def counted(*args: Any, **options: Any) -> Any:
+    def counted(*args: Any, on_step: Callable[[Any], object], **options: Any) -> Any:
         work.trainings += 1
 
         def step(state: Any) -> None:
             work.steps += 1
-            on_step(work)
+            on_step(state)
+            on_work(work)
 
         return fit(*args, on_step=step, **options)
 
-    patch.setattr(caches, "fit", counted)
+    patch.setattr(trainer, "fit", counted)
     for kind in (Relabelled, Inverted):
         patch.setattr(kind, "__call__", _counting(kind.__call__, work))
     return work

@@ -117,7 +117,8 @@ class PGD:
             highest_label: to be compared with the number of classes; -1 where it is not known.
 
         Returns:
-            The attacked images. Examples whose logits or gradients are not numbers stay where they are, and ``finite`` tells which.
+            The attacked images; ``finite`` tells which have logits and gradients that are numbers, see ``allow_nonfinite`` of
+            ``robustlab.optimize.minimize``.
         """
         x = x.detach()
         goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y

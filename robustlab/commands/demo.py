@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, load_model, open_data
+from robustlab.commands.common import choose_device, load_model
+from robustlab.data.catalog import open_dataset
 from robustlab.demo import make_page
 from robustlab.demo.launch import check_packages, token_for
 
@@ -17,7 +18,8 @@ def run(args: settings.Demo) -> None:
     server.check_address(args.server.port, token)  # a mistake in these is told before anything is read
     device = choose_device(args.machine.device, args.machine.threads)
     generated = args.data.path is None and args.data.dataset in (None, "shapes")
-    images = open_data(args.data.dataset, args.data.path, "test", image_size=args.data.image_size, limit=10 if generated else None)
+    data, limit = args.data, 10 if generated else None
+    images = open_dataset(data.dataset, data.path, "test", image_size=data.image_size, limit=limit)
     models = None if args.model.name is None else args.model.name.split(",")
     # Generated pictures are there to begin with; their classes say nothing of a model's.
     page = make_page(models, None if generated else images, device=device, load=lambda name: load_model(name, args.model))

@@ -74,7 +74,7 @@ class SourceModel:
         clean: accuracy on some of the source images.
         robust: accuracy on the same images under ``attack``.
         attack: the name of an attack.
-        record: what is known of released weights.
+        record: what is known of a pretrained model.
     """
 
     name: str
@@ -85,6 +85,7 @@ class SourceModel:
 
     @property
     def is_robust(self) -> bool:
+        """Whether it keeps the share ``ROBUST`` of its accuracy under attack."""
         return self.robust.value >= ROBUST * self.clean.value
 
 
@@ -99,7 +100,7 @@ def measure_source(model: Classifier, images: Images, name: str, record: dict[st
     device = model.mean.device
     outputs = model.outputs_for(images.classes, images.name).to(device)
     batches = (replace(batch, y=outputs[batch.y]) for batch in Batches(some, MEASURED, device=device).epoch(0))
-    report = evaluate(model, batches, [ATTACK])
+    report = evaluate(model, batches, [ATTACK], progress=False)
     return SourceModel(name, report.clean, report.under(str(ATTACK)), str(ATTACK), record)
 
 

@@ -26,7 +26,7 @@ from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.models.placement import on_device
-from robustlab.models.zoo import load, released
+from robustlab.models.zoo import load, pretrained
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
 
@@ -133,7 +133,7 @@ def construct(
     plan = Plan(construction, images, classifier, seed, dtype, shard_size, batch_size, compute_dtype, classifier.mean.device)
     with _folder(out) as folder:
         building = Building(folder, plan)
-        source = measure_source(classifier, images, name, released().get(name))
+        source = measure_source(classifier, images, name, pretrained().get(name))
         if sentence := mismatch(kind, source):
             warnings.warn(sentence, stacklevel=2)
         _finish(building, progress, stop)

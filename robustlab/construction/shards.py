@@ -90,6 +90,7 @@ class Plan:
 
     @property
     def bytes_per_image(self) -> int:
+        """What an image takes on the disk, its label and facts included."""
         return math.prod(self.source.shape) * DTYPES[self.dtype].itemsize + 64  # 64: the label and the facts
 
     def described(self) -> dict[str, Any]:

@@ -39,10 +39,11 @@ class Batches:
         seed: of the order and the keys.
         augment: changes the pixels on the device, as they are stored, see ``crop_flip``.
         shuffle: a new order every epoch, instead of the images' own.
-        device: where the batches are wanted.
+        device: where the batches go.
         rank, world_size: this process gets slice ``rank`` of each batch, cut into ``world_size`` consecutive ones.
         drop_last: leave out a last batch that is not full; otherwise its slices differ in size by at most one.
         workers: processes that read images not in memory; 0 reads them in this one.
+        channels_last: lay the images out as convolutions like best; the values are the same.
     """
 
     images: Images
@@ -55,6 +56,7 @@ class Batches:
     world_size: int = 1
     drop_last: bool = False
     workers: int = 0
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.world_size:
@@ -72,6 +74,8 @@ class Batches:
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``n``, the first ``start`` of them skipped unread."""
         order = permutation(self.seed, len(self.images), "epoch", n) if self.shuffle else torch.arange(len(self.images))
+        if isinstance(self.images, ImageSet):
+            order = order.to(self.device)  # at once, rather than batch by batch
         slices = [
             order[b * self.batch_size : (b + 1) * self.batch_size].tensor_split(self.world_size)[self.rank] for b in range(start, len(self))
         ]
@@ -81,7 +85,8 @@ class Batches:
             keys = fold(example_keys(self.seed, index), "epoch", n)
             if self.augment:
                 pixels = self.augment(pixels, keys)
-            yield Batch(to_float(pixels), labels[index], index, keys)
+            x = to_float(pixels)
+            yield Batch(x.contiguous(memory_format=torch.channels_last) if self.channels_last else x, labels[index], index, keys)
 
     def _pixels(self, slices: list[Tensor]) -> Iterator[Tensor]:
         if isinstance(self.images, ImageSet):

@@ -68,7 +68,14 @@ def learned(model: Classifier) -> tuple[Attribute, ...]:
 
 
 def between(model: Classifier, name: str, those: Sequence[str], others: Sequence[str]) -> Attribute:
-    """The average weights of some classes minus those of others: the level is the difference of their mean logits."""
+    """The average weights of some classes minus those of others: the level is the difference of their mean logits.
+
+    Args:
+        model: the classifier whose last layer is read.
+        name: what the button says.
+        those: classes that show the attribute.
+        others: classes that do not.
+    """
     weight = model.head.weight.detach()
 
     def mean(classes: Sequence[str]) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from robustlab.data.adapt import Data
 from robustlab.demo.page import Models, make_page
 from robustlab.errors import UserError
 from robustlab.models import zoo
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def serve(
     models: Models | None = None,
-    images: Any = None,
+    images: Data | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8765,
@@ -54,7 +55,7 @@ def serve(
 
 def start(
     models: Models | None = None,
-    images: Any = None,
+    images: Data | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 0,

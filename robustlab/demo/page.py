@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from robustlab import __version__
+from robustlab.data.adapt import Data, as_images
 from robustlab.data.catalog import open_dataset
-from robustlab.data.imageset import Images
 from robustlab.demo.attributes import attributes_of
 from robustlab.demo.raster import BLANK
 from robustlab.demo.session import Served
@@ -69,7 +69,7 @@ class Page:
 
 def make_page(
     models: Models | None = None,
-    images: Any = None,
+    images: Data | None = None,
     *,
     device: torch.device | str | None = None,
     load: Callable[[str], Classifier] = zoo.load,
@@ -78,16 +78,16 @@ def make_page(
 
     Args:
         models: a ``Classifier``, the name or path of one, several of these, or a mapping from names to them; where left out all
-            released models, robust ones first.
-        images: square images in colour to begin with, or a path to them; their size is the page's. Outputs without names take
-            the names of their classes, if these are as many. Where left out they are pictures of *shapes*.
-        device: where to compute; where left out each model computes where it is.
+                pretrained models, robust ones first.
+        images: square images in colour to begin with, in any form, see ``robustlab.data.adapt``; their size is the page's. Outputs
+            without names take the names of their classes, if these are as many. Where left out they are pictures of *shapes*.
+            device: where to compute; where left out each model computes where it is.
         load: reads a model that is given by its name or path.
 
     Raises:
         UserError: no model, none of that name, images that are not square or not in colour, or that a model cannot read.
     """
-    shown = _opened(images)
+    shown = open_dataset("shapes", split="test", limit=10) if images is None else as_images(images, split="test")
     found: dict[str, Served] = {}
     for name, given in _named(models).items():
         model = given if isinstance(given, Classifier) else load(os.fspath(given))
@@ -103,18 +103,11 @@ def make_page(
     return Page(found, size, [*sketches(size), *examples(shown)], _device_name(next(iter(found.values())).model.mean.device))
 
 
-def _opened(images: Any) -> Images:
-    """The images to begin with."""
-    if images is None:
-        return open_dataset("shapes", split="test", limit=10)
-    return open_dataset(None, os.fspath(images), "test") if isinstance(images, str | os.PathLike) else images
-
-
 def _named(models: Models | None) -> dict[str, Model]:
     """The models by short names."""
     if isinstance(models, Mapping):
         return dict(models)
-    known = zoo.released()
+    known = zoo.pretrained()
     if models is None:
         # Robust ones first: the first is chosen when the page opens, and others draw only noise.
         models = [
@@ -124,7 +117,7 @@ def _named(models: Models | None) -> dict[str, Model]:
     one = isinstance(models, Classifier | str | os.PathLike)
     several: list[Model] = [models] if one else list(models)  # type: ignore[list-item, arg-type]
     if not several:
-        raise UserError("which model? --model takes checkpoints' paths, or names of released models, and none is released yet")
+        raise UserError("which model? --model takes checkpoints' paths, or names of pretrained models, and there is none yet")
     names = short_names(dict.fromkeys(os.fspath(model) for model in several if not isinstance(model, Classifier)))
     found: dict[str, Model] = {}
     for model in several:
@@ -137,12 +130,12 @@ def _named(models: Models | None) -> dict[str, Model]:
 
 
 def _record(model: Model) -> dict[str, Any] | None:
-    """What is known of released weights, or lies beside weights of one's own, which is more than a checkpoint says."""
+    """What is known of pretrained weights, or lies beside weights of one's own, which is more than a checkpoint says."""
     if isinstance(model, Classifier):
         return None
     path = Path(model)
     beside = path.suffix in (".json", ".safetensors") and path.exists()
-    return zoo.released().get(os.fspath(model)) or (read_record(path.with_suffix(".json")) if beside else None)
+    return zoo.pretrained().get(os.fspath(model)) or (read_record(path.with_suffix(".json")) if beside else None)
 
 
 def _note(arch: str, record: Mapping[str, Any] | None) -> str:

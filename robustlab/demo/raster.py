@@ -1,7 +1,9 @@
 """Drawing on a small square picture with whole numbers only, so that ``static/raster.js`` gives the same bytes.
 
 A picture is a ``bytearray`` of ``size * size`` RGB pixels, row by row. Shapes are filled and have no soft edges; whatever lies
-beyond the picture is cut off. ``tests/demo/raster_vectors.json`` holds both programs to the same results.
+beyond the picture is cut off. Every tool changes ``picture`` in place; ``size`` is its side in pixels, ``points`` and the corners ``start``
+and ``end`` are ``(x, y)`` from the upper left, ``color`` is three numbers from 0 to 255. ``tests/demo/raster_vectors.json`` holds both
+programs to the same results.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from robustlab.models.classifier import Classifier, Features
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
 from robustlab.optimize import minimize
-from robustlab.pixels import to_uint8, to_uint8_within
+from robustlab.pixels import to_float, to_uint8, to_uint8_within
 from robustlab.steps import Steepest
 
 LARGEST = {"eps": 1000.0, "step_size": 1000.0, "steps": 200}
@@ -150,10 +150,6 @@ class Abandoned(Exception):
     """Nobody waits for this run any more."""
 
 
-class _OutOfTime(Exception):
-    """Carries the picture so far."""
-
-
 def perform(request: RunRequest, on_frame: Callable[[Frame], object] | None = None, stopped: Callable[[], bool] | None = None) -> RunResult:
     """Make a run.
 
@@ -168,6 +164,8 @@ def perform(request: RunRequest, on_frame: Callable[[Frame], object] | None = No
     served, began = request.served, time.monotonic()
     device = served.model.head.weight.device
     start, center = (as_image(picture).to(device) for picture in (request.picture, request.anchor or request.picture))
+    runs = request.steps > 0 and (request.target is not None or request.attribute is not None)
+    step = 0  # how many were taken
     seen: dict[str, Tensor] = {}
     first: list[Tensor] = []  # the first two pictures of the run
     y = torch.tensor([request.target or 0], device=device)
@@ -182,29 +180,25 @@ def perform(request: RunRequest, on_frame: Callable[[Frame], object] | None = No
         level = levels[:, request.attribute or 0]
         return level if request.minimize else -level
 
-    # ``minimize`` has no other way to end early than an exception from here.
-    def on_step(t: int, x: Tensor, value: Tensor) -> None:
+    def stop() -> bool:
         if stopped and stopped():
             raise Abandoned
+        return time.monotonic() - began > SECONDS
+
+    def on_step(t: int, x: Tensor, value: Tensor) -> None:
+        nonlocal step
+        step = t
         if not value.isfinite().all():  # at once: what follows would be no picture
             raise UserError(f"{served.name} gives NaN or infinity for this picture instead of a number")
         if t < 2:
             first.append(x)
         if on_frame:
             on_frame(_frame(t, x, center, request.eps, seen))
-        if time.monotonic() - began > SECONDS:
-            raise _OutOfTime(t, x)
 
     with frozen(served.model), frozen(served.fast_features):
-        step, x, in_time = 0, start, True
-        if request.steps and (request.target is not None or request.attribute is not None):
+        if runs:
             ball, rule = Ball(center, L2(), request.eps), Steepest(L2(), request.step_size)
-            try:
-                x = minimize(objective, start, ball, rule, steps=request.steps, on_step=on_step).x
-                step = request.steps
-            except _OutOfTime as cut:
-                step, x = cut.args
-                in_time = False
+            x = minimize(objective, start, ball, rule, steps=request.steps, stop=stop, on_step=on_step).x
             final = _frame(step, x, center, request.eps, {})
         else:
             final = Frame(0, request.picture, _distance(to_uint8(start), to_uint8(center)), (), ())
@@ -212,6 +206,7 @@ def perform(request: RunRequest, on_frame: Callable[[Frame], object] | None = No
             logits, levels = served.outputs(as_image(final.picture).to(device))
     unchanged = step > 0 and final.picture == request.picture
     why = _why_unchanged(request, len(first) == 2 and torch.equal(*first)) if unchanged else ""
+    in_time = not runs or step == request.steps
     return RunResult(Frame(step, final.picture, final.distance, _numbers(logits), _numbers(levels)), in_time, why)
 
 
@@ -241,7 +236,7 @@ def as_image(picture: bytes) -> Tensor:
     """Bytes to float32 ``(1, 3, size, size)`` in [0, 1]."""
     side = round((len(picture) / 3) ** 0.5)
     pixels = torch.frombuffer(bytearray(picture), dtype=torch.uint8).view(side, side, 3)
-    return pixels.permute(2, 0, 1)[None].float() / 255
+    return to_float(pixels.permute(2, 0, 1)[None])
 
 
 def as_bytes(pixels: Tensor) -> bytes:

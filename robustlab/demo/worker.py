@@ -47,6 +47,7 @@ class Worker:
 
     @property
     def full(self) -> bool:
+        """Whether every place in the line is taken."""
         return len(self._line) >= self.places
 
     def submit(self, request: RunRequest) -> QueuedRun:

@@ -73,12 +73,12 @@ def evaluate(
     chosen = attacks_of(attacks, threat)
     stream = prepared(model, data, batch_size=batch_size, seed=seed, device=device, workers=workers)
     kept: dict[str, list[Adversarial]] = {name: [] for name in chosen}
-    wanted = keep or on_adversarial is not None
+    collects = keep or on_adversarial is not None
     records: list[Record] = []
     title = next(iter(chosen), "predicting") if len(chosen) < 2 else f"{len(chosen)} attacks"
     with frozen(model), Progress(title, stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
-            found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if wanted else None)
+            found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if collects else None)
             for one in adversarial:
                 if keep:
                     kept[one.attack].append(one)
@@ -170,6 +170,8 @@ def _evaluate_batch(
     x, y = batch.x, batch.y
     check_images(x)
     highest = check_labels(y, x)
+    if len(x) == 0:
+        return [], []
     logits = _logits(model, x, highest)
     right = (logits.argmax(1) == y).nonzero()[:, 0]
     within: list[dict[str, Attacked]] = [{} for _ in range(len(x))]
@@ -212,7 +214,7 @@ def _adversarial(
         "confidence_adv": after.softmax(1).amax(1),
         "distance": distance,
         "pixels_adv": pixels,
-        "prediction_8bit": predictions(model, (pixels.to(x.dtype) / 255)),
+        "prediction_8bit": predictions(model, pixels.to(x.dtype) / 255),
         "distance_8bit": distance_8bit,
     }
     return Adversarial(str(attack), norm, classes, **{name: tensor.cpu() for name, tensor in found.items()})

@@ -1,6 +1,6 @@
 """A folder in which experiments train, construct and measure, each piece once: several processes may share it, and stop any time.
 
-    models/NAME/    a training run, its checkpoint, and the weights that came out
+    models/NAME/    a training run and the weights that came out
     sets/NAME/      a constructed set
     measurements/NAME.json one measurement
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,20 +24,20 @@ import torch
 
 from robustlab import files
 from robustlab.attacks import PGD
-from robustlab.construction import Building, Construction, Plan, fingerprint
-from robustlab.data.augment import crop_flip
+from robustlab.construction import Building, Construction, Plan
 from robustlab.data.batches import Batches
 from robustlab.data.catalog import open_dataset
 from robustlab.data.constructed import open_constructed
+from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images, hold_out
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.models.accelerate import accelerate
-from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import build, load
-from robustlab.records import Run, commit, environment
-from robustlab.training.fit import Optimization, TrainingState, fit
-from robustlab.training.recipes import recipe
+from robustlab.models.zoo import load
+from robustlab.options import changed
+from robustlab.records import Run, environment
+from robustlab.settings import Training as TrainingSettings
+from robustlab.training.run import train
 
 Say = Callable[[str], object]
 Values = dict[str, Any]
@@ -48,7 +49,7 @@ class Training:
     """How a network is trained in an experiment.
 
     Attributes:
-        recipe: names the loss; the optimization is given here.
+        recipe: decides the loss and the threat model; all else is given here, and one cycle of the learning rate.
         bfloat16: compute in it where autocast finds that safe.
     """
 
@@ -63,8 +64,24 @@ class Training:
     bfloat16: bool = False
 
     @property
-    def optimization(self) -> Optimization:
-        return Optimization(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, weight_decay=self.weight_decay, amp=self.bfloat16)
+    def settings(self) -> TrainingSettings:
+        """The trainer's settings: one cycle, no average of the weights, and no validation, so that the last epoch is kept."""
+        return changed(
+            TrainingSettings(),
+            arch=self.arch,
+            recipe=self.recipe,
+            epochs=self.epochs,
+            lr=self.lr,
+            schedule="one-cycle",
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            ema=0.0,
+            clip=0.0,
+            no_augment=not self.augment,
+            amp=self.bfloat16,
+            val_size=0,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +123,7 @@ class ExperimentCache:
         return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed=0)[1])
 
     def source(self, name: str, arch: str = "small") -> Classifier:
-        """A model by its released name or path, or ``RECIPE:EPOCHS`` or ``RECIPE:EPOCHS:IMAGES``: trained here, on the data."""
+        """A model by its name or path, or ``RECIPE:EPOCHS`` or ``RECIPE:EPOCHS:IMAGES``: trained here, on the data."""
         if not trained_here(name):
             return load(name).to(self.device)
         recipe, epochs, *n = name.split(":")
@@ -131,57 +148,21 @@ class ExperimentCache:
         with self._alone(folder):
             if not (folder / "model.json").exists():
                 self.say(f"training {training.arch} ({training.recipe}, {training.epochs} epochs) on {name}, {len(images):,} images")
-                self._train(images, training, folder, settings)
+                self._train(images, training, folder, name)
         return load(folder / "model.json").to(self.device)
 
-    def _train(self, images: Images, training: Training, folder: Path, settings: Mapping[str, Any]) -> None:
-        began = (folder / "settings.json").exists()
-        run = Run.reopen(folder, dict(settings)) if began else Run.create(folder, dict(settings))
-        optimization = training.optimization
-        mean, std = images.mean_std()
-        model = build(
-            training.arch,
-            num_classes=len(images.classes),
-            mean=mean.tolist(),
-            std=std.tolist(),
-            channels=images.shape[0],
-            classes=images.classes,
-            seed=training.seed,
-        )
-        state = TrainingState.fresh(model.to(self.device), optimization)
-        saved = run.load("last", self.device)
-        if saved:
-            state.load_state_dict(saved)
-        chosen = recipe(training.recipe)
-        batches = Batches(
-            images,
-            optimization.batch_size,
-            seed=training.seed,
-            augment=crop_flip(max(images.shape[1] // 8, 1)) if training.augment else None,
-            shuffle=True,
-            drop_last=True,
-            device=self.device,
-        )
-        loss = chosen.make(chosen.threat, chosen.steps, None, 0.0, False)
-        for epoch in fit(state, batches, loss, optimization, seed=training.seed, stop=self.stop):
-            self.say(f"epoch {epoch.number + 1}/{training.epochs}: loss {epoch.loss:.3f}, accuracy {100 * epoch.accuracy:.1f} %")
-            run.save("last", state.state_dict())
-        if state.epoch < optimization.epochs:
-            run.save("last", state.state_dict())
-            raise KeyboardInterrupt
-        run.close()
-        provenance = Provenance(
-            dataset=images.name,
-            recipe=training.recipe,
-            threat=str(chosen.threat or "none"),
-            accuracies={},
-            n=0,
-            seed=training.seed,
-            commit=commit() or "unknown",
-            details={"settings": dict(settings)},
-        )
-        save_weights(folder / "model", state.result, provenance)  # type: ignore[arg-type]
-        (folder / "last.pt").unlink(missing_ok=True)
+    def _train(self, images: Images, training: Training, folder: Path, name: str) -> None:
+        if Run.is_run(folder) and "training" not in Run.settings_of(folder):
+            shutil.rmtree(folder)  # begun before there was one trainer; begun anew it ends with the same weights
+
+        def on_epoch(line: Values) -> None:
+            loss, accuracy = line["train/loss"], 100 * line["train/accuracy"]
+            self.say(f"epoch {line['epoch'] + 1}/{training.epochs}: loss {loss:.3f}, accuracy {accuracy:.1f} %")
+
+        watched: dict[str, Any] = {"stop": self.stop, "on_epoch": on_epoch, "progress": False}
+        resume, asked = Run.is_run(folder), {"experiment": {"set": name}}
+        train(images, training.settings, out=folder, resume=resume, device=self.device, asked=asked, **watched)
+        (folder / "last.pt").unlink(missing_ok=True)  # three times as large as the weights, and nothing goes on from it
 
     def constructed(
         self, construction: Construction, source: Images, model: Classifier, name: str, *, seed: int = 0

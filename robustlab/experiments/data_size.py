@@ -40,6 +40,7 @@ FULL = Config((1000, 3000, 10_000, 30_000, 50_000), shipped=(), arch="resnet18",
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
+    """Run the experiment, or what is missing of it, and put its numbers into tables."""
     test = cache.images("test", limit=config.test)
     measurements = []
     for size in config.sizes:

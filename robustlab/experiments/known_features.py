@@ -51,6 +51,7 @@ class Config:
 
     @property
     def pictures(self) -> ShapesConfig:
+        """How the pictures of *shapes* are drawn."""
         return ShapesConfig(faint_amplitude=self.faint_amplitude)
 
     def training(self, seed: int) -> Training:
@@ -65,6 +66,7 @@ FULL = Config(source_n=20_000, source_epochs=30, n=20_000, steps=100, inversion_
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
+    """Run the experiment, or what is missing of it, and put its numbers into tables."""
     images = shapes(config.source_n, "train", config=config.pictures)
     name = f"shapes {255 * config.faint_amplitude:g} n {config.source_n}"
     standard, robust = (cache.trained(images, config.source(recipe), name) for recipe in ("standard", "fast-l2"))

@@ -58,7 +58,19 @@ FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18
 
 
 def relabelled(cache: ExperimentCache, kind: str, source: str, arch: str, images: Images, eps: float, steps: int) -> tuple[Images, dict]:
-    """D_rand or D_det of some images; the name of the set tells how it was made."""
+    """D_rand or D_det of some images, from the cache or made now; the name of the set tells how it was made.
+
+    Args:
+        cache: where sets are kept.
+        kind: ``D_rand`` or ``D_det``.
+        source: the model behind it, see ``ExperimentCache.source``; with its architecture ``arch`` where it is trained here.
+        images: the originals.
+        eps: L2 radius in pixel units.
+        steps: gradient steps.
+
+    Returns:
+        The set, and what is known of it as a whole.
+    """
     construction = relabelling(TARGETS[kind], eps, steps)
     return cache.constructed(construction, images, cache.source(source, arch), f"{kind} {named(source, arch)} eps {eps:g} n {len(images)}")
 
@@ -75,7 +87,18 @@ def named(source: str, arch: str) -> str:
 
 
 def learned(cache: ExperimentCache, made: Images, name: str, training: Training, test: Images) -> Values:
-    """Train on a relabelled set and test on ordinary images: how many are classified as their label, and how many as the class after it."""
+    """Train on a relabelled set and test on ordinary images.
+
+    Args:
+        cache: where networks are kept.
+        made: the relabelled set, called ``name``.
+        training: how to train.
+        test: ordinary images.
+
+    Returns:
+        Counts of images classified as their label (``clean``), as the class after it (``following``), and of training images
+        classified as their new label (``own``).
+    """
     model = cache.trained(made, training, name)
     report = cache.tested(model, test)
     after = sum(r.prediction == (r.label + 1) % len(test.classes) for r in report.records)
@@ -84,6 +107,7 @@ def learned(cache: ExperimentCache, made: Images, name: str, training: Training,
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
+    """Run the experiment, or what is missing of it, and put its numbers into tables."""
     test = cache.images("test")
     measurements, facts, keys = [], {}, []
     plans = [(kind, source, False) for kind, source in config.also] + [(kind, config.source, True) for kind in config.sets]

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from robustlab.errors import UserError, unknown
 from robustlab.models.checkpoints import read_record
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
-from robustlab.options import changed
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
 from robustlab.records import environment
@@ -51,6 +49,7 @@ from robustlab.reports.comparison import (
 )
 from robustlab.reports.pages import quickstart_page
 from robustlab.seeding import example_keys
+from robustlab.training.run import train
 
 RECIPES = {"standard": "standard", "robust": "fast-l2"}
 TEST_IMAGES = 1000
@@ -216,18 +215,20 @@ def _trained(name: str, args: Settings, out: Path, compute: _Compute, say: Calla
 
 def _train(recipe: str, args: Settings, out: Path, compute: _Compute) -> None:
     """Run or resume one training, which ends with ``out/model.json``."""
-    train, settings = import_module("robustlab.commands.train").train, import_module("robustlab.commands.settings")
-    own = {
-        "recipe": recipe,
-        "val_size": 200 if args.on_shapes else 500,
-        "no_test": True,
-        "out": str(out),
-        "resume": str(out) if (out / "settings.json").exists() else None,
-        "device": str(compute.device),
-        "workers": compute.workers,
-        "download": compute.download,
-    }
-    train(changed(settings.Train(), **dataclasses.asdict(args), **own), compute.device)
+    images = open_dataset(args.dataset, args.data, "train", image_size=args.image_size, limit=args.limit, download=compute.download)
+    train(
+        images,
+        recipe=recipe,
+        arch=args.arch,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        val_size=200 if args.on_shapes else 500,
+        seed=args.seed,
+        out=out,
+        resume=(out / "settings.json").exists(),
+        device=compute.device,
+        workers=compute.workers,
+    )
 
 
 def _test_images(args: Settings) -> Images:

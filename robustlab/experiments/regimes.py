@@ -45,6 +45,7 @@ FULL = Config(
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
+    """Run the experiment, or what is missing of it, and put its numbers into tables."""
     test = cache.images("test")
     measurements = [
         Measurement(

@@ -44,6 +44,7 @@ FULL = Config("madry-l2:30", "standard:30", n=50_000, steps=1000, step_size=0.1,
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
+    """Run the experiment, or what is missing of it, and put its numbers into tables."""
     images, test = cache.images("train", limit=config.n), cache.images("test", limit=config.test)
     sets: dict[str, Images] = {"original": images}
     facts = {}

@@ -45,6 +45,7 @@ FULL = Config("standard:30", ("resnet18", "resnet50", "preact_resnet18", "vgg_sm
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
+    """Run the experiment, or what is missing of it, and put its numbers into tables."""
     images, test = cache.images("train", limit=config.n), cache.images("test")
     made, facts = relabelled(cache, "D_det", config.source, config.archs[0], images, config.eps, config.steps)
     name = f"D_det {named(config.source, config.archs[0])} eps {config.eps:g} n {config.n} steps {config.steps}"

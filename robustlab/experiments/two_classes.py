@@ -39,6 +39,7 @@ FULL = Config(
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
+    """Run the experiment, or what is missing of it, and put its numbers into tables."""
     images = cache.images("train", config.classes, config.n)
     test = cache.images("test", config.classes)
     pair = " and ".join(config.classes)

@@ -65,6 +65,9 @@ def build(
         channels: channels of the images.
         classes: names of the outputs.
         seed: chooses the initial weights; the global random state is neither read nor changed.
+
+    Raises:
+        UserError: an unknown architecture, fewer than two classes, or a mean and deviation of other channels.
     """
     if num_classes < 2:
         raise UserError(f"a classifier needs at least two classes, got {num_classes}")

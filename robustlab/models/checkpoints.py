@@ -1,4 +1,7 @@
-"""Released weights: ``NAME.safetensors``, which can run no code, beside ``NAME.json``, which says what they are and what they reach."""
+"""A network's weights: ``NAME.safetensors``, which can run no code, beside ``NAME.json``, which says what they are and what they reach.
+
+Training writes them into its run folder; those in ``folder()`` are the pretrained models, which are loaded by name.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,10 @@ from robustlab import files
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, fill, from_description
+from robustlab.models.digest import on_cpu
 
 FORMAT = "robustlab-weights-1"
-LARGEST = 25 * 10**6  # bytes: what a repository can carry
+LARGEST = 25 * 10**6  # bytes: what a repository can carry of one model
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Provenance:
     details: Mapping[str, Any] = field(default_factory=dict)  # anything else worth keeping: hardware, seconds, command
 
 
-def save_weights(stem: str | os.PathLike[str], model: Classifier, provenance: Provenance, *, half: bool = False) -> Path:
+def save_weights(
+    stem: str | os.PathLike[str], model: Classifier, provenance: Provenance, *, half: bool = False, release: bool = False
+) -> Path:
     """Write ``stem.safetensors`` and ``stem.json``; the weights first, so that the JSON's sha256 never lies about them.
 
     Args:
@@ -48,17 +54,18 @@ def save_weights(stem: str | os.PathLike[str], model: Classifier, provenance: Pr
         provenance: goes into the JSON as it is. Weights read back and saved again give the same bytes, so measure
             accuracies on what was read back.
         half: store parameters as float16; the statistics of BatchNorm stay float32.
+        release: the weights are to ship with the project, in ``folder()``, and must be small enough for that.
 
     Returns:
         Path of the JSON file.
 
     Raises:
-        UserError: more than 25 MB, or a weight that float16 cannot hold.
+        UserError: more than 25 MB of weights to release, or a weight that float16 cannot hold.
     """
     stem = Path(stem)
     description = describe(model)
     content = tensor_bytes(_stored(model, half))
-    if len(content) > LARGEST:
+    if release and len(content) > LARGEST:
         advice = "" if half else "; half precision would halve that"
         raise UserError(f"the weights of {stem.name} take {len(content) / 1e6:.1f} MB, more than the 25 MB that can be released{advice}")
     files.write_bytes(_beside(stem, ".safetensors"), content)
@@ -69,7 +76,7 @@ def save_weights(stem: str | os.PathLike[str], model: Classifier, provenance: Pr
 
 
 def _stored(model: Classifier, half: bool) -> dict[str, Tensor]:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = on_cpu(model.state_dict())
     if half:
         tensors |= {name: tensors[name].half() for name, _ in model.named_parameters()}
         if not all(torch.isfinite(t).all() for t in tensors.values()):
@@ -78,7 +85,7 @@ def _stored(model: Classifier, half: bool) -> dict[str, Tensor]:
 
 
 def read_weights(path: str | os.PathLike[str]) -> Classifier:
-    """The classifier of released weights, in float32, from the path of either of its two files.
+    """The classifier of saved weights, in float32, from the path of either of its two files.
 
     Raises:
         UserError: a file is missing, damaged, or not the one that the JSON was written for.
@@ -102,7 +109,11 @@ def read_weights(path: str | os.PathLike[str]) -> Classifier:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The JSON beside released weights."""
+    """The JSON beside weights.
+
+    Raises:
+        UserError: the file is missing or damaged, or does not describe weights.
+    """
     try:
         record = json.loads(path.read_bytes())
     except OSError as error:
@@ -110,12 +121,12 @@ def read_record(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT or "sha256" not in record:
-        raise UserError(f"{path} does not describe released weights (it has no format {FORMAT!r} or no sha256)")
+        raise UserError(f"{path} does not describe the weights of a network (it has no format {FORMAT!r} or no sha256)")
     return record
 
 
 def folder() -> Path:
-    """Where released weights lie: ``$ROBUSTLAB_CHECKPOINTS``, else ``checkpoints/`` of the project's tree, else of the current folder."""
+    """Where the pretrained models lie: ``$ROBUSTLAB_CHECKPOINTS``, else ``checkpoints/`` of the project's tree, else of the current one."""
     chosen = os.environ.get("ROBUSTLAB_CHECKPOINTS")
     if chosen:
         return Path(chosen)
@@ -123,14 +134,14 @@ def folder() -> Path:
     return ours if ours.is_dir() else Path("checkpoints")
 
 
-def released(place: str | os.PathLike[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Names of the released weights in a folder, ``folder()`` where left out, with what their JSON says."""
+def pretrained(place: str | os.PathLike[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Names of the pretrained models in a folder, ``folder()`` where left out, with what their JSON says."""
     paths = sorted((folder() if place is None else Path(place)).glob("*.json"))
     return {path.stem: read_record(path) for path in paths if path.with_suffix(".safetensors").exists()}
 
 
 def find_pretrained(name: str) -> Path:
-    """The JSON file of released weights by their name.
+    """The JSON file of a pretrained model by its name.
 
     Raises:
         UserError: nothing of that name; the message gives the nearest.
@@ -138,7 +149,7 @@ def find_pretrained(name: str) -> Path:
     place = folder()
     known = [path.stem for path in place.glob("*.json")]
     if not known:
-        raise UserError(f"no checkpoint {name!r}: it is not a file, and there are no released weights in {place}")
+        raise UserError(f"no checkpoint {name!r}: it is not a file, and there is no pretrained model in {place}")
     if name not in known:
         raise unknown("checkpoint", name, known)
     return place / f"{name}.json"

@@ -15,7 +15,11 @@ FIELDS = ("arch", "num_classes", "classes", "mean", "std", "channels")
 
 
 def describe(model: Classifier) -> dict[str, Any]:
-    """What ``from_description`` needs to make the network again, in values that JSON and safe pickles hold."""
+    """What ``from_description`` needs to make the network again, in values that JSON and safe pickles hold.
+
+    Raises:
+        UserError: the network was not made by name.
+    """
     if not model.arch:
         raise UserError("only a network made by name can be saved and loaded again; build it by zoo.build")
     return {
@@ -34,6 +38,9 @@ def from_description(description: Mapping[str, Any], source: str = "the descript
     Args:
         description: at least the fields of ``describe``; others are passed over.
         source: the file it came from, for the message.
+
+    Raises:
+        UserError: a field is missing, or no network can be made of them.
     """
     missing = [name for name in FIELDS if name not in description]
     if missing:

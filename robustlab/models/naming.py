@@ -13,7 +13,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     """For each model a word: the file's name without its ending, and of the folders before it as many as tell it from the others.
 
     Args:
-        names: names of released models, or paths of checkpoints; all different.
+        names: names of pretrained models, or paths of checkpoints; all different.
 
     Returns:
         Different words, by the names.

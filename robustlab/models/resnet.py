@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps height and width, divided by ``stride``; without a bias, since BatchNorm follows."""
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
 
 
 def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution, which divides height and width by ``stride``; without a bias."""
     return nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
 

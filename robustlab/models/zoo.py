@@ -1,4 +1,4 @@
-"""The front door to the networks: build one by name, load one from a file or by the name of its pretrained weights."""
+"""The front door to the networks: build one by name, load a trained one from a file or by the name of a pretrained model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,22 @@ from robustlab import pickles
 from robustlab.errors import UserError
 from robustlab.models import legacy
 from robustlab.models.architectures import architectures, build
-from robustlab.models.checkpoints import find_pretrained, read_weights, released
+from robustlab.models.checkpoints import find_pretrained, pretrained, read_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, fill, from_description
+from robustlab.settings import Checkpoint, Network
 
-__all__ = ["TRAINING_FORMAT", "architectures", "build", "describe", "from_description", "list_models", "load", "released"]
+__all__ = [
+    "TRAINING_FORMAT",
+    "architectures",
+    "build",
+    "describe",
+    "from_description",
+    "list_models",
+    "load",
+    "load_model",
+    "pretrained",
+]
 
 TRAINING_FORMAT = "robustlab-training-1"  # under "format" in the checkpoints that training writes
 ENDINGS = (".safetensors", ".json", ".pt", ".pth", ".ckpt", ".tar")  # what is meant as a file, even where there is none
@@ -55,7 +66,7 @@ def _reached(record: Mapping[str, Any]) -> str:
 
 def list_models() -> ModelList:
     """What can be built and what can be loaded, with what it reaches; prints as a table."""
-    return ModelList(tuple(architectures()), released())
+    return ModelList(tuple(architectures()), pretrained())
 
 
 def load(
@@ -69,8 +80,8 @@ def load(
     """A trained classifier on the CPU, in evaluation mode and float32.
 
     Args:
-        name_or_path: the name of pretrained weights; one of their two files; a checkpoint of training; or a checkpoint
-            of another project (see ``legacy``).
+        name_or_path: a pretrained model's name; one of the two files of saved weights; a checkpoint of training; or a
+            checkpoint of another project (see ``legacy``).
         arch: what it must be. Needed for another project's checkpoint only where none of our architectures fits exactly.
         num_classes: how many classes it must have; any number where left out.
         normalization: mean and std per channel of another project's network that does not carry its own along.
@@ -93,6 +104,26 @@ def load(
     if num_classes not in (None, model.num_classes):
         raise UserError(f"{path} has {model.num_classes} classes, not the {num_classes} asked for")
     return model.eval()
+
+
+def load_model(name: str, how: Checkpoint | Network) -> Classifier:
+    """A pretrained model or a checkpoint, as settings say how to read it.
+
+    Raises:
+        UserError: nothing there, or not what the settings say.
+    """
+    return load(name, arch=how.arch, normalization=normalization_of(how), trust=how.trust_checkpoint)
+
+
+def normalization_of(how: Checkpoint | Network) -> tuple[list[float], list[float]] | None:
+    """``--mean`` and ``--std``, for checkpoints that do not carry their own along.
+
+    Raises:
+        UserError: one without the other.
+    """
+    if (how.mean is None) != (how.std is None):
+        raise UserError("--mean and --std belong together: give both or neither")
+    return (how.mean, how.std) if how.mean and how.std else None
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> Path:

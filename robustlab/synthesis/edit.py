@@ -1,7 +1,11 @@
 """Images made and edited by raising a class score within a ball around where they start (Santurkar et al. 2019).
 
 Every task is an objective and a constraint set. It gives back float images in [0, 1] within ``search.eps`` of its start, whose
-objective is no higher than there, and leaves the model as it was.
+objective is no higher than there, and leaves the model as it was. ``model`` maps images ``x``, float ``(B, C, H, W)`` in [0, 1], to
+logits; ``search`` says how far and in which steps; ``on_step`` is called with (step, images, value) at each of them.
+
+Raises:
+    UserError: images, labels or masks that are none, or of other shapes than the function says.
 """
 
 from __future__ import annotations
@@ -126,7 +130,14 @@ def class_loss(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[Tensor], Ten
 
 
 def holding(objective: Callable[[Tensor], Tensor], start: Tensor, mask: Tensor, weight: float) -> Callable[[Tensor], Tensor]:
-    """An objective that also asks images to stay at ``start`` outside ``mask``; with an infinite weight, that sees nothing else there."""
+    """An objective that also asks images to stay at ``start`` outside ``mask``.
+
+    Args:
+        objective: from images ``(B, C, H, W)`` to ``(B,)``.
+        start: images, ``(B, C, H, W)``.
+        mask: bool, ``(B, 1, H, W)``, true where images may change for nothing.
+        weight: of the mean squared change outside the mask, >= 0; infinity lets nothing else be seen there.
+    """
     if not weight >= 0:
         raise UserError(f"the weight of changes outside the mask must be >= 0, got {weight}")
     if math.isinf(weight):  # No gradient outside: no step and no projection moves a value there.

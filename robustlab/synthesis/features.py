@@ -1,8 +1,12 @@
 """What a representation sees: inverted, interpolated, visualized, added to images, and as the cause of mistakes (Engstrom et al. 2019).
 
 Every search gives back images in [0, 1] whose objective is no higher than at their start. The model is left as it was. ``layer``
-and its units are those of ``representations.representation``; None is the layer that the classifier's last one reads. A unit is
-one number for all images, or int64 ``(B,)``.
+and its units are those of ``representations.representation``; None is the layer that the classifier's last one reads. A ``unit`` is
+one number for all images, or int64 ``(B,)``. ``model`` is a classifier, ``x`` are images, float ``(B, C, H, W)`` in [0, 1], ``search`` says
+how far to go and in which steps, and ``on_step`` is called with (step, images, value) at each of them.
+
+Raises:
+    UserError: images that are none, a layer or a unit that there is not, or shapes that do not fit.
 """
 
 from __future__ import annotations

@@ -40,6 +40,9 @@ def smooth_grad(
         model, x, y, surrogate: as for ``loss_gradient``; costs ``samples`` times as much.
         keys: one per example, from ``robustlab.seeding``.
         sigma: deviation of the noise in pixel units. Noisy copies are not clamped to [0, 1].
+
+    Raises:
+        UserError: fewer than one sample, a sigma that is negative or not finite, or images that are none.
     """
     if samples < 1 or not (math.isfinite(sigma) and sigma >= 0):
         raise UserError(f"SmoothGrad needs samples >= 1 and a finite sigma >= 0, got {samples} and {sigma}")
@@ -65,6 +68,9 @@ def alignment(grad: Tensor, x: Tensor, towards: Tensor) -> Tensor:
 
     Returns:
         float64 ``(B,)`` in [-1, 1].
+
+    Raises:
+        UserError: tensors of different shapes.
     """
     if not grad.shape == x.shape == towards.shape:
         raise UserError(f"gradient, images and targets must have one shape, got {[tuple(t.shape) for t in (grad, x, towards)]}")
@@ -81,6 +87,9 @@ def energy_inside(grad: Tensor, mask: Tensor) -> Tensor:
 
     Returns:
         float64 ``(B,)`` in [0, 1]; 0 where the gradient is zero.
+
+    Raises:
+        UserError: a mask that is not bool.
     """
     if mask.dtype != torch.bool:
         raise UserError(f"a mask must be bool, got {mask.dtype}")

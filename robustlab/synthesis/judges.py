@@ -12,7 +12,7 @@ from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
 from robustlab.models.placement import device_of
-from robustlab.models.zoo import load, released
+from robustlab.models.zoo import load, pretrained
 from robustlab.synthesis.selection import MatchedModel, match
 
 
@@ -50,7 +50,7 @@ def independent_judges(models: Sequence[MatchedModel], images: Images, device: t
     """
     making = {digest(matched.model) for matched in models}
     architectures = {getattr(matched.model, "arch", "") for matched in models}
-    fitting = [judge for name in released() if (judge := _fitting(name, images, device)) is not None]
+    fitting = [judge for name in pretrained() if (judge := _fitting(name, images, device)) is not None]
     fitting.sort(key=lambda judge: (digest(judge.model) in making, getattr(judge.model, "arch", "") in architectures))
     found = {}
     for matched in models:

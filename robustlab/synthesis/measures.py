@@ -38,6 +38,9 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
 
     Returns:
         float64 ``(B,)``, at most 1.
+
+    Raises:
+        UserError: images smaller than the window, or of other shapes than the reference.
     """
     _alike(x, reference)
     if min(x.shape[2:]) < WINDOW:
@@ -93,6 +96,9 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, flo
     Args:
         probabilities: predictions, shape ``(N, K)``, in an order that says nothing.
         splits: parts of the images, of nearly equal size; ``p(y)`` is the average of a part.
+
+    Raises:
+        UserError: predictions that are no probabilities, or fewer than there are splits.
     """
     if probabilities.ndim != 2 or not 1 <= splits <= len(probabilities):
         raise UserError(f"an Inception Score over {splits} splits needs as many predictions (N, K), got {tuple(probabilities.shape)}")
@@ -117,6 +123,9 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     Args:
         features_a: shape ``(N, D)``, at least two rows.
         features_b: shape ``(M, D)``, at least two rows.
+
+    Raises:
+        UserError: features that are not finite, fewer than two rows, or sets with different features.
     """
     a, b = _features(features_a), _features(features_b)
     if a.shape[1] != b.shape[1]:

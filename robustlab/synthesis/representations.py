@@ -78,6 +78,9 @@ def last_relu(model: nn.Module, layer: str | None = None) -> nn.Module | None:
     """The ReLU that comes last up to a layer, or up to the features, in the order in which the modules were registered.
 
     For ``straight_through_relu``. None where there is none, as in a network that calls the function instead of the module.
+
+    Raises:
+        UserError: there is no such layer.
     """
     modules = _modules(model)
     if layer is not None and layer not in modules:

@@ -1,7 +1,30 @@
-"""Training: the loop, its losses, and recipes by name."""
+"""Training: the one trainer, the loop below it, its losses, and recipes by name."""
 
 from robustlab.training.fit import Epoch, Optimization, TrainingState, fit
-from robustlab.training.losses import TRADES, Adversarial, Standard
+from robustlab.training.losses import TRADES, Adversarial, ImageOutcome, Outcome, Standard, TrainingLoss
+from robustlab.training.optimizers import decay_groups
 from robustlab.training.recipes import RECIPES, Recipe, recipe
+from robustlab.training.run import train
+from robustlab.training.start import network_for
+from robustlab.training.trained import Stopped, Trained
 
-__all__ = ["RECIPES", "TRADES", "Adversarial", "Epoch", "Optimization", "Recipe", "Standard", "TrainingState", "fit", "recipe"]
+__all__ = [
+    "RECIPES",
+    "TRADES",
+    "Adversarial",
+    "Epoch",
+    "ImageOutcome",
+    "Optimization",
+    "Outcome",
+    "Recipe",
+    "Standard",
+    "Stopped",
+    "Trained",
+    "TrainingLoss",
+    "TrainingState",
+    "decay_groups",
+    "fit",
+    "network_for",
+    "recipe",
+    "train",
+]

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+BACKENDS = {"cuda": "nccl", "xpu": "xccl"}  # how tensors on a device reach other processes
+
 
 @dataclass(frozen=True)
 class World:
@@ -42,8 +44,7 @@ class World:
         """Whether the flag is set in any process."""
         if self.size == 1:
             return flag
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        return bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
+        return bool(self.sum(torch.tensor(float(flag))) > 0)  # on the CPU, so that no GPU has to wait
 
     def wait(self) -> None:
         """Return when every process has come here."""
@@ -55,10 +56,14 @@ ALONE = World()
 
 
 def join(device: torch.device) -> World:
-    """Join the processes that ``torchrun`` started, with nccl on GPUs and gloo otherwise; alone without ``torchrun``."""
+    """Join the processes that ``torchrun`` started; alone without ``torchrun``.
+
+    Tensors on a device go by the device's own backend, nccl on GPUs, and those on the CPU by gloo.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    own = f",{device.type}:{BACKENDS[device.type]}" if device.type in BACKENDS else ""
+    dist.init_process_group(f"cpu:gloo{own}")
     return World(dist.get_rank(), dist.get_world_size())
 
 

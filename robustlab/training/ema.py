@@ -18,7 +18,13 @@ def averaged_copy(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def average_in(average: nn.Module, model: nn.Module, decay: float, updates: int) -> None:
-    """Move ``average`` towards ``model`` by ``1 - decay``, faster at first: at most ``(1 + n) / (10 + n)`` after n updates.
+    """Move ``average`` towards ``model`` by ``1 - decay``, faster at first: the decay is at most ``(1 + n) / (10 + n)`` after n updates.
+
+    Args:
+        average: changed in place.
+        model: the network under training.
+        decay: share of the average that stays, in [0, 1).
+        updates: how many steps were taken before this one.
 
     Statistics of BatchNorm are averaged as the weights are; counters are copied.
     """

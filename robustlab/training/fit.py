@@ -1,26 +1,35 @@
-"""The training loop. It knows no images and no attacks: batches and a loss come in, epochs come out."""
+"""The training loop. It knows no images and no attacks: batches and a loss come in, epochs come out.
+
+On a GPU a step neither waits for the device nor copies to it: losses and metrics are summed there, and read every
+``READ_EVERY`` steps and at the end of an epoch.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from robustlab import seeding
 from robustlab.errors import UserError
 from robustlab.training.distributed import ALONE, World
 from robustlab.training.ema import average_in, averaged_copy
-from robustlab.training.losses import TrainingLoss
+from robustlab.training.losses import Outcome, TrainingLoss
+from robustlab.training.optimizers import OptimizerFactory, named_optimizer
 from robustlab.training.schedules import Schedule, one_cycle
+
+READ_EVERY = 20  # steps between two looks at the loss: so late a training that diverged is noticed
 
 
 class EpochBatches(Protocol):
-    """Batches with ``x``, ``y`` and ``keys``, the same for the same epoch every time; ``start`` skips the first ones."""
+    """Batches of whatever the loss takes, the same for the same epoch every time; ``start`` skips the first ones."""
 
     def __len__(self) -> int: ...
 
@@ -29,15 +38,21 @@ class EpochBatches(Protocol):
 
 @dataclass(frozen=True)
 class Optimization:
-    """How weights are trained: SGD with Nesterov momentum.
+    """How weights are trained.
 
     Attributes:
         epochs: passes over the training set.
+        batch_size: examples of one update, over all processes and all batches of ``accumulate``.
         lr: the schedule's peak.
+        momentum: of SGD, in Nesterov's form; of Adam and its kin beta1.
         weight_decay: 5e-4 matters for robustness (Pang et al. 2021).
         ema: decay of the weight average that is evaluated and kept; 0 keeps the weights themselves.
         clip: largest L2 norm of the whole gradient; 0 does not clip.
         amp: compute in bfloat16 where autocast finds that safe.
+        optimizer: ``sgd``, ``adam``, ``adamw`` or ``adamax``; or a function from the network to an optimizer of any kind, which may
+            have groups of parameters. The schedule then scales each group's own learning rate, and ``lr``, ``momentum`` and
+            ``weight_decay`` mean nothing.
+        accumulate: batches whose gradients are added up for one update.
     """
 
     epochs: int = 30
@@ -49,7 +64,8 @@ class Optimization:
     ema: float = 0.0
     clip: float = 0.0
     amp: bool = False
-    channels_last: bool = True
+    optimizer: str | OptimizerFactory = "sgd"
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not self.lr > 0 or self.weight_decay < 0 or not 0 <= self.ema < 1 or self.clip < 0:
@@ -57,20 +73,45 @@ class Optimization:
                 "training needs epochs >= 1, lr > 0, weight_decay >= 0, ema in [0, 1) and clip >= 0, "
                 f"got {self.epochs}, {self.lr}, {self.weight_decay}, {self.ema}, {self.clip}"
             )
+        if self.accumulate < 1:
+            raise UserError(f"training adds up the gradients of accumulate >= 1 batches, got {self.accumulate}")
+
+    def factor(self, epoch: int, step: int, steps: int) -> float:
+        """The schedule at the middle of one of the ``steps`` of an epoch, so that no step is taken at its zeros."""
+        return self.schedule((epoch + (step + 0.5) / steps) / self.epochs)
 
     def learning_rate(self, epoch: int, step: int, steps: int) -> float:
-        """The schedule at the middle of one of the ``steps`` of an epoch, so that no step is taken at its zeros."""
-        return self.lr * self.schedule((epoch + (step + 0.5) / steps) / self.epochs)
+        """The learning rate of one of the ``steps`` of an epoch."""
+        return self.lr * self.factor(epoch, step, steps)
+
+    def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of a network's parameters.
+
+        Raises:
+            UserError: no optimizer of that name.
+        """
+        if callable(self.optimizer):
+            return self.optimizer(model)
+        return named_optimizer(self.optimizer, model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the data gave: averages over its examples, on the images that were trained on."""
+    """What one pass over the data gave: averages over its examples, as they were trained on.
+
+    Attributes:
+        lr: learning rate of the last step, in the first group of parameters.
+    """
 
     number: int
     loss: float
-    accuracy: float
     lr: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """The metric ``accuracy``, which losses on images have."""
+        return self.metrics["accuracy"]
 
 
 @dataclass
@@ -78,33 +119,31 @@ class TrainingState:
     """Everything that a run needs to go on: save it between any two steps, load it, and nothing is different.
 
     Attributes:
+        peaks: the largest learning rate of each group of parameters.
         epoch: the current epoch, from 0.
         step: steps done in it.
-        sums: loss, correct, seen so far in it by all processes together, float64.
+        metrics: names of the loss's metrics, known from its first step on.
+        sums: over the epoch so far and all processes, on the device, float64 ``(2 + len(metrics),)``: loss, metrics, examples.
+        latest: the averages so far in the epoch when they were last read.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: nn.Module | None = None
+    peaks: tuple[float, ...] = ()
     epoch: int = 0
     step: int = 0
-    sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+    metrics: tuple[str, ...] = ()
+    sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
+    latest: Epoch | None = None
 
     @classmethod
     def fresh(cls, model: nn.Module, optimization: Optimization) -> TrainingState:
         """The state before the first step, on the model's device."""
-        if optimization.channels_last:
-            model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=optimization.lr,
-            momentum=optimization.momentum,
-            weight_decay=optimization.weight_decay,
-            nesterov=optimization.momentum > 0,
-        )
-        device = next(model.parameters()).device
+        optimizer = optimization.optimizer_for(model)
         average = averaged_copy(model) if optimization.ema else None
-        return cls(model, optimizer, average, sums=torch.zeros(3, dtype=torch.float64, device=device))
+        sums = torch.zeros(2, dtype=torch.float64, device=_device(model))
+        return cls(model, optimizer, average, tuple(group["lr"] for group in optimizer.param_groups), sums=sums)
 
     @property
     def result(self) -> nn.Module:
@@ -119,16 +158,51 @@ class TrainingState:
             "ema": self.average.state_dict() if self.average else None,
             "epoch": self.epoch,
             "step": self.step,
+            "metrics": list(self.metrics),
             "sums": self.sums,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` gave."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.average:
             self.average.load_state_dict(saved["ema"])
         self.epoch, self.step = saved["epoch"], saved["step"]
+        self.metrics = tuple(saved.get("metrics", ["accuracy"]))  # files of before knew no other metric
         self.sums = saved["sums"].to(self.sums)
+
+    def add(self, metrics: Sequence[str], sums: Tensor) -> None:
+        """Count a step with its sums, see ``sums``."""
+        if self.step == 0:
+            self.metrics, self.sums = tuple(metrics), sums
+        elif tuple(metrics) != self.metrics:
+            raise ValueError(f"a loss must tell the same metrics at every step, but told {list(self.metrics)} and then {list(metrics)}")
+        else:
+            self.sums += sums
+        self.step += 1
+
+    def read(self, optimization: Optimization, steps: int) -> Epoch:
+        """The averages so far in the epoch; the device has to wait for this.
+
+        Raises:
+            UserError: the loss is no longer a number.
+        """
+        total, *metrics, seen = self.sums.tolist()
+        # Not the last step's own variable: a run resumed after the last step of an epoch takes none in it.
+        lr = self.peaks[0] * optimization.factor(self.epoch, self.step - 1, steps)
+        if not math.isfinite(total):
+            raise UserError(
+                f"training diverged: the loss is {total} in epoch {self.epoch + 1} at a learning rate of {lr:.3g}; "
+                "try a smaller --lr, or --clip 1"
+            )
+        self.latest = Epoch(self.epoch, total / seen, lr, dict(zip(self.metrics, (value / seen for value in metrics), strict=True)))
+        return self.latest
+
+    def begin_next_epoch(self) -> None:
+        """Stand at the first step of the next epoch, with nothing counted yet."""
+        self.epoch, self.step = self.epoch + 1, 0
+        self.sums = torch.zeros_like(self.sums)
 
 
 def fit(
@@ -149,63 +223,104 @@ def fit(
 
     Args:
         state: changed in place.
-        batches: this process's share of each batch.
-        seed: of what the network itself draws, dropout for one; each step has a seed of its own.
+        batches: this process's share of each batch. The last batches of an epoch that are too few for ``accumulate`` are left out.
+        loss: called with the network and a batch.
+        seed: of what the network itself draws, dropout for one; each batch has a seed of its own.
         stop: asked after every step; a true answer ends the iteration with ``state`` as it stands.
         on_step: called after every step, for a progress bar.
         compile: pass the network through ``torch.compile``.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is no longer a number, or there are too few batches for one step.
     """
     model = world.wrap(state.model)
     if compile:
         model.compile()
+    steps = len(batches) // optimization.accumulate
+    if not steps:
+        raise UserError(f"{len(batches)} batches are too few for one step that adds up {optimization.accumulate}")
+    update = _Update(state, model, loss, optimization, steps, seed, world)
     while state.epoch < optimization.epochs:
         state.model.train()
-        for batch in batches.epoch(state.epoch, state.step):
-            for group in state.optimizer.param_groups:
-                group["lr"] = optimization.learning_rate(state.epoch, state.step, len(batches))
-            updates = state.epoch * len(batches) + state.step
-            with _drawing(seeding.generator(seed, "step", updates, world.rank).initial_seed(), batch.x.device):
-                sums = _step(state, model, batch, loss, optimization, updates)
-            state.sums += world.sum(sums)
-            state.step += 1
+        for some in _together(batches.epoch(state.epoch, state.step * optimization.accumulate), optimization.accumulate):
+            update(some)
+            if state.step % READ_EVERY == 0:
+                state.read(optimization, steps)
             on_step(state)
             if world.any(stop()):
                 return
-        total, correct, seen = state.sums.tolist()
-        if not math.isfinite(total):
-            raise UserError(f"training diverged: the loss is {total} in epoch {state.epoch + 1}; try a smaller --lr, or --clip 1")
-        # Not the last step's own variable: a run resumed after the last step of an epoch takes none in it.
-        lr = optimization.learning_rate(state.epoch, len(batches) - 1, len(batches))
-        epoch = Epoch(state.epoch, total / seen, correct / seen, lr)
-        state.epoch, state.step = state.epoch + 1, 0
-        state.sums.zero_()
+        epoch = state.read(optimization, steps)
+        state.begin_next_epoch()
         yield epoch
 
 
-def _step(state: TrainingState, model: nn.Module, batch: Any, loss: TrainingLoss, optimization: Optimization, updates: int) -> Tensor:
-    """Take one step; returns loss, correct and number of this process's examples, summed, float64 ``(3,)``."""
-    x = batch.x.contiguous(memory_format=torch.channels_last) if optimization.channels_last and batch.x.ndim == 4 else batch.x
-    with torch.autocast(x.device.type, torch.bfloat16) if optimization.amp else nullcontext():
-        outcome = loss(model, x, batch.y, batch.keys)
-    state.optimizer.zero_grad(set_to_none=True)
-    outcome.loss.mean().backward()
-    if optimization.clip:
-        nn.utils.clip_grad_norm_(model.parameters(), optimization.clip)
-    state.optimizer.step()
-    if state.average:
-        average_in(state.average, state.model, optimization.ema, updates)
-    correct = (outcome.logits.detach().argmax(1) == batch.y).sum()
-    return torch.stack([outcome.loss.detach().double().sum(), correct.double(), correct.new_tensor(len(x)).double()])
+def _together(batches: Iterator[Any], count: int) -> Iterator[list[Any]]:
+    """``count`` batches at a time; what is left over at the end is left out."""
+    while len(some := list(islice(batches, count))) == count:
+        yield some
+
+
+@dataclass(frozen=True)
+class _Update:
+    """One update of the weights, with the mean gradient over the examples of some batches."""
+
+    state: TrainingState
+    model: nn.Module  # as it is called: in DistributedDataParallel, perhaps
+    loss: TrainingLoss
+    optimization: Optimization
+    steps: int  # of an epoch
+    seed: int
+    world: World
+
+    def __call__(self, batches: Sequence[Any]) -> None:
+        state, optimization = self.state, self.optimization
+        updates, factor = state.epoch * self.steps + state.step, optimization.factor(state.epoch, state.step, self.steps)
+        for peak, group in zip(state.peaks, state.optimizer.param_groups, strict=True):
+            group["lr"] = peak * factor
+        state.optimizer.zero_grad(set_to_none=True)
+        outcomes = [self._gradient(batch, updates * len(batches) + k, k + 1 == len(batches)) for k, batch in enumerate(batches)]
+        if len(batches) > 1:
+            examples = sum(len(outcome.loss) for outcome in outcomes)
+            torch._foreach_div_([p.grad for p in state.model.parameters() if p.grad is not None], float(examples))
+        if optimization.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), optimization.clip)
+        state.optimizer.step()
+        if state.average:
+            average_in(state.average, state.model, optimization.ema, updates)
+        state.add(list(outcomes[0].metrics), self.world.sum(torch.stack([_sums(outcome) for outcome in outcomes]).sum(0)))
+
+    def _gradient(self, batch: Any, number: int, last: bool) -> Outcome:
+        """Add a batch's gradient to the parameters' own: of its mean loss where it stands alone, else of its summed loss."""
+        alone, device = self.optimization.accumulate == 1, _device(self.state.model)
+        seed = seeding.generator(self.seed, "step", number, self.world.rank).initial_seed()
+        # Processes exchange their gradients once an update.
+        unshared = self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
+        with _lent_random_state(seed, device), unshared:
+            with torch.autocast(device.type, torch.bfloat16) if self.optimization.amp else nullcontext():
+                outcome = self.loss(self.model, batch)
+            (outcome.loss.mean() if alone else outcome.loss.sum()).backward()
+        return Outcome(outcome.loss.detach(), {name: value.detach() for name, value in outcome.metrics.items()})
+
+
+def _sums(outcome: Outcome) -> Tensor:
+    """Loss, metrics and number of this process's examples, summed where they are, float64 ``(2 + metrics,)``."""
+    values = [value.double().sum() for value in (outcome.loss, *outcome.metrics.values())]
+    return torch.stack([*values, torch.full_like(values[0], len(outcome.loss))])
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 @contextmanager
-def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+def _lent_random_state(seed: int, device: torch.device) -> Iterator[None]:
     """Lend torch's global random state a seed: layers such as dropout can draw from nowhere else."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+    backend = getattr(torch, device.type, None) if device.type != "cpu" else None
+    if not hasattr(backend, "get_rng_state"):  # the CPU, or a device without a random state of its own
+        backend = None
+    with torch.random.fork_rng([device] if backend else [], device_type=device.type if backend else "cuda"):
         torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        if backend:
+            with backend.device(device):
+                backend.manual_seed(seed)
         yield

@@ -6,8 +6,9 @@ inside, so an attack never synchronizes processes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,28 +23,62 @@ from robustlab.models.frozen import frozen
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a loss found on a batch.
+    """What a loss found on a batch of ``B`` examples.
 
     Attributes:
         loss: per example, shape ``(B,)``, to be averaged and differentiated.
-        logits: on the images that were trained on, shape ``(B, K)``, for the accuracy.
-        x: those images, shape ``(B, C, H, W)``.
+        metrics: per example too, ``(B,)`` each, by name; an epoch tells their means.
     """
 
     loss: Tensor
-    logits: Tensor
-    x: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageOutcome(Outcome):
+    """What a loss found on a batch of images; ``accuracy`` is among its metrics.
+
+    Attributes:
+        logits: on the images that were trained on, shape ``(B, K)``.
+        x: those images, shape ``(B, C, H, W)``.
+    """
+
+    logits: Tensor = field(kw_only=True)
+    x: Tensor = field(kw_only=True)
+
+    @classmethod
+    def of(cls, loss: Tensor, logits: Tensor, x: Tensor, y: Tensor) -> ImageOutcome:
+        """With the accuracy, from labels ``y``, shape ``(B,)``."""
+        return cls(loss, {"accuracy": logits.detach().argmax(1) == y}, logits=logits, x=x)
+
+
+class ImageBatch(Protocol):
+    """Images ``x`` in [0, 1], ``(B, C, H, W)``, with labels ``y`` and random ``keys``, ``(B,)`` each."""
+
+    @property
+    def x(self) -> Tensor: ...
+    @property
+    def y(self) -> Tensor: ...
+    @property
+    def keys(self) -> Tensor: ...
 
 
 class TrainingLoss(Protocol):
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome: ...
+    """What training makes small; the batch is whatever the loss expects."""
+
+    def __call__(self, model: nn.Module, batch: Any) -> Outcome: ...
 
 
 def adversarial_images(attack: Attack, model: nn.Module, x: Tensor, y: Tensor | Goal, keys: Tensor) -> Tensor:
-    """Attacked images, without the checks of the attack's call where it has a door for that.
+    """Attacked images ``(B, C, H, W)`` of ``x``, without the checks of the attack's call where it has a door for that.
 
-    What comes from the training set was checked when it was read, and a loss that is no number ends the training anyway; the device
-    need not stop at each step to look.
+    Args:
+        attack: within a threat model.
+        model: the module to attack, not a wrapper of several processes.
+        y: labels to leave, int64 ``(B,)``, or a goal.
+        keys: one per example.
+
+    Images and labels are for whoever reads the training set to check, and a loss that is no number ends the training anyway.
     """
     return attack.solve(model, x, y, keys=keys).x if isinstance(attack, Unchecked) else attack(model, x, y, keys=keys)
 
@@ -62,9 +97,8 @@ class Standard:
     def __post_init__(self) -> None:
         _check(self.label_smoothing)
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome:
-        logits = model(x)
-        return Outcome(F.cross_entropy(logits, y, reduction="none", label_smoothing=self.label_smoothing), logits, x)
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
+        return _cross_entropy(model, batch.x, batch.y, self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -77,9 +111,9 @@ class Adversarial:
     def __post_init__(self) -> None:
         _check(self.label_smoothing)
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome:
-        x_adv = adversarial_images(self.attack, inner(model), x, y, keys)
-        return Standard(self.label_smoothing)(model, x_adv, y, keys)
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
+        x_adv = adversarial_images(self.attack, inner(model), batch.x, batch.y, batch.keys)
+        return _cross_entropy(model, x_adv, batch.y, self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -97,14 +131,20 @@ class TRADES:
     def __post_init__(self) -> None:
         _check(self.label_smoothing)
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome:
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
+        x, y, keys = batch.x, batch.y, batch.keys
         with frozen(inner(model)) as still, torch.no_grad():
             goal: Goal = Away(still(x).float())
         x_adv = adversarial_images(self.attack, inner(model), x, goal, keys)
         # One pass over both halves: BatchNorm then sees clean and attacked images together, and DDP one backward pass.
         clean, attacked = model(torch.cat([x, x_adv])).float().chunk(2)
         natural = F.cross_entropy(clean, y, reduction="none", label_smoothing=self.label_smoothing)
-        return Outcome(natural + self.beta * divergence(clean, attacked), attacked, x_adv)
+        return ImageOutcome.of(natural + self.beta * divergence(clean, attacked), attacked, x_adv, y)
+
+
+def _cross_entropy(model: nn.Module, x: Tensor, y: Tensor, label_smoothing: float) -> ImageOutcome:
+    logits = model(x)
+    return ImageOutcome.of(F.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing), logits, x, y)
 
 
 def _check(label_smoothing: float) -> None:

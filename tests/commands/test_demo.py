@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from robustlab.demo import launch, server
-from robustlab.models.checkpoints import Provenance, released, save_weights
+from robustlab.models.checkpoints import Provenance, pretrained, save_weights
 from robustlab.models.zoo import build
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_the_shipped_models_and_pictures_of_shapes_by_default(call, served) -> N
     told = call("demo", "--device", "cpu")
     assert told.code == 0, told.err
     page = served["page"]
-    known = released()
+    known = pretrained()
     robust = [name for name in known if known[name]["threat"] != "none"]
     assert list(page.models) == [*robust, *(name for name in known if name not in robust)] and page.size == 32
     assert served["host"] == "127.0.0.1" and served["token"] is None and served["port"] == 8765
@@ -50,7 +50,7 @@ def test_the_shipped_models_and_pictures_of_shapes_by_default(call, served) -> N
 
 
 def test_one_model_and_other_pictures(call, served, tmp_path: Path) -> None:
-    names = released()["cifar10-small-l2"]["classes"]
+    names = pretrained()["cifar10-small-l2"]["classes"]
     np.savez(tmp_path / "test.npz", x=np.zeros((10, 16, 16, 3), np.uint8), y=np.arange(10), classes=np.array(names))
     assert call("demo", "--model", "cifar10-small-l2", "--data", tmp_path, "--device", "cpu").code == 0
     assert list(served["page"].models) == ["cifar10-small-l2"] and served["page"].size == 16

@@ -146,7 +146,7 @@ def test_a_reader_that_goes_away_is_no_error(words: list[str], buffering: list[s
     assert told.stderr == ""
 
 
-def test_models_lists_architectures_and_released_weights(call) -> None:
+def test_models_lists_architectures_and_pretrained_models(call) -> None:
     told = call("models")
     assert told.code == 0
     assert "small, resnet18" in told.out and "pretrained models:" in told.out

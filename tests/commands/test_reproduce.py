@@ -6,19 +6,22 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
 from PIL import Image
 
-from robustlab.commands import reproduce as command
-from robustlab.commands import settings
+from robustlab import load
 from robustlab.errors import UserError
 from robustlab.experiments import EXPERIMENTS
-from robustlab.options import changed
+from robustlab.experiments.cache import ExperimentCache, Training
+from robustlab.experiments.claims import configured
+from robustlab.experiments.claims import reproduce as run_from_python
 
 LIGHT = ["--device", "cpu", "--threads", "1", "--no-amp"]
 Call = Callable[..., Any]
@@ -54,7 +57,7 @@ def read(path: Path) -> Any:
 
 def config(name: str, **flags: Any) -> Any:
     """The configuration that flags make of the small one."""
-    return command.configured(module(name).Config(), changed(settings.Reproduce(), experiment=name, **flags))
+    return configured(name, "small", flags)
 
 
 # What comes out
@@ -93,11 +96,31 @@ def test_the_same_command_again_says_the_same_and_makes_nothing(reproduce: Call,
     assert read(tmp_path / "out" / "robustified.json")["found"] == found
 
 
-def test_full_scale_takes_the_other_configuration(reproduce: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    full = module("data-size").Config()
-    monkeypatch.setattr(module("data-size"), "FULL", full.__class__((150,), ("standard",), (), "tiny", 1, (1, 1), test=10))
-    assert reproduce("data-size", "--scale", "full").code == 0
-    assert read(tmp_path / "out" / "data-size.json")["config"]["sizes"] == [150]
+@pytest.mark.parametrize("name, source", [("data-size", "standard"), ("mislabelled", "standard:30")])
+def test_full_scale_trains_the_published_network(reproduce: Call, tmp_path: Path, name: str, source: str) -> None:
+    """Its own settings, for two steps, and gone on with for a third."""
+    full = module(name).FULL
+    for steps in (2, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            tiny.count_work(patch, on_work=lambda work, steps=steps: work.steps == steps and os.kill(os.getpid(), signal.SIGINT))
+            told = reproduce(name, "--scale", "full")
+        assert told.code == 130, told.err
+    (run,) = (tmp_path / "out" / "models").glob("*/last.pt")
+    network, asked = load(run), read(run.with_name("settings.json"))["training"]
+    assert network.arch == asked["network"]["arch"] == full.arch == "resnet18"
+    epochs = 30 if name == "mislabelled" else full.epochs[1]  # of its source; of 300 images as many as there may be
+    assert (asked["recipe"], asked["optimizing"]["epochs"]) == (source.partition(":")[0], epochs)
+    checkpoint = torch.load(run, weights_only=True)
+    assert 2 * checkpoint["epoch"] + checkpoint["step"] == 3
+
+
+def test_a_network_of_full_size_is_kept_in_float32(images: Path, tmp_path: Path) -> None:
+    """Of 44.7 MB, which is more than the project ships of one."""
+    cache = ExperimentCache(tmp_path, str(images))
+    trained = cache.trained(cache.images("train"), Training("resnet18", epochs=1), "all")
+    (record,) = tmp_path.glob("models/*/model.json")
+    assert read(record)["dtype"] == "float32" and record.with_suffix(".safetensors").stat().st_size > 25 * 10**6
+    assert trained.arch == "resnet18"
 
 
 def test_flags_change_the_configuration(reproduce: Call, tmp_path: Path) -> None:
@@ -146,6 +169,37 @@ def test_each_flag_changes_one_setting_or_is_refused_with_those_there_are(name: 
         assert sum(after[key] != before[key] for key in after) == 1
 
 
+def test_from_python_it_finds_and_writes_the_same(reproduce: Call, images: Path, tmp_path: Path) -> None:
+    told = reproduce("data-size", "--seeds", "1")
+    said: list[str] = []
+    found = run_from_python("data-size", images, out=tmp_path / "python", seeds=1, test=20, device="cpu", bfloat16=False, say=said.append)
+    assert (tmp_path / "python" / "data-size.md").read_text() == told.out == "\n\n".join(map(str, found.tables)) + "\n"
+    one, other = (read(tmp_path / out / "data-size.json") for out in ("out", "python"))
+    assert (one["config"], one["found"]) == (other["config"], other["found"]) and other["found"] == found.numbers
+    assert any(text.startswith("training tiny") for text in said)
+
+
+@pytest.mark.parametrize(
+    "name, changes, sentence",
+    [
+        ("mislabeled", {}, "Did you mean 'mislabelled'"),
+        ("mislabelled", {"scale": "medium"}, "unknown scale 'medium'"),
+        ("mislabelled", {"learning_rate": 1.0}, "the experiment 'mislabelled' has no --learning_rate; it has --limit, --model"),
+    ],
+)
+def test_a_mistake_in_python_is_told_in_one_sentence(
+    images: Path, tmp_path: Path, name: str, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run_from_python(name, images, out=tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_python_any_setting_of_an_experiment_can_be_changed() -> None:
+    changed = configured("mislabelled", "full", {"lrs": [0.1], "sets": "D_det", "limit": None})
+    assert changed == replace(module("mislabelled").FULL, lrs=(0.1,), sets=("D_det",))
+
+
 # Stopping
 
 
@@ -156,7 +210,7 @@ def test_stopped_anywhere_the_same_command_goes_on_to_the_same_numbers(reproduce
     codes = []
     while not codes or codes[-1] == 130:
         with pytest.MonkeyPatch.context() as patch:
-            tiny.count_work(patch, on_step=lambda work: work.steps == 2 and os.kill(os.getpid(), number))
+            tiny.count_work(patch, on_work=lambda work: work.steps == 2 and os.kill(os.getpid(), number))
             told = reproduce("data-size")
         assert told.code in (0, 130) and ("the same command goes on from here" in told.err) == (told.code == 130), told.err
         assert (tmp_path / "out" / "data-size.md").exists() == (told.code == 0)
@@ -168,7 +222,7 @@ def test_stopped_anywhere_the_same_command_goes_on_to_the_same_numbers(reproduce
 
 def test_an_interrupt_leaves_the_handlers_of_signals_as_they_were(reproduce: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    tiny.count_work(monkeypatch, on_step=lambda work: os.kill(os.getpid(), signal.SIGINT))
+    tiny.count_work(monkeypatch, on_work=lambda work: os.kill(os.getpid(), signal.SIGINT))
     assert reproduce("data-size").code == 130
     assert signal.getsignal(signal.SIGINT) is before
 

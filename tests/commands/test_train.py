@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,14 +24,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustlab import files
+from robustlab import files, training
 from robustlab.commands import common, settings
 from robustlab.commands import train as command
 from robustlab.commands.flags import parse
 from robustlab.data.catalog import open_dataset
+from robustlab.evaluation import Rate
 from robustlab.models.zoo import build, load
 from robustlab.options import changed, flat, from_file, words
-from robustlab.training import RECIPES
+from robustlab.settings import Network
+from robustlab.training import RECIPES, prepare, start, trainer
+from robustlab.training.method import method_of
 
 REPOSITORY = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -52,7 +56,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def saving_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(trainer, "SAVE_EVERY", -1.0)
 
 
 def metrics(out: Path) -> list[dict[str, float]]:
@@ -101,7 +105,7 @@ def test_a_run_can_be_repeated_to_the_bit(call, data: Path, whole: Path, tmp_pat
 def test_a_signal_writes_last_and_the_printed_command_goes_on(call, monkeypatch, data, whole, tmp_path, number: int, step: int) -> None:
     out = tmp_path / "a run"
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", sending(number, step))
+        patch.setattr(trainer, "fit", sending(number, step))
         told = call("train", *SMALL, *LIGHT, "--data", data, "--out", out)
     assert told.code == 130
     last = checkpoint(out / "last.pt")
@@ -114,7 +118,7 @@ def test_a_signal_writes_last_and_the_printed_command_goes_on(call, monkeypatch,
 
 def sending(number: int, step: int) -> Callable[..., Iterator[Any]]:
     """The training loop, in which this process gets a signal after so many steps."""
-    fit = command.fit
+    fit = trainer.fit
 
     def interrupted(*args: Any, on_step: Callable[[Any], None], **options: Any) -> Iterator[Any]:
         def on_step_and_once_a_signal(state: Any) -> None:
@@ -131,14 +135,14 @@ def sending(number: int, step: int) -> Callable[..., Iterator[Any]]:
 
 def test_a_signal_while_validating_ends_the_run_after_that_epoch(call, monkeypatch, data, whole, tmp_path) -> None:
     out = tmp_path / "run"
-    evaluate = command.evaluate
+    evaluate = trainer.evaluate
 
     def interrupted(*args: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "evaluate", interrupted)
+        patch.setattr(trainer, "evaluate", interrupted)
         assert call("train", *SMALL, *LIGHT, "--data", data, "--out", out).code == 130
     last = checkpoint(out / "last.pt")
     assert (last["epoch"], last["step"], len(metrics(out))) == (1, 0, 1)
@@ -165,8 +169,17 @@ def test_killed_while_it_writes_any_of_its_files_it_goes_on_to_the_same_bits(
             raise Killed
         write_bytes(path, content)
 
-    write_bytes, left = files.write_bytes, 0
+    def append_or_die(path: Any, content: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            append_bytes(path, content[: len(content) // 2])
+            raise Killed
+        append_bytes(path, content)
+
+    write_bytes, append_bytes, left = files.write_bytes, files.append_bytes, 0
     monkeypatch.setattr(files, "write_bytes", write_or_die)
+    monkeypatch.setattr(files, "append_bytes", append_or_die)
     assert call(*start(tmp_path / "whole")).code == 0
     writes = -left
     assert writes > 2 + 2 * (STEPS + 2)
@@ -183,7 +196,8 @@ def test_kill_9_and_resume_gives_the_same_bits(call, data: Path, tmp_path: Path)
     """A process of its own, killed wherever it happens to be; it saves after every step, so mostly within an epoch."""
     out, longer = tmp_path / "run", ["--epochs", "6", "--no-test"]
     arguments = ["train", *SMALL, *LIGHT, *longer, "--data", str(data)]
-    code = f"from robustlab.commands import main, train; train.SAVE_EVERY = -1.0; main({[*arguments, '--out', str(out)]!r})"
+    setup = "from robustlab.commands import main; from robustlab.training import trainer; trainer.SAVE_EVERY = -1.0"
+    code = f"{setup}; main({[*arguments, '--out', str(out)]!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
     wait_for(lambda: (out / "metrics.jsonl").exists() and len(metrics(out)) >= 2, process)
     process.kill()
@@ -228,7 +242,7 @@ def test_a_finished_run_resumed_is_tested_again_and_stays_as_it_is(call, data: P
 def test_device_threads_and_workers_may_change_and_nothing_else(call, refused, monkeypatch, data, whole, tmp_path) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", sending(signal.SIGINT, 4))
+        patch.setattr(trainer, "fit", sending(signal.SIGINT, 4))
         assert call("train", *SMALL, *LIGHT, "--data", data, "--out", out).code == 130
     said = refused("train", "--resume", out, "--lr", "0.3")
     assert f"{out} was started with --lr 0.1, not 0.3" in said
@@ -241,6 +255,35 @@ def test_device_threads_and_workers_may_change_and_nothing_else(call, refused, m
     assert call("train", "--resume", out, "--workers", "1", "--threads", "1", "--device", "cpu", "--lr", "0.1").code == 0
     assert asked[0] == ("cpu", 1)
     assert_same_run(out, whole)
+
+
+def test_a_run_from_before_settings_were_in_groups_goes_on(call, refused, monkeypatch, data, whole, tmp_path) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit", sending(signal.SIGINT, 4))
+        assert call("train", *SMALL, *LIGHT, "--data", data, "--out", out).code == 130
+    found = json.loads((out / "settings.json").read_text())
+    before = flat(from_file(settings.Train, found, "settings.json", passed_over=True))
+    (out / "settings.json").write_text(json.dumps({n: v for n, v in before.items() if n not in ("optimizer", "accumulate", "cache")}))
+    assert f"{out} was started with --lr 0.1, not 0.3" in refused("train", "--resume", out, "--lr", "0.3")
+    assert call("train", "--resume", out).code == 0
+    assert_same_run(out, whole)
+
+
+def test_the_images_of_a_run_may_have_moved_but_must_be_the_same(call, refused, data: Path, tmp_path: Path) -> None:
+    first, out = tmp_path / "first", tmp_path / "run"
+    shutil.copytree(data, first)
+    assert call("train", *MLP, "--data", first, "--out", out).code == 0
+    first.rename(tmp_path / "second")
+    assert call("train", "--resume", out, "--data", tmp_path / "second").code == 0
+    named(tmp_path / "second" / "train.npz", 63, ["red", "green", "blue"])
+    said = refused("train", "--resume", out, "--data", tmp_path / "second")
+    assert f"{out} holds a run with other settings (images.fingerprint: " in said and "images.n: 60 there, 63 here" in said
+
+
+def test_a_run_from_python_goes_on_there(refused, data: Path, tmp_path: Path) -> None:
+    training.train(open_dataset(None, data), arch="mlp", epochs=1, batch_size=16, out=tmp_path / "run", device="cpu", progress=False)
+    assert "was trained from Python, on images of its own: go on there" in refused("train", "--resume", tmp_path / "run")
 
 
 # Several processes
@@ -284,11 +327,11 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(data: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe, judged_by", [("standard", "val/clean"), ("fast-linf", "val/PGD-10 (Linf eps=0.03137)")])
-def test_the_best_epoch_is_chosen_by_validation_images_and_the_test_set_is_opened_once_at_the_end(
+def test_the_best_epoch_is_chosen_by_validation_images_and_test_images_are_looked_at_once_at_the_end(
     call, monkeypatch, data, tmp_path, recipe: str, judged_by: str
 ) -> None:
     """MadryLab's robustness keeps the epoch that is best on the test set (train.py:347-372)."""
-    out, opened, batches, weights = tmp_path / "run", [], [], []
+    out, opened, batches, weights, looked_at = tmp_path / "run", [], [], [], []
 
     def opening(name: str | None, root: str, split: str, **options: Any) -> Any:
         opened.append((split, len(metrics(out)) if (out / "metrics.jsonl").exists() else 0))
@@ -296,16 +339,19 @@ def test_the_best_epoch_is_chosen_by_validation_images_and_the_test_set_is_opene
 
     def validating(model: Any, examples: Any, attacks: Any, **options: Any) -> Any:
         weights.append({name: value.clone() for name, value in model.state_dict().items()})
-        return evaluate(model, examples, attacks, **options)
+        report = evaluate(model, examples, attacks, **options)
+        looked_at.append((report.clean.n, len(metrics(out)) if (out / "metrics.jsonl").exists() else 0))
+        return report
 
-    make, evaluate = command.Batches, command.evaluate
+    make, evaluate = prepare.Batches, trainer.evaluate
     monkeypatch.setattr(common, "open_dataset", opening)
-    monkeypatch.setattr(command, "Batches", lambda *args, **options: batches.append(make(*args, **options)) or batches[-1])
-    monkeypatch.setattr(command, "evaluate", validating)
+    monkeypatch.setattr(prepare, "Batches", lambda *args, **options: batches.append(make(*args, **options)) or batches[-1])
+    monkeypatch.setattr(trainer, "evaluate", validating)
     words = ["--arch", "mlp", "--recipe", recipe, "--epochs", "4", "--batch-size", "16", "--lr", "0.1", "--val-size", "9"]
     assert call("train", *words, *LIGHT, "--data", data, "--out", out).code == 0
 
-    assert opened == [("train", 0), ("test", 4)]
+    assert opened == [("train", 0), ("test", 0)]  # so that nothing that is wrong with them is met at the end
+    assert looked_at == [(9, 0), (9, 1), (9, 2), (9, 3), (20, 4)]
     training, validation, test = ({image.numpy().tobytes() for image in b.images.fetch(torch.arange(len(b.images)))} for b in batches)
     assert (len(training), len(validation), len(test)) == (51, 9, 20)
     assert not training & validation and not training & test and not validation & test
@@ -320,30 +366,40 @@ def test_the_best_epoch_is_chosen_by_validation_images_and_the_test_set_is_opene
 
 def test_training_stops_when_validation_no_longer_improves_and_stays_stopped(call, monkeypatch, data, tmp_path) -> None:
     out, found = tmp_path / "run", iter([3, 5, 5, 4, 9, 9, 9, 9])
-    report = command.evaluate
 
     def judged(self: Any, validation: Any) -> Any:
-        return command.Rate(next(found), 12), command.Rate(0, 12)
+        return Rate(next(found), 12), Rate(0, 12)
 
-    monkeypatch.setattr(command._Job, "validate", judged)
+    monkeypatch.setattr(trainer.Trainer, "validate", judged)
     words = ["--arch", "mlp", "--epochs", "8", "--patience", "2", "--batch-size", "16", "--no-test"]
     assert call("train", *words, *LIGHT, "--data", data, "--out", out).code == 0
     assert [line["val/clean"] * 12 for line in metrics(out)] == [3, 5, 5, 4]
     before = checkpoint(out / "last.pt")
     assert call("train", "--resume", out).code == 0
     assert equal(checkpoint(out / "last.pt"), before) and len(metrics(out)) == 4
-    assert report is command.evaluate
 
 
-def test_without_a_test_set_nothing_is_measured_on_it(call, data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    only = tmp_path / "data"
+def test_without_a_test_set_training_is_refused_unless_there_is_to_be_no_test(call, refused, data: Path, tmp_path: Path) -> None:
+    out, only = tmp_path / "run", tmp_path / "data"
     only.mkdir()
     (only / "train.npz").write_bytes((data / "train.npz").read_bytes())
+    words = ["train", "--arch", "mlp", "--epochs", "1", "--batch-size", "16", *LIGHT, "--data", only, "--out", out]
+    assert "has no test.npz or val.npz" in refused(*words)
+    assert not out.exists()
+    assert call(*words, "--no-test").code == 0
+    record = json.loads((out / "model.json").read_text())
+    assert record["accuracies"] == {} and record["n"] == 0
+
+
+def test_a_test_set_that_is_gone_when_a_run_is_resumed_loses_nothing(call, data: Path, tmp_path: Path) -> None:
+    out, only = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(data, only)
     words = ["--arch", "mlp", "--epochs", "1", "--batch-size", "16"]
-    told = call("train", *words, *LIGHT, "--data", only, "--out", out)
+    assert call("train", *words, *LIGHT, "--data", only, "--out", out).code == 0
+    (only / "test.npz").unlink()
+    told = call("train", "--resume", out)
     assert told.code == 2 and "has no test.npz or val.npz" in told.err
-    # Nothing is lost: the trained run can still be turned into weights.
+    # The trained run can still be turned into weights.
     assert call("train", "--resume", out, "--no-test").code == 0
     record = json.loads((out / "model.json").read_text())
     assert record["accuracies"] == {} and record["n"] == 0
@@ -354,22 +410,22 @@ def test_without_a_test_set_nothing_is_measured_on_it(call, data: Path, tmp_path
 
 def test_a_run_begins_with_the_weights_it_is_given(whole: Path, data: Path) -> None:
     given = load(whole / "model.json")
-    args = changed(settings.Train(), init=str(whole / "model.json"), arch="small", seed=5)
+    network = Network(init=str(whole / "model.json"), arch="small")
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for classes in (None, ["blue", "red"]):
             images = open_dataset(None, str(data), "train", classes=classes)
-            model = command._begun(args, images, told=False).eval()
+            model = start.pretrained_network_for(images, network, seed=5).eval()
             assert model.classes == images.classes and torch.equal(model.mean, given.mean) and torch.equal(model.std, given.std)
             torch.testing.assert_close(model(x), given(x)[:, given.outputs_for(images.classes, images.name)])
 
 
-def test_the_last_layer_begins_anew_for_other_classes(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_layer_begins_anew_for_other_classes(whole: Path, tmp_path: Path) -> None:
     named(tmp_path / "train.npz", 30, ["grey", "red"])
     images = open_dataset(None, str(tmp_path), "train")
-    model = command._begun(changed(settings.Train(), init=str(whole / "model.json"), arch="small", seed=5), images, told=True)
-    assert "knows other classes than" in capsys.readouterr().err
-    given, fresh = load(whole / "model.json"), command._fresh(changed(settings.Train(), arch="small", seed=5), images)
+    with pytest.warns(UserWarning, match="knows other classes than"):
+        model = start.pretrained_network_for(images, Network(init=str(whole / "model.json"), arch="small"), seed=5)
+    given, fresh = load(whole / "model.json"), start.network_for(images, "small", seed=5)
     assert equal(dict(model.body.state_dict()), dict(given.body.state_dict()))
     assert equal(dict(model.head.state_dict()), dict(fresh.head.state_dict()))
 
@@ -446,8 +502,8 @@ def named(path: Path, n: int, classes: list[str] | None, dtype: Any = np.uint8, 
 def seen_in_testing(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Filled with the images of each ``Batches`` that training makes: to train on, to choose by, to test."""
     seen: list[Any] = []
-    make = command.Batches
-    monkeypatch.setattr(command, "Batches", lambda images, *args, **options: seen.append(images) or make(images, *args, **options))
+    make = prepare.Batches
+    monkeypatch.setattr(prepare, "Batches", lambda images, *args, **options: seen.append(images) or make(images, *args, **options))
     return seen
 
 
@@ -550,7 +606,7 @@ def test_the_run_folder_says_what_was_asked_and_what_happened(whole: Path, data:
     assert {path.name for path in whole.iterdir()} == {
         "settings.json", "environment.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "model.json"
     }  # fmt: skip
-    asked = json.loads((whole / "settings.json").read_text())
+    asked = flat(from_file(settings.Train, json.loads((whole / "settings.json").read_text()), "settings.json", passed_over=True))
     assert asked["recipe"] == "madry-linf" and asked["data"] == str(data) and asked["resume"] is None
     # Also what only the recipe says.
     assert (asked["lr"], asked["schedule"], asked["weight_decay"], asked["norm"], asked["eps"]) == (0.1, "steps", 5e-4, "linf", 8 / 255)
@@ -591,14 +647,14 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, gi
     data = {"dataset", "data", "image_size", "classes", "limit", "cache", "test_data"}
     assert left_open <= data | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps"}
     assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
-    planned = command.plan(args)
+    planned = method_of(args.training)
     if not given:
         amp = bool(args.training.optimizing.amp)
         assert planned.optimization == dataclasses.replace(RECIPES[recipe].optimization, amp=amp)
-        assert planned.trained_against == RECIPES[recipe].threat
+        assert planned.threat == RECIPES[recipe].threat
     else:
         assert (planned.optimization.lr, planned.optimization.ema, planned.optimization.amp) == (0.01, 0.0, True)
-        assert planned.judged_by.threat.eps == 1 / 255
+        assert planned.validation_attack.threat.eps == 1 / 255
 
 
 def test_classes_and_test_data_that_were_saved_mean_the_same_when_given_again() -> None:
@@ -618,7 +674,7 @@ def test_bfloat16_is_left_out_where_it_would_be_emulated_unless_asked_for(monkey
 
 
 def test_a_run_from_the_saved_settings_is_the_same_run(call, data: Path, whole: Path, tmp_path: Path) -> None:
-    saved = json.loads((whole / "settings.json").read_text())
+    saved = flat(from_file(settings.Train, json.loads((whole / "settings.json").read_text()), "settings.json", passed_over=True))
     config = tmp_path / "run.toml"
     config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in saved.items() if value is not None and name != "out"))
     assert call("train", "--config", config, "--out", tmp_path / "run").code == 0
@@ -627,7 +683,7 @@ def test_a_run_from_the_saved_settings_is_the_same_run(call, data: Path, whole: 
 
 def test_norm_and_eps_of_the_flags_replace_the_recipe_s() -> None:
     def threat(**told: Any) -> str:
-        return repr(command.plan(command.complete(changed(settings.Train(), recipe="madry-linf", **told), CPU)).trained_against)
+        return repr(method_of(command.complete(changed(settings.Train(), recipe="madry-linf", **told), CPU).training).threat)
 
     assert threat() == "Linf eps=0.03137"
     assert threat(eps=4 / 255) == "Linf eps=0.01569"

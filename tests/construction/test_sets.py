@@ -18,7 +18,7 @@ from robustlab.errors import UserError
 from robustlab.evaluation import predictions
 from robustlab.files import file_lock
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import load, released
+from robustlab.models.zoo import load, pretrained
 from robustlab.norms import L2
 from robustlab.pixels import to_float
 
@@ -70,9 +70,9 @@ def test_a_threat_model_and_steps_of_ones_own(source, classifier):
 def test_a_model_by_its_name_and_data_by_their_path(tmp_path):
     name = "cifar10-small-standard"
     x = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
-    np.savez(tmp_path / "train.npz", x=x, y=np.arange(6), classes=np.array(released()[name]["classes"]))
+    np.savez(tmp_path / "train.npz", x=x, y=np.arange(6), classes=np.array(pretrained()[name]["classes"]))
     made = construct(name, tmp_path, steps=1)
-    assert made.model.name == name and made.model.record == released()[name]
+    assert made.model.name == name and made.model.record == pretrained()[name]
     assert predictions(load(name), to_float(made.images.fetch(torch.arange(6)))).tolist() == made.facts["predicted"].tolist()
     assert (
         repr(made)

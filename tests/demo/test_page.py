@@ -19,7 +19,7 @@ from robustlab.data import ImageSet
 from robustlab.demo import launch, make_page
 from robustlab.demo.page import Page
 from robustlab.errors import UserError
-from robustlab.models.checkpoints import Provenance, released, save_weights
+from robustlab.models.checkpoints import Provenance, pretrained, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import build
 
@@ -49,8 +49,8 @@ def test_several_models_have_names_of_their_own(pictures, tmp_path):
 
 def test_all_released_models_where_none_is_named():
     page = make_page()
-    assert set(page.models) == set(released())
-    assert released()[next(iter(page.models))]["threat"] != "none", "a robust one is shown first"
+    assert set(page.models) == set(pretrained())
+    assert pretrained()[next(iter(page.models))]["threat"] != "none", "a robust one is shown first"
 
 
 def test_outputs_without_names_take_those_of_the_pictures_on_the_page_alone(pictures):
@@ -93,6 +93,12 @@ def test_what_does_not_fit_is_one_sentence(pictures):
     ):
         with pytest.raises(UserError, match=sentence):
             make_page(models, some)
+
+
+def test_pictures_in_other_forms(pictures):
+    pair = make_page(classifier(), (pictures.pixels, pictures.labels))
+    assert [starter.picture for starter in pair.starters] == [starter.picture for starter in make_page(classifier(), pictures).starters]
+    assert [starter.name for starter in pair.starters][-4:] == ["0", "1", "2", "3"]
 
 
 # From Python in three lines.

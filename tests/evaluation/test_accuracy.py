@@ -174,6 +174,11 @@ def test_no_batches_and_empty_batches(tiny_model):
     assert evaluate(tiny_model, cut(X[:0], labelled(tiny_model)[:0]), [PGD(THREAT)]).records == ()
     assert predictions(tiny_model, X[:0]).shape == (0,)
 
+    def never(x: Tensor) -> Tensor:
+        raise AssertionError("the model was asked about no images")
+
+    assert evaluate(never, (X[:0], [])).records == ()
+
 
 BAD = {
     "0-255": (X * 255, torch.zeros(24, dtype=torch.int64), "divide by 255"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import tiny
 import torch
 from tiny import STEPS, TEST, TRAIN, Work
 
+from robustlab import load
 from robustlab.construction import Relabelled, next_class
 from robustlab.data.constructed import read_manifest
 from robustlab.data.imageset import Images
@@ -111,6 +113,27 @@ def test_other_images_and_another_precision_are_another_network(open_cache: Open
     open_cache().trained(open_cache().images("train", limit=150), SHORT, "all")
     train(open_cache(bfloat16=True))
     assert work.trainings == 4
+
+
+def test_a_training_that_an_older_version_began_is_begun_anew(open_cache: Open, work: Work) -> None:
+    """Its checkpoint told no network, and its settings were others; it comes to the same weights."""
+    train(open_cache("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train(open_cache(stop_after=1))
+    (folder,) = open_cache().out.glob("models/*/")
+    (folder / "settings.json").write_text('{"arch": "tiny", "images": "all", "n": 300}')
+    train(open_cache())
+    assert weights(open_cache()) == weights(open_cache("whole"))
+    assert work.steps == (2 + 2) * STEPS + 1
+
+
+def test_a_training_under_way_can_be_looked_at(open_cache: Open) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(open_cache(stop_after=STEPS + 2))
+    (folder,) = open_cache().out.glob("models/*/")
+    assert load(folder / "last.pt").arch == "tiny"
+    (line,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert line["epoch"] == 0 and 0 <= line["train/accuracy"] <= 1
 
 
 # Sources

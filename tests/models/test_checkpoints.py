@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from robustlab.errors import UserError
 from robustlab.models import checkpoints
-from robustlab.models.checkpoints import Provenance, released, save_weights
+from robustlab.models.checkpoints import Provenance, pretrained, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import TRAINING_FORMAT, build, describe, from_description, load
 
@@ -45,10 +45,10 @@ def logits(model: nn.Module, x: Tensor | None = None) -> Tensor:
         return model(images() if x is None else x)
 
 
-# Released weights
+# Weights and what they are
 
 
-def test_released_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
+def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     model = trained()
     path = save_weights(tmp_path / "shapes-l2.v1", model, PROVENANCE)
     for name in (path, tmp_path / "shapes-l2.v1.safetensors"):
@@ -90,14 +90,22 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_over_the_limit_are_refused(tmp_path: Path) -> None:
+def test_weights_over_the_limit_are_not_released(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"44\.7 MB, more than the 25 MB that can be released; half precision would halve that"):
-        save_weights(tmp_path / "w", trained("resnet18"), PROVENANCE)
+        save_weights(tmp_path / "w", trained("resnet18"), PROVENANCE, release=True)
     assert list(tmp_path.iterdir()) == []
-    assert save_weights(tmp_path / "w", trained("resnet18"), PROVENANCE, half=True).exists()
+    assert save_weights(tmp_path / "w", trained("resnet18"), PROVENANCE, half=True, release=True).exists()
 
 
-def test_a_network_without_a_name_cannot_be_released(tmp_path: Path) -> None:
+def test_weights_of_any_size_are_saved_as_they_are(tmp_path: Path) -> None:
+    model = trained("resnet18")
+    record = json.loads(save_weights(tmp_path / "w", model, PROVENANCE).read_text())
+    assert record["dtype"] == "float32"
+    weights = load(tmp_path / "w.json").state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_network_without_a_name_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="build it by zoo.build"):
         save_weights(tmp_path / "w", Classifier(nn.Flatten(), nn.Linear(4, 2), mean=[0.0], std=[1.0]), PROVENANCE)
 
@@ -122,8 +130,8 @@ def edit(**changes: Any):
         (".json", Path.unlink, "cannot read .*json, which says what network"),
         (".json", truncate, "is not JSON"),
         (".json", lambda path: path.write_bytes(b"\xff\xfe\x00"), "is not JSON"),
-        (".json", lambda path: path.write_text("[1, 2]"), "does not describe released weights"),
-        (".json", edit(sha256=None), "does not describe released weights"),
+        (".json", lambda path: path.write_text("[1, 2]"), "does not describe the weights of a network"),
+        (".json", edit(sha256=None), "does not describe the weights of a network"),
         (".json", edit(sha256="0" * 64), "w.json says 000000000000"),
         (".json", edit(arch="smal"), "Did you mean 'small'"),
         (".json", edit(arch=None, mean=None), "does not say what network it holds: arch, mean missing"),
@@ -134,7 +142,7 @@ def edit(**changes: Any):
         (".json", edit(classes=["a"]), "4 outputs, but 1 class names"),
     ],
 )
-def test_damaged_released_weights(tmp_path: Path, ending: str, damage: Any, message: str) -> None:
+def test_damaged_weights(tmp_path: Path, ending: str, damage: Any, message: str) -> None:
     save_weights(tmp_path / "w", trained(), PROVENANCE)
     damage(tmp_path / f"w{ending}")
     rest = ".json" if ending == ".safetensors" else ".safetensors"
@@ -152,12 +160,12 @@ def test_bytes_that_are_no_safetensors_under_a_right_hash(tmp_path: Path) -> Non
 
 def test_names_in_the_folder_of_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROBUSTLAB_CHECKPOINTS", str(tmp_path))
-    with pytest.raises(UserError, match="no released weights in"):
+    with pytest.raises(UserError, match="no pretrained model in"):
         load("cifar10-l2")
     save_weights(tmp_path / "cifar10-l2", trained(), PROVENANCE)
     save_weights(tmp_path / "cifar10-standard", trained(), PROVENANCE)
-    assert list(released()) == ["cifar10-l2", "cifar10-standard"]
-    assert released(tmp_path)["cifar10-l2"]["recipe"] == "madry-l2"
+    assert list(pretrained()) == ["cifar10-l2", "cifar10-standard"]
+    assert pretrained(tmp_path)["cifar10-l2"]["recipe"] == "madry-l2"
     assert load("cifar10-l2").classes == ("ant", "bee", "cat", "dog")
     save_weights(tmp_path / "shapes-0.5", trained(), PROVENANCE)
     assert load("shapes-0.5").arch == "small"

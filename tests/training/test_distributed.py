@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from robustlab.norms import Linf
 from robustlab.training import Adversarial, Epoch, Optimization, Standard, TrainingState, fit
 from robustlab.training.distributed import ALONE, SyncedBatchNorm2d, World, join, synchronize_batch_norm
 
-SETTINGS = Optimization(epochs=2, batch_size=8, lr=0.1, ema=0.9, channels_last=False)
+SETTINGS = Optimization(epochs=2, batch_size=8, lr=0.1, ema=0.9)
 PGD2 = PGD(ThreatModel(Linf(), 8 / 255), steps=2, keep_best=False)
 
 
@@ -60,6 +61,7 @@ def one_of_two(rank: int, folder: str) -> None:
         "standard": trained(Standard(), world),
         "adversarial": trained(Adversarial(PGD2), world),
         "resumed": trained(Adversarial(PGD2), world, stop_after=3),
+        "accumulated": trained(Standard(), world, accumulate=2),
         "attack": collectives_of_an_attack(rank),
     }
     torch.save(found, f"{folder}/{rank}.pt")
@@ -107,12 +109,13 @@ class Doubled(Batches):
             yield batch
 
 
-def trained(loss: Any, world: World, stop_after: int | None = None) -> dict[str, Any]:
+def trained(loss: Any, world: World, stop_after: int | None = None, accumulate: int = 1) -> dict[str, Any]:
     """Two epochs, in float64, perhaps stopped and resumed on the way."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (40, 3, 8, 8), generator=generator, dtype=torch.uint8)
     images = ImageSet(pixels, torch.arange(40) % 3, ("a", "b", "c"), "noise")
     batches = Doubled(images, 8, seed=1, shuffle=True, drop_last=True, rank=world.rank, world_size=world.size)
+    settings = replace(SETTINGS, accumulate=accumulate)
     epochs: list[Epoch] = []
     done = 0
 
@@ -121,15 +124,15 @@ def trained(loss: Any, world: World, stop_after: int | None = None) -> dict[str,
         done += 1
         return done == stop_after and world.leads  # only one of the processes is told to
 
-    state = TrainingState.fresh(synchronize_batch_norm(network(), world), SETTINGS)
-    epochs += fit(state, batches, loss, SETTINGS, world=world, stop=stop)
+    state = TrainingState.fresh(synchronize_batch_norm(network(), world), settings)
+    epochs += fit(state, batches, loss, settings, world=world, stop=stop)
     if stop_after:
         assert done == stop_after
         saved = state.state_dict()
         saved["sums"] = world.sum(saved["sums"] * world.leads)  # as from the file that the leading process wrote
-        state = TrainingState.fresh(synchronize_batch_norm(network(), world), SETTINGS)
+        state = TrainingState.fresh(synchronize_batch_norm(network(), world), settings)
         state.load_state_dict(saved)
-        epochs += fit(state, batches, loss, SETTINGS, world=world)
+        epochs += fit(state, batches, loss, settings, world=world)
     assert state.average is not None
     return {
         "losses": [epoch.loss for epoch in epochs],
@@ -163,9 +166,12 @@ def test_synchronized_batch_norm_is_batch_norm_on_the_whole_batch(two: list[dict
             torch.testing.assert_close(half[name], whole[name], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name, loss", [("standard", Standard()), ("adversarial", Adversarial(PGD2)), ("resumed", Adversarial(PGD2))])
-def test_two_processes_train_as_one(two: list[dict[str, Any]], name: str, loss: Any) -> None:
-    alone = trained(loss, ALONE)
+@pytest.mark.parametrize(
+    "name, loss, accumulate",
+    [("standard", Standard(), 1), ("adversarial", Adversarial(PGD2), 1), ("resumed", Adversarial(PGD2), 1), ("accumulated", Standard(), 2)],
+)
+def test_two_processes_train_as_one(two: list[dict[str, Any]], name: str, loss: Any, accumulate: int) -> None:
+    alone = trained(loss, ALONE, accumulate=accumulate)
     for found in two:
         assert found[name]["losses"] == pytest.approx(alone["losses"], abs=1e-10)
         assert found[name]["accuracies"] == alone["accuracies"]

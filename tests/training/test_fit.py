@@ -19,8 +19,9 @@ from robustlab.data.batches import Batches
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
 from robustlab.norms import L2, Linf
-from robustlab.training import TRADES, Adversarial, Epoch, Optimization, Standard, TrainingState, fit
-from robustlab.training.losses import Outcome
+from robustlab.training import TRADES, Adversarial, Epoch, Optimization, Standard, TrainingState, decay_groups, fit
+from robustlab.training.fit import READ_EVERY
+from robustlab.training.losses import ImageOutcome, Outcome
 
 LINF, L2_HALF = ThreatModel(Linf(), 8 / 255), ThreatModel(L2(), 0.5)
 SETTINGS = Optimization(epochs=3, batch_size=8, lr=0.1, ema=0.9)
@@ -135,7 +136,21 @@ def test_saved_between_epochs_gives_the_same_bits(batches: Batches) -> None:
     assert train(state, batches, Standard(), SETTINGS) == []
 
 
-@pytest.mark.parametrize("changes", [{"ema": 0.0}, {"clip": 0.1}, {"amp": True}, {"channels_last": False}, {"momentum": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema": 0.0},
+        {"clip": 0.1},
+        {"amp": True},
+        {"momentum": 0.0},
+        {"accumulate": 2},
+        {"optimizer": "adam", "lr": 0.01},
+        {"optimizer": "adamw", "lr": 0.01},
+        {"optimizer": "adamax", "lr": 0.01},
+        {"optimizer": lambda model: torch.optim.RMSprop(decay_groups(model, 0.01), lr=0.01)},
+    ],
+    ids="-".join,
+)
 def test_each_setting_survives_a_resume(batches: Batches, changes: dict[str, Any]) -> None:
     settings = replace(SETTINGS, **changes)
     whole, first = (TrainingState.fresh(network(), settings) for _ in range(2))
@@ -165,9 +180,9 @@ def test_the_seed_and_the_step_choose_what_dropout_drops(batches: Batches) -> No
 
         found: list[Tensor] = []
 
-        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> Outcome:
+        def __call__(self, model: nn.Module, batch: Any) -> ImageOutcome:
             self.found.append(model[3](torch.ones(64)))  # type: ignore[index, operator]
-            return super().__call__(model, x, y, keys)
+            return super().__call__(model, batch)
 
     settings = replace(SETTINGS, epochs=1)
     for seed in (0, 0, 1):
@@ -258,8 +273,158 @@ def test_a_model_left_in_evaluation_mode_between_epochs_trains_on_in_training_mo
 
 def test_a_loss_that_is_not_a_number_ends_training_with_a_sentence(batches: Batches) -> None:
     settings = replace(SETTINGS, lr=1e30)
-    with pytest.raises(UserError, match="training diverged: the loss is (nan|inf) in epoch 1; try a smaller --lr"):
+    with pytest.raises(
+        UserError, match=r"training diverged: the loss is (nan|inf) in epoch 1 at a learning rate of \S+; try a smaller --lr"
+    ):
         train(TrainingState.fresh(network(), settings), batches, Standard(), settings)
+
+
+def test_images_laid_out_as_convolutions_like_best_survive_a_resume(batches: Batches) -> None:
+    batches = replace(batches, channels_last=True)
+
+    def fresh() -> TrainingState:
+        return TrainingState.fresh(network().to(memory_format=torch.channels_last), SETTINGS)
+
+    assert next(batches.epoch(0)).x.is_contiguous(memory_format=torch.channels_last)
+    whole, first, second = fresh(), fresh(), fresh()
+    train(whole, batches, Standard(), SETTINGS)
+    train(first, batches, Standard(), SETTINGS, STEPS + 1)
+    second.load_state_dict(first.state_dict())
+    train(second, batches, Standard(), SETTINGS)
+    assert equal(second.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("failing", [1, READ_EVERY - 1, READ_EVERY, READ_EVERY + 1, 2 * READ_EVERY + 3])
+def test_divergence_is_told_soon_after_the_step_and_before_the_epoch_ends(failing: int) -> None:
+    class Fails:
+        """A loss that is no number at one step alone."""
+
+        steps = 0
+
+        def __call__(self, model: nn.Module, batch: Any) -> Outcome:
+            self.steps += 1
+            return Outcome(model(batch) * (torch.nan if self.steps == failing else 1))
+
+    loss, settings = Fails(), Optimization(epochs=3, lr=1e-9)
+    batches = Anything([torch.ones(2, 3)] * (2 * READ_EVERY + 5))
+    with pytest.raises(UserError, match="training diverged: the loss is nan in epoch 1"):
+        list(fit(TrainingState.fresh(Sum(3), settings), batches, loss, settings))
+    assert failing <= loss.steps <= min(failing + READ_EVERY - 1, len(batches))
+
+
+# Batches of anything
+
+
+class Sum(nn.Module):
+    """From vectors ``(B, D)`` to their weighted sums ``(B,)``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, v: Tensor) -> Tensor:
+        return v @ self.weight
+
+
+class Anything:
+    """Given batches, whatever they are, the same in every epoch."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, n: int, start: int = 0) -> Iterator[Any]:
+        return iter(self.batches[start:])
+
+
+def squared(model: nn.Module, batch: dict[str, Tensor]) -> Outcome:
+    """The squared error, with two metrics."""
+    error = model(batch["v"]) - batch["t"]
+    return Outcome(error.square(), {"error": error.abs(), "high": error > 0})
+
+
+def test_a_batch_is_whatever_the_loss_takes_and_metrics_are_averaged_over_examples() -> None:
+    settings = Optimization(epochs=1, lr=1e-12, weight_decay=0.0)
+    batches = [{"v": torch.eye(3)[:n], "t": torch.arange(n) / 1.0} for n in (3, 1)]
+    (epoch,) = fit(TrainingState.fresh(Sum(3), settings), Anything(batches), squared, settings)
+    assert epoch.loss == pytest.approx((1 + 0 + 1 + 1) / 4) and epoch.lr == pytest.approx(1e-12, rel=0.7)
+    assert epoch.metrics == {"error": pytest.approx(3 / 4), "high": pytest.approx(2 / 4)}
+
+
+def test_metrics_that_change_from_step_to_step_are_refused() -> None:
+    def changing(model: nn.Module, batch: Tensor) -> Outcome:
+        return Outcome(model(batch), {f"{len(batch)} examples": batch[:, 0]})
+
+    settings = Optimization(epochs=1)
+    with pytest.raises(ValueError, match="the same metrics"):
+        list(fit(TrainingState.fresh(Sum(3), settings), Anything([torch.ones(1, 3), torch.ones(2, 3)]), changing, settings))
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (1, 3, 2, 1)], ids=str)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_gradients_added_up_over_batches_are_those_of_one_large_batch(optimizer: str, sizes: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    v, t = torch.randn(sum(sizes), 3, generator=generator, dtype=torch.float64), torch.randn(sum(sizes), generator=generator)
+    small = [{"v": a, "t": b} for a, b in zip(v.split(sizes), t.double().split(sizes), strict=True)]
+    large = [{name: torch.cat([one[name], other[name]]) for name in one} for one, other in zip(small[::2], small[1::2], strict=True)]
+    found = []
+    for batches, accumulate in ((large, 1), (small, 2), ([*small, small[0]], 2)):  # one that is left over is left out
+        settings = Optimization(epochs=2, lr=0.05, clip=0.5, ema=0.5, optimizer=optimizer, accumulate=accumulate)
+        state = TrainingState.fresh(Sum(3).double(), settings)
+        epochs = list(fit(state, Anything(batches), squared, settings))
+        assert state.average is not None
+        found.append([state.model.weight, state.average.weight, *(torch.tensor([e.loss, *e.metrics.values()]) for e in epochs)])
+    for others in found[1:]:
+        for a, b in zip(found[0], others, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_too_few_batches_for_one_step_are_refused() -> None:
+    settings = Optimization(accumulate=3)
+    with pytest.raises(UserError, match="2 batches are too few for one step that adds up 3"):
+        list(fit(TrainingState.fresh(Sum(3), settings), Anything([torch.ones(1, 3)] * 2), squared, settings))
+
+
+# Optimizers
+
+
+def test_named_optimizers_are_torch_s() -> None:
+    model = network()
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
+    for name, kind in kinds.items():
+        made = Optimization(optimizer=name, lr=0.3, momentum=0.8, weight_decay=0.01).optimizer_for(model)
+        (group,) = made.param_groups
+        assert type(made) is kind and (group["lr"], group["weight_decay"]) == (0.3, 0.01)
+        assert (group["momentum"] if name == "sgd" else group["betas"][0]) == 0.8
+    with pytest.raises(UserError, match="unknown optimizer 'adan'. Did you mean 'adam'"):
+        Optimization(optimizer="adan").optimizer_for(model)
+
+
+def test_groups_of_parameters_keep_the_ratio_of_their_learning_rates_and_their_own_weight_decay(batches: Batches) -> None:
+    def grouped(model: nn.Module) -> torch.optim.Optimizer:
+        body, head = list(model[:5].parameters()), list(model[6].parameters())  # type: ignore[index]
+        return torch.optim.SGD([{"params": body, "lr": 0.4, "weight_decay": 0.1}, {"params": head, "lr": 0.1, "weight_decay": 0.0}])
+
+    settings = Optimization(epochs=2, lr=77.0, optimizer=grouped)
+    rates: list[list[float]] = []
+    state = TrainingState.fresh(network(), settings)
+    note = lambda state: rates.append([group["lr"] for group in state.optimizer.param_groups])  # noqa: E731
+    list(fit(state, batches, Standard(), settings, on_step=note))
+    expected = [settings.factor(epoch, step, STEPS) for epoch in range(2) for step in range(STEPS)]
+    assert rates == [[pytest.approx(0.4 * factor), pytest.approx(0.1 * factor)] for factor in expected]
+    assert [group["weight_decay"] for group in state.optimizer.param_groups] == [0.1, 0.0]
+
+
+def test_weights_decay_and_biases_and_scales_do_not() -> None:
+    model = network()
+    weights, others = decay_groups(model, 0.3)
+    assert weights["weight_decay"] == 0.3 and others["weight_decay"] == 0.0
+    assert {id(p) for p in weights["params"]} == {id(model[0].weight), id(model[6].weight)}
+    assert {id(p) for p in others["params"]} == {id(model[1].weight), id(model[1].bias), id(model[6].bias)}
+    model[6].requires_grad_(False)
+    assert [len(group["params"]) for group in decay_groups(model, 0.3)] == [1, 2]
 
 
 @pytest.mark.parametrize(

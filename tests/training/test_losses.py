@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from robustlab.attacks import FGSM, NFGSM, PGD
 from robustlab.constraints import ThreatModel
+from robustlab.data.batches import Batch
 from robustlab.errors import UserError
 from robustlab.norms import L1, L2, Linf
 from robustlab.objectives import value_and_gradient
 from robustlab.seeding import example_keys
 from robustlab.training import TRADES, Adversarial, Standard
-from robustlab.training.losses import Outcome, inner
+from robustlab.training.losses import Outcome, adversarial_images, inner
 
 LINF = ThreatModel(Linf(), 8 / 255)
 THREATS = [LINF, ThreatModel(L2(), 0.5), ThreatModel(L1(), 3.0)]
@@ -51,6 +52,10 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.arange(6) % 4, example_keys(0, torch.arange(6))
 
 
+def labelled(x: Tensor, y: Tensor, keys: Tensor) -> Batch:
+    return Batch(x, y, torch.arange(len(x)), keys)
+
+
 def statistics(model: nn.Sequential) -> list[Tensor]:
     return [buffer.clone() for buffer in model.buffers()]
 
@@ -62,18 +67,19 @@ def gradients(model: nn.Module, loss: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_one_value_per_example_and_the_images_it_was_taken_at(loss, model, batch) -> None:
     x, y, keys = batch
-    outcome = loss(model, x, y, keys)
+    outcome = loss(model, labelled(x, y, keys))
     assert isinstance(outcome, Outcome)
     assert outcome.loss.shape == (6,)
     assert outcome.logits.shape == (6, 4)
     assert outcome.x.shape == x.shape and not outcome.x.requires_grad
+    assert torch.equal(outcome.metrics["accuracy"], outcome.logits.argmax(1) == y)
     assert all(g is not None for g in gradients(model, outcome.loss.mean()))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_standard_is_cross_entropy(smoothing: float, model, batch) -> None:
     x, y, keys = batch
-    outcome = Standard(smoothing)(model.eval(), x, y, keys)
+    outcome = Standard(smoothing)(model.eval(), labelled(x, y, keys))
     expected = F.cross_entropy(model(x), y, label_smoothing=smoothing)
     torch.testing.assert_close(outcome.loss.mean(), expected, rtol=0, atol=1e-14)
     assert torch.equal(outcome.x, x)
@@ -81,7 +87,7 @@ def test_standard_is_cross_entropy(smoothing: float, model, batch) -> None:
 
 def test_label_smoothing_mixes_in_the_mean_over_all_classes(model, batch) -> None:
     x, y, keys = batch
-    outcome = Standard(0.3)(model, x, y, keys)
+    outcome = Standard(0.3)(model, labelled(x, y, keys))
     minus_log = -outcome.logits.log_softmax(1)
     expected = 0.7 * minus_log.gather(1, y[:, None])[:, 0] + 0.3 * minus_log.mean(1)
     torch.testing.assert_close(outcome.loss, expected, rtol=0, atol=1e-14)
@@ -97,9 +103,9 @@ def test_label_smoothing_out_of_range_is_refused(make: Callable[[float], object]
 def test_adversarial_is_standard_at_the_attacked_images(model, batch) -> None:
     x, y, keys = batch
     x_adv = PGD3(model.eval(), x, y, keys=keys)
-    outcome = Adversarial(PGD3, 0.1)(model.train(), x, y, keys)
+    outcome = Adversarial(PGD3, 0.1)(model.train(), labelled(x, y, keys))
     assert torch.equal(outcome.x, x_adv)
-    expected = Standard(0.1)(model, x_adv, y, keys)
+    expected = Standard(0.1)(model, labelled(x_adv, y, keys))
     torch.testing.assert_close(outcome.loss, expected.loss, rtol=0, atol=1e-14)
     torch.testing.assert_close(outcome.logits, expected.logits, rtol=0, atol=1e-14)
     assert (outcome.x != x).any()
@@ -108,7 +114,7 @@ def test_adversarial_is_standard_at_the_attacked_images(model, batch) -> None:
 def test_gradients_go_to_the_weights_through_the_last_pass_only(model, batch) -> None:
     """By Danskin's theorem the attacked images count as constants."""
     x, y, keys = batch
-    outcome = Adversarial(PGD3)(model, x, y, keys)
+    outcome = Adversarial(PGD3)(model, labelled(x, y, keys))
     found = gradients(model, outcome.loss.mean())
     expected = gradients(model, F.cross_entropy(model(outcome.x), y))
     for a, b in zip(found, expected, strict=True):
@@ -122,7 +128,7 @@ def test_statistics_of_batch_norm_come_from_exactly_one_pass_over_the_attacked_i
     x, y, keys = batch
     before = statistics(model)
     loss = LOSSES[name]
-    outcome = replace(loss, attack=replace(loss.attack, training_mode=training_mode))(model, x, y, keys)
+    outcome = replace(loss, attack=replace(loss.attack, training_mode=training_mode))(model, labelled(x, y, keys))
     after = statistics(model)
     restore(model, before)
     model.train()(outcome.x)
@@ -133,7 +139,7 @@ def test_statistics_of_batch_norm_come_from_exactly_one_pass_over_the_attacked_i
 def test_statistics_under_trades_come_from_one_pass_over_clean_and_attacked_images(model, batch) -> None:
     x, y, keys = batch
     before = statistics(model)
-    outcome = TRADES(PGD3)(model, x, y, keys)
+    outcome = TRADES(PGD3)(model, labelled(x, y, keys))
     after = statistics(model)
     restore(model, before)
     model.train()(torch.cat([x, outcome.x]))
@@ -155,7 +161,7 @@ def test_attacks_run_in_evaluation_mode_and_in_training_mode_only_when_told(name
         seen: list[bool] = []
         hook = model[1].register_forward_hook(lambda module, args, out, seen=seen: seen.append(module.training))
         loss = LOSSES[name]
-        images[training_mode] = replace(loss, attack=replace(loss.attack, training_mode=training_mode))(model, x, y, keys).x
+        images[training_mode] = replace(loss, attack=replace(loss.attack, training_mode=training_mode))(model, labelled(x, y, keys)).x
         hook.remove()
         in_mode[training_mode] = seen
     attack_passes = slice(1 if name == "trades" else 0, -1)  # TRADES first predicts the clean images, in evaluation mode
@@ -171,7 +177,7 @@ def test_every_module_keeps_its_own_mode(loss, model, batch) -> None:
     x, y, keys = batch
     model[1].eval()
     frozen = statistics(model)
-    loss(model, x, y, keys)
+    loss(model, labelled(x, y, keys))
     assert [module.training for module in model] == [True, False, True, True, True, True]
     assert all(map(torch.equal, frozen, statistics(model)))
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
@@ -179,7 +185,7 @@ def test_every_module_keeps_its_own_mode(loss, model, batch) -> None:
 
 def test_trades_is_cross_entropy_plus_beta_times_the_divergence(model, batch) -> None:
     x, y, keys = batch
-    outcome = TRADES(PGD3, beta=2.5, label_smoothing=0.1)(model, x, y, keys)
+    outcome = TRADES(PGD3, beta=2.5, label_smoothing=0.1)(model, labelled(x, y, keys))
     clean, attacked = model(torch.cat([x, outcome.x])).chunk(2)
     p, q = clean.softmax(1), attacked.softmax(1)
     expected = F.cross_entropy(clean, y, reduction="none", label_smoothing=0.1) + 2.5 * (p * (p.log() - q.log())).sum(1)
@@ -191,8 +197,8 @@ def test_trades_is_cross_entropy_plus_beta_times_the_divergence(model, batch) ->
 def test_trades_with_beta_zero_is_standard_on_the_clean_images(model, batch) -> None:
     x, y, keys = batch
     model[1].eval()  # its statistics would see the attacked images too
-    found = TRADES(PGD3, beta=0.0, label_smoothing=0.1)(model, x, y, keys)
-    expected = Standard(0.1)(model, x, y, keys)
+    found = TRADES(PGD3, beta=0.0, label_smoothing=0.1)(model, labelled(x, y, keys))
+    expected = Standard(0.1)(model, labelled(x, y, keys))
     torch.testing.assert_close(found.loss.double(), expected.loss, rtol=0, atol=1e-6)
     for a, b in zip(gradients(model, found.loss.mean()), gradients(model, expected.loss.mean()), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
@@ -201,7 +207,7 @@ def test_trades_with_beta_zero_is_standard_on_the_clean_images(model, batch) -> 
 def test_trades_attacks_the_prediction_and_not_the_label(model, batch) -> None:
     x, y, keys = batch
     model.eval()
-    first, second = (TRADES(PGD3)(model, x, labels, keys).x for labels in (y, (y + 1) % 4))
+    first, second = (TRADES(PGD3)(model, labelled(x, labels, keys)).x for labels in (y, (y + 1) % 4))
     assert torch.equal(first, second)
 
 
@@ -213,7 +219,7 @@ def test_random_starts_follow_the_keys(loss, model, batch) -> None:
     """And so differ from epoch to epoch."""
     x, y, keys = batch
     model.eval()
-    first, again, other = (loss(model, x, y, k).x for k in (keys, keys, example_keys(1, torch.arange(6))))
+    first, again, other = (loss(model, labelled(x, y, k)).x for k in (keys, keys, example_keys(1, torch.arange(6))))
     assert torch.equal(first, again)
     assert ((first != other).flatten(1).any(1)).all()
 
@@ -222,7 +228,7 @@ def test_trades_images_stay_in_the_threat_model_each_by_itself(model, batch) -> 
     """The original L2 code took one norm over the whole batch (TRADES, trades.py:8-10)."""
     x, y, keys = batch
     for threat in THREATS:
-        x_adv = TRADES(PGD(threat, steps=3, keep_best=False))(model, x, y, keys).x
+        x_adv = TRADES(PGD(threat, steps=3, keep_best=False))(model, labelled(x, y, keys)).x
         distance = threat.norm.measure(x_adv - x)
         assert (distance <= threat.eps).all()
         assert (distance > threat.eps / 10).all()
@@ -232,8 +238,8 @@ def test_trades_images_stay_in_the_threat_model_each_by_itself(model, batch) -> 
 def test_attacked_images_do_not_depend_on_the_examples_beside_them(loss, model, batch) -> None:
     x, y, keys = batch
     model.eval()
-    together = loss(model, x, y, keys).x
-    alone = torch.cat([loss(model, x[i : i + 1], y[i : i + 1], keys[i : i + 1]).x for i in range(6)])
+    together = loss(model, labelled(x, y, keys)).x
+    alone = torch.cat([loss(model, labelled(x[i : i + 1], y[i : i + 1], keys[i : i + 1])).x for i in range(6)])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
 
 
@@ -273,9 +279,26 @@ def test_radius_zero_trains_on_the_images_themselves(model, batch) -> None:
     x, y, keys = batch
     for threat in (ThreatModel(norm, 0.0) for norm in (Linf(), L2(), L1())):
         for attack in (PGD(threat, steps=2, keep_best=False), NFGSM(threat)):
-            assert torch.equal(Adversarial(attack)(model, x, y, keys).x, x)
+            assert torch.equal(Adversarial(attack)(model, labelled(x, y, keys)).x, x)
 
 
 def test_the_module_itself_is_attacked_and_not_a_wrapper() -> None:
     module = nn.Linear(2, 2)
     assert inner(module) is module
+
+
+def test_an_attack_of_ones_own_is_called_and_one_with_a_door_for_training_passes_it(model, batch) -> None:
+    x, y, keys = batch
+
+    class Darker:
+        threat = LINF
+
+        def __call__(self, model, x, y, *, keys=None, fast_model=None):
+            return x / 2
+
+    assert torch.equal(Adversarial(Darker())(model, x, y, keys).x, x / 2)
+    assert torch.equal(TRADES(Darker())(model, x, y, keys).x, x / 2)
+    attack = PGD(LINF, steps=2, keep_best=False)
+    assert torch.equal(adversarial_images(attack, model, x, y, keys), attack(model, x, y, keys=keys))
+    far = adversarial_images(attack, model, x * 255, y, keys)
+    assert far.shape == x.shape, "nothing is checked, so nothing is read from the device"

@@ -1,4 +1,8 @@
-"""Tasks that raise the score of a class: generation, inpainting, super-resolution, translation, and images from drawings."""
+"""Tasks that raise the score of a class: generation, inpainting, super-resolution, translation, and images from drawings.
+
+Each task is a function of a ``model`` whose outputs are matched to the data's classes, the ``images`` that are worked on, and its
+``settings``; an independent ``judge``, where it has one, tells how the pictures are classified.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Tasks about features: painted, added to images, inverted, interpolated, visualized, and as the cause of mistakes."""
+"""Tasks about features: painted, added to images, inverted, interpolated, visualized, and as the cause of mistakes.
+
+Each task is a function of a ``model`` whose outputs are matched to the data's classes, the ``images`` that are worked on, and its
+``settings``; an independent ``judge``, where it has one, tells how the pictures are classified.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The task of gradients: what the loss is sensitive to."""
+"""The task of gradients: what the loss is sensitive to.
+
+Each task is a function of a ``model`` whose outputs are matched to the data's classes, the ``images`` that are worked on, and its
+``settings``; an independent ``judge``, where it has one, tells how the pictures are classified.
+"""
 
 from __future__ import annotations
 

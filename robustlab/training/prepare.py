@@ -1,0 +1,155 @@
+"""What is checked and put together before the first step of a training: images, settings, batches, the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustlab.data.augment import Augment, crop_flip
+from robustlab.data.batches import Batches
+from robustlab.data.fingerprint import fingerprint
+from robustlab.data.imageset import Images, hold_out
+from robustlab.errors import UserError, unknown
+from robustlab.models.classifier import Classifier
+from robustlab.models.matching import check_reads
+from robustlab.models.zoo import from_description
+from robustlab.options import from_file
+from robustlab.records import Run
+from robustlab.settings import Training
+from robustlab.training.distributed import World
+from robustlab.training.method import complete
+from robustlab.training.start import network_for, pretrained_network_for
+
+EVALUATION_BATCH = 250  # images
+
+
+def check_trainable(images: Images, settings: Training) -> None:
+    """Refuse images of one class, and settings that contradict each other.
+
+    Raises:
+        UserError: one of these.
+    """
+    if len(images.classes) < 2:
+        raise UserError(f"training needs at least two classes, but {images.name} has only {', '.join(images.classes) or 'none'}")
+    if settings.choosing.patience is not None and not settings.choosing.val_size:
+        raise UserError("--patience counts epochs without a better validation accuracy, so it needs --val-size of at least 1")
+
+
+def matching(test: Images, images: Images, *, may_lack: bool = True) -> Images:
+    """The test images of the classes that are trained on, numbered as these are.
+
+    Args:
+        may_lack: whether the last classes may be missing, as they are in a small test set of the same kind.
+
+    Raises:
+        UserError: they do not know all the classes, have another size or other channels, or there are none.
+    """
+    classes = images.classes
+    if test.classes != classes[: len(test.classes) if may_lack else None]:
+        for name in classes:
+            if name not in test.classes:
+                raise UserError(f"the test images do not know all classes of the training images: {unknown('class', name, test.classes)}")
+        test = test.only_classes(classes)
+    if test.shape != images.shape:
+        here, there = ("x".join(map(str, (*each.shape[1:][::-1], each.shape[0]))) for each in (test, images))
+        raise UserError(f"the test images of {test.name} are {here} (width, height, channels), but those to train on are {there}")
+    if not len(test):
+        raise UserError(f"{test.name} has no test images")
+    return test
+
+
+def training_batches(
+    images: Images, settings: Training, device: torch.device, world: World, workers: int
+) -> tuple[Batches, Batches | None]:
+    """The batches to train on; and those to choose the epoch by, None where the last one is kept.
+
+    Args:
+        images: all of them; a part is held out for the second.
+        settings: complete ones.
+
+    Raises:
+        UserError: too few images, or a batch that cannot be divided as the settings or the processes want.
+    """
+    batch_size, parts = int(settings.optimizing.batch_size or 0), settings.optimizing.accumulate
+    if batch_size % parts:
+        raise UserError(f"--accumulate {parts} cannot take --batch-size {batch_size} in equal parts")
+    common: dict[str, Any] = {"seed": settings.seed, "device": device, "rank": world.rank, "world_size": world.size, "workers": workers}
+    augment = None if settings.optimizing.no_augment else _augment(images)
+    held_out = None
+    if settings.choosing.val_size:
+        keep, chosen = hold_out(images, min(settings.choosing.val_size, max(len(images) // 5, 1)), settings.seed)
+        images, held_out = images.subset(keep), images.subset(chosen)
+    if len(images) < batch_size:
+        raise UserError(f"{images.name}: {len(images)} images do not fill one batch of {batch_size}")
+    training = Batches(images, batch_size // parts, augment=augment, shuffle=True, drop_last=True, channels_last=True, **common)
+    return training, None if held_out is None else Batches(held_out, EVALUATION_BATCH * world.size, **common)
+
+
+def evaluation_batches(images: Images, settings: Training, device: torch.device, workers: int) -> Batches:
+    """The batches of test ``images``, in their order, on ``device``; the seed is that of ``settings``, ``workers`` as for ``Batches``."""
+    return Batches(images, EVALUATION_BATCH, seed=settings.seed, device=device, workers=workers)
+
+
+def _augment(images: Images) -> Augment:
+    """Crops by an eighth of the height, or of the width where images are too narrow for that."""
+    _, height, width = images.shape
+    pad = max(height // 8, 1)
+    return crop_flip(pad if pad < min(height, width) else min(height, width) // 8)
+
+
+def network_to_train(settings: Training, images: Images, saved: Any, source: str) -> Classifier:
+    """The network that training begins with, on the CPU; one that can read the images.
+
+    Args:
+        saved: the checkpoint to go on with, so that a resumed run needs the file of ``init`` no more; None where there is none.
+        source: what to call that checkpoint in a message.
+
+    Raises:
+        UserError: an unknown architecture, weights that are not there or do not fit, or images of a size that it cannot read.
+    """
+    if settings.network.init is None:
+        network = network_for(images, str(settings.network.arch), seed=settings.seed)
+    elif saved is not None:
+        network = from_description(saved, source)
+    else:
+        network = pretrained_network_for(images, settings.network, seed=settings.seed)
+    check_reads(network.eval(), images.shape, network.arch, network.mean.device)
+    return network
+
+
+# The settings in a run folder
+
+
+def recorded_threads(found: Mapping[str, Any]) -> int | None:
+    """The CPU threads that a run was started with, from its ``settings.json``; in older files they are in no group."""
+    return found.get("machine", found).get("threads")
+
+
+def recorded_training(found: Mapping[str, Any], folder: Path) -> Training:
+    """The training settings in ``settings.json``; in older files they are not in groups."""
+    return from_file(Training, found.get("training", found), f"{folder}/settings.json", passed_over=True)
+
+
+def written(settings: Training, images: Images) -> dict[str, Any]:
+    """What decides a training's result, as ``settings.json`` has it."""
+    described = {"name": images.name, "n": len(images), "shape": list(images.shape), "classes": list(images.classes)}
+    return {"training": asdict(settings), "images": {**described, "fingerprint": fingerprint(images)}}
+
+
+def reopened(folder: Path, settings: Training, images: Images) -> Run:
+    """The run in a folder, to go on with.
+
+    Raises:
+        UserError: it was started with other settings or on other images; names the differences.
+    """
+
+    def as_today(found: dict[str, Any]) -> dict[str, Any]:
+        training = complete(recorded_training(found, folder), bfloat16=False, resumed=True)
+        return {"training": asdict(training), "images": found.get("images", now["images"])}  # older files do not say which images
+
+    now = written(settings, images)
+    return Run.reopen(folder, now, free=["images.name"], read=as_today)
