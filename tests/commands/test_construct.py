@@ -18,7 +18,6 @@ from PIL import Image
 
 from robustlab.commands import settings
 from robustlab.commands import train as training
-from robustlab.commands.common import check_fits
 from robustlab.commands.flags import parse
 from robustlab.construction import KINDS, kinds
 from robustlab.data.catalog import open_dataset
@@ -26,6 +25,7 @@ from robustlab.data.constructed import facts, read_manifest
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
 from robustlab.evaluation import predictions
+from robustlab.models.matching import check_fits
 from robustlab.models.zoo import build, load
 from robustlab.pixels import to_float
 

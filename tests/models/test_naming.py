@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""Short names for models."""
 
 from __future__ import annotations
 
