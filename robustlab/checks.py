@@ -73,6 +73,41 @@ def check_labels(y: Tensor, x: Tensor) -> int:
     return _highest(*_ends(y))
 
 
+def check_set_pixels(name: str, pixels: Tensor) -> None:
+    """Refuse floating-point pixels that are not numbers in [0, 1].
+
+    Raises:
+        UserError: with the range found.
+    """
+    if not pixels.is_floating_point() or pixels.numel() == 0:
+        return
+    low, high = (float(value) for value in torch.aminmax(pixels))
+    if not (low >= 0 and high <= 1):
+        found = f"values from {low:.4g} to {high:.4g}" if low == low and high == high else "NaN"
+        raise UserError(f"{name}: floating-point images must lie in [0, 1], found {found}")
+
+
+def check_set_labels(name: str, labels: Tensor, n: int, num_classes: int) -> None:
+    """Refuse labels that are not ``(n,)`` int64 in ``[0, num_classes)``.
+
+    Args:
+        name: what the images are called, for the message.
+        labels: of any type and shape.
+        n: how many images there are.
+        num_classes: how many classes there are.
+
+    Raises:
+        UserError: with what was found.
+    """
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise UserError(f"{name}: labels must be int64 (N,), got {labels.dtype} {tuple(labels.shape)}")
+    if len(labels) != n:
+        raise UserError(f"{name}: {n} images but {len(labels)} labels")
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise UserError(f"{name}: label {int(wrong[0])} is out of range, {num_classes} classes allow 0 to {num_classes - 1}")
+
+
 def with_logit_checks(model: Callable[[Tensor], Any], highest_label: int) -> Callable[[Tensor], Tensor]:
     """The model, with its output's shape checked at each call: ``(B, K)`` with ``K`` above every label.
 

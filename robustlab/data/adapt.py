@@ -36,10 +36,11 @@ from torch.utils.data import (
     default_collate,
 )
 
+from robustlab.checks import check_set_labels
 from robustlab.data import examples
 from robustlab.data.batches import Batch, Batches
 from robustlab.data.catalog import open_dataset
-from robustlab.data.imageset import Images, ImageSet, check_labels, described, described_html, mean_std, relabelled
+from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled
 from robustlab.errors import UserError
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
@@ -351,7 +352,7 @@ def _dataset_images(data: Any, name: str | None, classes: Sequence[str] | None) 
         raise UserError(f"images must have the shape (C, H, W), got {tuple(first.shape)}")
     channels, height, width = first.shape
     names = tuple(classes) if classes else _class_names(data) or _numbers(labels)
-    check_labels(called, labels, len(data), len(names))
+    check_set_labels(called, labels, len(data), len(names))
     return DatasetImages(data, torch.arange(len(data)), labels, names, called, (channels, height, width), first.dtype)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from robustlab import pictures
+from robustlab.checks import check_set_labels, check_set_pixels
 from robustlab.errors import UserError, unknown
 from robustlab.pixels import to_float
 from robustlab.seeding import permutation
@@ -103,8 +104,8 @@ class ImageSet:
         if self.pixels.dtype not in PIXEL_DTYPES or self.pixels.ndim != 4:
             allowed = "uint8, float16 or float32 (N, C, H, W)"
             raise UserError(f"{self.name}: images must be {allowed}, got {self.pixels.dtype} {tuple(self.pixels.shape)}")
-        check_range(self.name, self.pixels)
-        check_labels(self.name, self.labels, len(self.pixels), len(self.classes))
+        check_set_pixels(self.name, self.pixels)
+        check_set_labels(self.name, self.labels, len(self.pixels), len(self.classes))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -130,41 +131,6 @@ class ImageSet:
 
     def to(self, device: torch.device | str) -> ImageSet:
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
-
-
-def check_range(name: str, pixels: Tensor) -> None:
-    """Refuse floating-point pixels that are not numbers in [0, 1].
-
-    Raises:
-        UserError: with the range found.
-    """
-    if not pixels.is_floating_point() or pixels.numel() == 0:
-        return
-    low, high = (float(value) for value in torch.aminmax(pixels))
-    if not (low >= 0 and high <= 1):
-        found = f"values from {low:.4g} to {high:.4g}" if low == low and high == high else "NaN"
-        raise UserError(f"{name}: floating-point images must lie in [0, 1], found {found}")
-
-
-def check_labels(name: str, labels: Tensor, n: int, num_classes: int) -> None:
-    """Refuse labels that are not ``(n,)`` int64 in ``[0, num_classes)``.
-
-    Args:
-        name: what the images are called, for the message.
-        labels: of any type and shape.
-        n: how many images there are.
-        num_classes: how many classes there are.
-
-    Raises:
-        UserError: with what was found.
-    """
-    if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise UserError(f"{name}: labels must be int64 (N,), got {labels.dtype} {tuple(labels.shape)}")
-    if len(labels) != n:
-        raise UserError(f"{name}: {n} images but {len(labels)} labels")
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong):
-        raise UserError(f"{name}: label {int(wrong[0])} is out of range, {num_classes} classes allow 0 to {num_classes - 1}")
 
 
 def relabelled(images: Images, names: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
 from robustlab.options import changed
 from robustlab.records import Run, environment
-from robustlab.settings import Training as TrainingSettings
+from robustlab.settings import Training
 from robustlab.training.run import train
 
 Say = Callable[[str], object]
@@ -45,7 +45,7 @@ _TRAINED_HERE = re.compile(r"[\w-]+:\d+(:\d+)?")
 
 
 @dataclass(frozen=True)
-class Training:
+class NetworkTraining:
     """How a network is trained in an experiment.
 
     Attributes:
@@ -64,10 +64,10 @@ class Training:
     bfloat16: bool = False
 
     @property
-    def settings(self) -> TrainingSettings:
+    def settings(self) -> Training:
         """The trainer's settings: one cycle, no average of the weights, and no validation, so that the last epoch is kept."""
         return changed(
-            TrainingSettings(),
+            Training(),
             arch=self.arch,
             recipe=self.recipe,
             epochs=self.epochs,
@@ -128,9 +128,9 @@ class ExperimentCache:
             return load(name).to(self.device)
         recipe, epochs, *n = name.split(":")
         images = self.images("train", limit=int(n[0]) if n else None)
-        return self.trained(images, Training(arch, recipe, int(epochs), lr=0.2), f"original n {len(images)}")
+        return self.trained(images, NetworkTraining(arch, recipe, int(epochs), lr=0.2), f"original n {len(images)}")
 
-    def trained(self, images: Images, training: Training, name: str) -> Classifier:
+    def trained(self, images: Images, training: NetworkTraining, name: str) -> Classifier:
         """A network trained on some images, in evaluation mode; trained now, unless it was before.
 
         Args:
@@ -151,7 +151,7 @@ class ExperimentCache:
                 self._train(images, training, folder, name)
         return load(folder / "model.json").to(self.device)
 
-    def _train(self, images: Images, training: Training, folder: Path, name: str) -> None:
+    def _train(self, images: Images, training: NetworkTraining, folder: Path, name: str) -> None:
         if Run.is_run(folder) and "training" not in Run.settings_of(folder):
             shutil.rmtree(folder)  # begun before there was one trainer; begun anew it ends with the same weights
 

@@ -10,7 +10,7 @@ from robustlab.attacks import PGD
 from robustlab.constraints import ThreatModel
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
-from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values, rate
 from robustlab.experiments.finding import Finding
 from robustlab.norms import L2
 from robustlab.reports.tables import Table, over_seeds
@@ -47,7 +47,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         for recipe in config.recipes:
             for seed in range(config.seeds):
                 epochs = min(max(config.updates * 128 // size, config.epochs[0]), config.epochs[1])
-                training = Training(config.arch, recipe, epochs=epochs, lr=config.lr, seed=seed)
+                training = NetworkTraining(config.arch, recipe, epochs=epochs, lr=config.lr, seed=seed)
                 settings = {"size": size, "test": len(test), "attack": str(ATTACK), **vars(training)}
                 measurements.append(
                     Measurement(f"{recipe} n {size} seed {seed}", settings, partial(_measured, cache, size, training, test))
@@ -82,7 +82,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     return Finding((table,), {"measurements": numbers})
 
 
-def _measured(cache: ExperimentCache, size: int, training: Training, test: Images) -> Values:
+def _measured(cache: ExperimentCache, size: int, training: NetworkTraining, test: Images) -> Values:
     images = cache.images("train", limit=size)
     report = cache.tested(cache.trained(images, training, f"original n {len(images)}"), test, [ATTACK])
     return {"clean": rate(report.clean), "attacked": rate(report.under(str(ATTACK)))}

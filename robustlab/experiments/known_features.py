@@ -18,7 +18,7 @@ from robustlab.data.imageset import Images
 from robustlab.data.shapes import ShapesConfig, shapes
 from robustlab.evaluation import Rate
 from robustlab.evaluation.features import FEATURES, follows, moved_by
-from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values, rate
 from robustlab.experiments.finding import Finding
 from robustlab.models.classifier import Classifier
 from robustlab.norms import L2
@@ -54,12 +54,12 @@ class Config:
         """How the pictures of *shapes* are drawn."""
         return ShapesConfig(faint_amplitude=self.faint_amplitude)
 
-    def training(self, seed: int) -> Training:
+    def training(self, seed: int) -> NetworkTraining:
         """On a set; without augmentation, as pictures are endless."""
-        return Training(self.arch, epochs=self.epochs, lr=self.lr, augment=False, seed=seed)
+        return NetworkTraining(self.arch, epochs=self.epochs, lr=self.lr, augment=False, seed=seed)
 
-    def source(self, recipe: str) -> Training:
-        return Training(self.arch, recipe, self.source_epochs, 0.2, augment=False)
+    def source(self, recipe: str) -> NetworkTraining:
+        return NetworkTraining(self.arch, recipe, self.source_epochs, 0.2, augment=False)
 
 
 FULL = Config(source_n=20_000, source_epochs=30, n=20_000, steps=100, inversion_steps=1000, arch="resnet18", epochs=30, test=2000)

@@ -17,7 +17,7 @@ from robustlab.construction import Relabelled, next_class, random_target
 from robustlab.construction.relabelled import Targets
 from robustlab.data.imageset import Images, hold_out
 from robustlab.evaluation import Rate
-from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate, trained_here
+from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values, rate, trained_here
 from robustlab.experiments.finding import Finding
 from robustlab.norms import L2
 from robustlab.reports.tables import Table, over_seeds, percent
@@ -86,7 +86,7 @@ def named(source: str, arch: str) -> str:
     return f"{source}:{arch}" if trained_here(source) and arch != "small" else source
 
 
-def learned(cache: ExperimentCache, made: Images, name: str, training: Training, test: Images) -> Values:
+def learned(cache: ExperimentCache, made: Images, name: str, training: NetworkTraining, test: Images) -> Values:
     """Train on a relabelled set and test on ordinary images.
 
     Args:
@@ -122,7 +122,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
             keys.append((kind, source, len(chosen), lr, augment))
             name = f"{kind} {named(source, config.arch)} eps {config.eps:g} n {len(chosen)} of {len(made)} steps {config.steps}"
             for seed in range(config.seeds):
-                training = Training(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
+                training = NetworkTraining(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
                 settings = {"set": name, "test": len(test), **vars(training)}
                 title = f"{kind} n {len(chosen)} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
                 measurements.append(Measurement(title, settings, partial(learned, cache, chosen, name, training, test)))
@@ -136,7 +136,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         rows.append((kind, source, fooled, f"{n:,}", f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
     measured = ("accuracy", "classified as the class after", "accuracy on its own images")
     table = Table(
-        "Training on mislabelled adversarial examples",
+        "NetworkTraining on mislabelled adversarial examples",
         f"L2 eps {config.eps:g}, {config.steps} steps. {config.arch}, {config.epochs} epochs. Percent of {len(test):,} ordinary test "
         "images classified as their label (accuracy), and as the class after it, which D_det's robust features mean; chance is "
         f"{100 / len(test.classes):.0f}.",

@@ -284,7 +284,7 @@ def _made(args: Settings, models: Mapping[str, Any], seconds: float, device: tor
     hardware = ", ".join(here["gpus"]) if device.type == "cuda" else f"{here['processor']}, {here['threads']} threads"
     return {
         "Network": f"{args.arch}, both times",
-        "Training images": f"up to {args.limit:,}, in batches of {args.batch_size}",
+        "NetworkTraining images": f"up to {args.limit:,}, in batches of {args.batch_size}",
         "Epochs": f"{args.epochs}; the one with the best validation accuracy was kept",
         "Standard training": f"recipe {models['standard']['recipe']}, {models['standard']['seconds']} s",
         "Robust training": f"recipe {models['robust']['recipe']} ({models['robust']['trained_against']}), {models['robust']['seconds']} s",

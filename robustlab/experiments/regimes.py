@@ -13,7 +13,7 @@ from functools import partial
 from robustlab.construction import next_class
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
-from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values
+from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values
 from robustlab.experiments.finding import Finding
 from robustlab.experiments.mislabelled import learned, named, relabelling
 from robustlab.reports.plots import HeatMap
@@ -35,8 +35,8 @@ class Config:
     epochs: int = 10
     lr: float = 0.05
 
-    def training(self, augment: bool) -> Training:
-        return Training(self.arch, epochs=self.epochs, lr=self.lr, augment=augment)
+    def training(self, augment: bool) -> NetworkTraining:
+        return NetworkTraining(self.arch, epochs=self.epochs, lr=self.lr, augment=augment)
 
 
 FULL = Config(

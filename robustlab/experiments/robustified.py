@@ -11,7 +11,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.construction import Inverted
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
-from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values, rate
 from robustlab.experiments.finding import Finding
 from robustlab.experiments.mislabelled import named
 from robustlab.norms import L2
@@ -58,7 +58,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         made_by = f"{named(source, config.arch)} steps {config.steps} of {config.step_size:g}"
         name = f"{kind} {made_by} n {len(images)}" if source else f"original n {len(images)}"
         for seed in range(config.seeds):
-            training = Training(config.arch, epochs=config.epochs, lr=config.lr, seed=seed)
+            training = NetworkTraining(config.arch, epochs=config.epochs, lr=config.lr, seed=seed)
             settings = {"set": name, "test": len(test), "attack": str(ATTACK), **vars(training)}
             measurements.append(Measurement(f"{kind} seed {seed}", settings, partial(_measured, cache, made, name, training, test)))
     found = iter(cache.measured("robustified", measurements))
@@ -78,6 +78,6 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     return Finding((table,), {"facts": facts, "measurements": numbers})
 
 
-def _measured(cache: ExperimentCache, made: Images, name: str, training: Training, test: Images) -> Values:
+def _measured(cache: ExperimentCache, made: Images, name: str, training: NetworkTraining, test: Images) -> Values:
     report = cache.tested(cache.trained(made, training, name), test, [ATTACK])
     return {"clean": rate(report.clean), "attacked": rate(report.under(str(ATTACK)))}

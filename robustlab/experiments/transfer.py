@@ -14,7 +14,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.data.batches import Batches
 from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate, predictions
-from robustlab.experiments.cache import ExperimentCache, Measurement, Training, Values, rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values, rate
 from robustlab.experiments.finding import Finding
 from robustlab.experiments.mislabelled import learned, named, relabelled
 from robustlab.goals import Targeted
@@ -51,7 +51,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     name = f"D_det {named(config.source, config.archs[0])} eps {config.eps:g} n {config.n} steps {config.steps}"
     measurements = []
     for arch in config.archs:
-        training = Training(arch, epochs=config.epochs, lr=config.lr, augment=config.augment)
+        training = NetworkTraining(arch, epochs=config.epochs, lr=config.lr, augment=config.augment)
         settings = {**vars(config), "archs": arch, "source": named(config.source, config.archs[0]), "test": len(test)}
         measurements.append(Measurement(f"{arch} on D_det", settings, partial(learned, cache, made, name, training, test)))
         measurements.append(Measurement(f"{arch} fooled", settings, partial(_fooled, cache, config, images, training, test)))
@@ -87,7 +87,7 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     return float((ranks[0] @ ranks[1]) / length) if length > 0 else None
 
 
-def _fooled(cache: ExperimentCache, config: Config, images: Images, training: Training, test: Images) -> Values:
+def _fooled(cache: ExperimentCache, config: Config, images: Images, training: NetworkTraining, test: Images) -> Values:
     """Train on original images, and attack the source: how often is the other network fooled as well?"""
     model = cache.trained(images, training, f"original n {len(images)}")
     source = cache.source(config.source, config.archs[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from robustlab.evaluation import Rate
-from robustlab.experiments.cache import ExperimentCache, Measurement, Training
+from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining
 from robustlab.experiments.finding import Finding
 from robustlab.experiments.mislabelled import learned, named, relabelled
 from robustlab.reports.tables import Table, over_seeds, percent
@@ -52,7 +52,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
                 for augment in config.augments:
                     keys.append({"source": source, "eps": eps, "lr": lr, "augment": augment, "fooled": facts["taken_for_label"]})
                     for seed in range(config.seeds):
-                        training = Training(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
+                        training = NetworkTraining(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
                         settings = {"set": name, "test": len(test), **vars(training)}
                         title = f"{source} eps {eps:g} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
                         measurements.append(Measurement(title, settings, partial(learned, cache, made, name, training, test)))

@@ -33,7 +33,7 @@ def quickstart_page(results: Mapping[str, Any], rows: Mapping[str, Sequence[Pict
     attack, models = results["attack"], results["models"]
     channels, height, width = results["image"]
     numbers = {
-        f"{name}_{what}": percent(model["accuracies"][key])
+        f"{name}_{what}": accuracy_percent(model["accuracies"][key])
         for name, model in models.items()
         for what, key in (("clean", "clean"), ("attacked", attack))
     }
@@ -59,7 +59,7 @@ def quickstart_page(results: Mapping[str, Any], rows: Mapping[str, Sequence[Pict
     )
 
 
-def percent(rate: Mapping[str, Any]) -> str:
+def accuracy_percent(rate: Mapping[str, Any]) -> str:
     """A rate, as ``Rate.to_json`` gives it, in the page's form: ``96.2 %``, which no line break divides."""
     return f"{100 * rate['accuracy']:.1f}\N{NO-BREAK SPACE}%"
 
@@ -86,7 +86,7 @@ def _meters(name: str, model: Mapping[str, Any], attack: str) -> str:
         rate = model["accuracies"][key]
         bars += (
             f'<div class="meter"><span>{title}</span><span class="track"><span class="fill" style="width:{100 * rate["accuracy"]:.1f}%">'
-            f"</span></span><b>{percent(rate)}</b></div>"
+            f"</span></span><b>{accuracy_percent(rate)}</b></div>"
         )
     return f'<div class="card {name}"><h2>The {name} model</h2>{bars}</div>'
 
@@ -130,7 +130,8 @@ def _split_bar(name: str, follows: Mapping[str, Any]) -> str:
     parts = {"shape": follows["shape"]["accuracy"], "pattern": follows["pattern"]["accuracy"], "neither": max(neither, 0.0)}
     bar = "".join(f'<span class="{part}" style="width:{100 * share:.1f}%"></span>' for part, share in parts.items())
     words = ", ".join(
-        f'<b class="{part}">{part} {percent(follows[part])}</b> <small>({interval(follows[part])})</small>' for part in ("shape", "pattern")
+        f'<b class="{part}">{part} {accuracy_percent(follows[part])}</b> <small>({interval(follows[part])})</small>'
+        for part in ("shape", "pattern")
     )
     return f'<div class="split"><p>The {name} model follows the {words}</p><div class="parts">{bar}</div></div>'
 
@@ -142,11 +143,11 @@ def _plot(models: Mapping[str, Any]) -> str:
         points = model["curve"]
         low, high = ([point["interval95"][end] for point in points] for end in (0, 1))
         lines.append(Line(name, [point["eps"] for point in points], [point["accuracy"] for point in points], low, high))
-        spoken.append(f"{name} model " + ", ".join(f"{percent(point)} at {point['eps']:g}" for point in points))
+        spoken.append(f"{name} model " + ", ".join(f"{accuracy_percent(point)} at {point['eps']:g}" for point in points))
     return line_svg(
         lines,
         Axes(x="length of the change (L2 eps)", percent=True),
-        label=f"Accuracy in percent over eps: {'; '.join(spoken)}",
+        label=f"Accuracy in accuracy_percent over eps: {'; '.join(spoken)}",
         colours={name: f"var(--{name})" for name in models},
         bars=True,
         size=(4.6, 3.0),
@@ -162,7 +163,7 @@ def _table(models: Mapping[str, Any]) -> str:
         lines.append((f"follows the {feature}", [model["follows"][feature] for model in models.values()]))
     return "".join(
         f'<tr><th scope="row">{escape(title)}</th>'
-        + "".join(f"<td><b>{percent(rate)}</b> <small>{interval(rate)}</small></td>" for rate in rates)
+        + "".join(f"<td><b>{accuracy_percent(rate)}</b> <small>{interval(rate)}</small></td>" for rate in rates)
         + f"<td>{rates[0]['n']:,}</td></tr>"
         for title, rates in lines
     )

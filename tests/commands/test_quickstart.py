@@ -14,7 +14,7 @@ from robustlab.commands import COMMANDS, main
 from robustlab.commands.flags import parse
 from robustlab.experiments.quickstart import Settings, next_commands
 from robustlab.reports.comparison import COLUMNS
-from robustlab.reports.pages import interval, percent
+from robustlab.reports.pages import accuracy_percent, interval
 
 HOSTILE = ("<script>alert('x')<", 'b"&amp;<img src=x>')
 SMALL = ["--limit", "160", "--epochs", "1", "--batch-size", "64", "--threads", "1", "--device", "cpu"]
@@ -88,7 +88,7 @@ def test_the_table_says_what_the_results_say(which, request):
     expected += [list(pair) for pair in zip(*(model["curve"] for model in models), strict=True)]
     expected += [[model["follows"][name] for model in models] for name in ("shape", "pattern") if which == "made"]
     for (_, *cells, n), rates in zip(rows, expected, strict=True):
-        assert cells == [f"{percent(rate)} {interval(rate)}" for rate in rates]
+        assert cells == [f"{accuracy_percent(rate)} {interval(rate)}" for rate in rates]
         assert n == f"{rates[0]['n']:,}"
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from robustlab import load
 from robustlab.errors import UserError
 from robustlab.experiments import EXPERIMENTS
-from robustlab.experiments.cache import ExperimentCache, Training
+from robustlab.experiments.cache import ExperimentCache, NetworkTraining
 from robustlab.experiments.claims import configured
 from robustlab.experiments.claims import reproduce as run_from_python
 
@@ -117,7 +117,7 @@ def test_full_scale_trains_the_published_network(reproduce: Call, tmp_path: Path
 def test_a_network_of_full_size_is_kept_in_float32(images: Path, tmp_path: Path) -> None:
     """Of 44.7 MB, which is more than the project ships of one."""
     cache = ExperimentCache(tmp_path, str(images))
-    trained = cache.trained(cache.images("train"), Training("resnet18", epochs=1), "all")
+    trained = cache.trained(cache.images("train"), NetworkTraining("resnet18", epochs=1), "all")
     (record,) = tmp_path.glob("models/*/model.json")
     assert read(record)["dtype"] == "float32" and record.with_suffix(".safetensors").stat().st_size > 25 * 10**6
     assert trained.arch == "resnet18"

@@ -21,15 +21,15 @@ from robustlab.data.constructed import read_manifest
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate
-from robustlab.experiments.cache import ExperimentCache, Measurement, Training, rate
+from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, rate
 from robustlab.models.classifier import Classifier
 
 Open = Callable[..., ExperimentCache]
-SHORT = Training("tiny", epochs=2)
+SHORT = NetworkTraining("tiny", epochs=2)
 D_DET = Relabelled(next_class, steps=1)
 
 
-def train(cache: ExperimentCache, training: Training = SHORT, name: str = "all") -> Classifier:
+def train(cache: ExperimentCache, training: NetworkTraining = SHORT, name: str = "all") -> Classifier:
     return cache.trained(cache.images("train"), training, name)
 
 
@@ -63,7 +63,7 @@ def test_named_classes_are_numbered_in_the_order_of_their_names(open_cache: Open
     assert pair.classes == ("bird", "dog") and pair.labels.bincount().tolist() == [5, 5]
 
 
-# Training
+# NetworkTraining
 
 
 def test_a_network_is_trained_once(open_cache: Open, work: Work) -> None:

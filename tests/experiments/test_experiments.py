@@ -18,7 +18,7 @@ from tiny import CONFIGS, TEST, TRAIN, Work
 from robustlab.evaluation import Rate
 from robustlab.experiments import EXPERIMENTS
 from robustlab.experiments import mislabelled as mislabelled_experiment
-from robustlab.experiments.cache import ExperimentCache, Training, rate
+from robustlab.experiments.cache import ExperimentCache, NetworkTraining, rate
 from robustlab.experiments.finding import Finding
 from robustlab.experiments.transfer import rank_correlation
 from robustlab.reports.tables import over_seeds, percent
@@ -190,7 +190,7 @@ def test_without_a_perturbation_d_det_teaches_the_class_after(data: Path, tmp_pa
     cache = ExperimentCache(tmp_path, str(data))
     images = cache.images("train")
     made, _ = mislabelled_experiment.relabelled(cache, "D_det", "standard:1", "tiny", images, 0.0, 1)
-    training = Training("tiny", epochs=20, augment=False)
+    training = NetworkTraining("tiny", epochs=20, augment=False)
     found = mislabelled_experiment.learned(cache, made, "shifted", training, cache.images("test"))
     assert share(found["following"]) > 0.8 > 0.2 > share(found["clean"])
     assert share(found["own"]) > 0.8
