@@ -147,7 +147,7 @@ def _plot(models: Mapping[str, Any]) -> str:
     return line_svg(
         lines,
         Axes(x="length of the change (L2 eps)", percent=True),
-        label=f"Accuracy in accuracy_percent over eps: {'; '.join(spoken)}",
+        label=f"Accuracy in percent over eps: {'; '.join(spoken)}",
         colours={name: f"var(--{name})" for name in models},
         bars=True,
         size=(4.6, 3.0),
