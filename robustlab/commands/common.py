@@ -8,7 +8,6 @@ from robustlab.devices import choose_device as choose_device
 from robustlab.devices import computes_bfloat16 as computes_bfloat16
 from robustlab.errors import UserError
 from robustlab.interrupts import interruptible as interruptible
-from robustlab.models.matching import check_fits as check_fits
 from robustlab.models.matching import check_reads as check_reads
 from robustlab.models.naming import short_names as short_names
 from robustlab.models.zoo import load_model as load_model

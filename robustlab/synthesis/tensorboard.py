@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
-from robustlab.errors import UserError
+from robustlab.records import Board
 from robustlab.synthesis.sheets import COLUMNS, Pictures
 
 
@@ -22,13 +20,10 @@ def write_tensorboard(folder: Path, title: str, made: Pictures, columns: int = C
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
-        with SummaryWriter(str(folder)) as board:
-            board.add_image(title, made.sheet(columns), 0)
-            for name, one in made.by_model.items():
-                for key, value in one.numbers.items():
-                    board.add_scalar(f"{name}/{key}", value, 0)
-                for t, objective in enumerate(one.objective.tolist()):
-                    board.add_scalar(f"{name}/objective", objective, t)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    with Board(folder) as board:
+        board.picture(title, made.sheet(columns), 0)
+        for name, one in made.by_model.items():
+            for key, value in one.numbers.items():
+                board.number(f"{name}/{key}", value, 0)
+            for t, objective in enumerate(one.objective.tolist()):
+                board.number(f"{name}/objective", objective, t)
