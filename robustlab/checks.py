@@ -133,7 +133,7 @@ def with_logit_checks(model: Callable[[Tensor], Any], highest_label: int) -> Cal
 def _as_images(x: object, model: object) -> Tensor:
     if isinstance(x, np.ndarray):
         weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-        x = torch.from_numpy(np.ascontiguousarray(x)).to("cpu" if weight is None else weight.device)
+        x = _copied(x, "images must be numbers in [0, 1]").to("cpu" if weight is None else weight.device)
         x = x.to(torch.get_default_dtype()) if x.is_floating_point() else x
     if not isinstance(x, Tensor):
         raise UserError(f"images must be a tensor or a numpy array of shape (B, ...), got {type(x).__name__}")
@@ -142,15 +142,20 @@ def _as_images(x: object, model: object) -> Tensor:
 
 def _as_labels(y: object, device: torch.device) -> object:
     if isinstance(y, (list, tuple, np.ndarray, np.generic, int)):
-        try:
-            y = torch.as_tensor(np.asarray(y))
-        except (TypeError, ValueError):
-            raise UserError(f"labels must be one class index for each image, got {type(y).__name__} {y!r:.60}") from None
+        y = _copied(y, "labels must be one class index for each image")
         y = y.to(torch.int64) if y.numel() == 0 else y
     if not isinstance(y, Tensor):
         return y
     whole = not y.is_floating_point() and y.dtype != torch.bool
     return y.to(device, torch.int64) if whole else y
+
+
+def _copied(values: Any, wanted: str) -> Tensor:
+    """A tensor of its own: one that shares an array's memory may share memory that nobody may write to."""
+    try:
+        return torch.from_numpy(np.array(values, order="C"))
+    except (TypeError, ValueError):
+        raise UserError(f"{wanted}, got {type(values).__name__} {values!r:.60}") from None
 
 
 def _check_image_type(x: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from laws import images
@@ -125,3 +126,20 @@ def test_a_goal_comes_back_as_it_is_and_an_empty_batch_is_fine():
 def test_what_is_no_model_is_refused(model, sentence):
     with pytest.raises(UserError, match=sentence):
         attack_inputs(model, images(2, 5), torch.tensor([0, 1]))
+
+
+def test_arrays_that_cannot_be_written_to_or_run_backwards_are_taken_too():
+    x, y = images(3, 5).numpy(), np.array([2, 0, 1])
+    for array in (x, y):
+        array.flags.writeable = False
+    assert torch.equal(attack_inputs(len, x, y)[0], images(3, 5))
+    assert torch.equal(attack_inputs(len, x[::-1], y[::-1])[0], images(3, 5).flip(0))
+
+
+def test_arrays_of_something_else_are_refused():
+    with pytest.raises(UserError, match=r"^images must be numbers in \[0, 1\], got ndarray array\(\[\['a'"):
+        attack_inputs(len, np.array([["a", "b"]]), [0])
+    with pytest.raises(UserError, match=r"^labels must be one class index for each image, got list \['dog'\]$"):
+        attack_inputs(len, images(1, 5), ["dog"])
+    with pytest.raises(UserError, match=r"^labels must be one class index for each image, got list \[\[0, 1\], \[2\]\]$"):
+        attack_inputs(len, images(2, 5), [[0, 1], [2]])
