@@ -148,7 +148,7 @@ def test_switches() -> None:
 )
 def test_a_flag_that_is_not_known_is_told_with_the_nearest(refused, word: str, nearest: str) -> None:
     said = refused(word, "3")
-    assert said.startswith(f"unknown flag '{word.partition('=')[0]}'. ") and "Known: --amp, " in said
+    assert said.startswith(f"unknown flag '{word.partition('=')[0]}'. ") and "Known: --accumulate, --amp, " in said
     assert f"Did you mean '{nearest}" in said
 
 
