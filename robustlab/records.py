@@ -313,10 +313,10 @@ def commit() -> str | None:
     """The commit of the source tree this runs from, with ``+`` where files differ from it; None outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
-        told = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return told.stdout.strip() or None if told.returncode == 0 else None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
 
 
 def _processor() -> str:

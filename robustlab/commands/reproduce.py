@@ -16,7 +16,7 @@ def run(args: settings.Reproduce) -> None:
     """The command."""
     check_experiment(args.experiment, args.data)
     name, scale, changes = str(args.experiment), args.settings.scale, {word: value_of(args, word) for word in SHARED}
-    configured(name, scale, changes)  # a mistake in a flag is told before one in the device
+    configured(name, scale, changes)  # before the device is chosen, which may take long
     device = choose_device(args.machine.device, args.machine.threads)
     bfloat16 = computes_bfloat16(device) if args.machine.amp is None else args.machine.amp
     try:

@@ -93,7 +93,7 @@ def settings_of_run(args: settings.Train) -> settings.Train:
     if "training" in found and "data" not in found:
         raise UserError(f"{folder} was trained from Python, on images of its own: go on there, by train(images, out=..., resume=True)")
     before, said = flat(from_file(settings.Train, found, f"{folder}/settings.json", passed_over=True)), given(args)
-    moved = ("data",) if "images" in found else ()  # elsewhere the same images may lie: they are told by their fingerprint
+    moved = ("data",) if "images" in found else ()  # their fingerprint shows whether they are the same images
     for name, value in said.items():
         if name not in (*MAY_CHANGE, *moved) and value != before.get(name):
             flag, advice = f"--{name.replace('_', '-')}", "leave the flag out, or start a run in another --out"

@@ -101,7 +101,7 @@ class ExperimentCache:
         out: the folder.
         data: where the images lie; None for an experiment on *shapes*.
         bfloat16: train and search in it; success is judged in float32.
-        say: told in words what is begun.
+        say: called with a line of text when a piece of work begins.
         stop: asked between steps; after a true answer the work ends with KeyboardInterrupt, and goes on at the next call.
     """
 

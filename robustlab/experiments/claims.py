@@ -61,7 +61,7 @@ def reproduce(
         scale: ``small``, for two CPU cores, or ``full``, for a GPU.
         device: where to compute: a name for ``devices.choose_device``, or a device; the best one here where left out.
         bfloat16: train and attack in it; where left out, where that is fast. Success is judged in float32.
-        say: told in words what is begun.
+        say: called with a line of text when a piece of work begins.
         stop: asked between steps; after a true answer the work ends with KeyboardInterrupt.
         changes: settings of the experiment, by the names in ``SHARED`` or by those of its ``Config``: ``epochs=5, arch="resnet18"``.
 

@@ -99,8 +99,8 @@ def read_weights(path: str | os.PathLike[str]) -> Classifier:
         raise UserError(f"cannot read the weights {weights}: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != record["sha256"]:
-        told = str(record["sha256"])
-        raise UserError(f"{weights} is damaged or was exchanged: its sha256 is {digest[:12]}..., but {stem.name}.json says {told[:12]}...")
+        said = f"its sha256 is {digest[:12]}..., but {stem.name}.json says {str(record['sha256'])[:12]}..."
+        raise UserError(f"{weights} is damaged or was exchanged: {said}")
     try:
         tensors = read_tensors(content)
     except SafetensorError as error:

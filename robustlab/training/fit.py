@@ -177,7 +177,7 @@ class TrainingState:
         if self.step == 0:
             self.metrics, self.sums = tuple(metrics), sums
         elif tuple(metrics) != self.metrics:
-            raise ValueError(f"a loss must tell the same metrics at every step, but told {list(self.metrics)} and then {list(metrics)}")
+            raise ValueError(f"a loss must have the same metrics at every step, but had {list(self.metrics)} and then {list(metrics)}")
         else:
             self.sums += sums
         self.step += 1

@@ -27,7 +27,7 @@ class Outcome:
 
     Attributes:
         loss: per example, shape ``(B,)``, to be averaged and differentiated.
-        metrics: per example too, ``(B,)`` each, by name; an epoch tells their means.
+        metrics: per example too, ``(B,)`` each, by name; their means over an epoch are reported.
     """
 
     loss: Tensor

@@ -78,7 +78,7 @@ def train(
         workers: processes that read images not in memory.
         world: this process's place among those that train together; only the leading one writes and tests.
         stop: asked after every step; after a true answer the training is saved and ends.
-        on_epoch: told the numbers of each epoch.
+        on_epoch: called with the numbers of each epoch.
         progress: show a bar, and a line for each epoch.
         asked: settings of the caller's own, in groups, for ``settings.json`` and the record beside the weights.
         changes: settings by name, in place of those in ``settings``: ``recipe="fast-l2", eps=1.0, epochs=5``.

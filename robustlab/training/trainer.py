@@ -30,7 +30,7 @@ from robustlab.training.method import Method
 from robustlab.training.trained import Stopped, Trained
 
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
-PLACES = ("path", "test_data", "cache", "out", "resume")  # settings that are places on this machine, so not told with weights
+PLACES = ("path", "test_data", "cache", "out", "resume")  # settings that are places on this machine, and not in the record of weights
 
 Line = dict[str, Any]  # the numbers of an epoch
 
@@ -45,7 +45,7 @@ class Trainer:
         folder: of the run; None where nothing is written.
         asked: the caller's own settings, in groups.
         dataset: the images' name.
-        on_epoch: told the numbers of each epoch.
+        on_epoch: called with the numbers of each epoch.
         progress: whether to show a bar, and a line for each epoch.
         run: the folder in the leading process's hands; None in the others, and where nothing is written.
         best: validation accuracy and number of the best epoch so far.
@@ -231,7 +231,7 @@ class Trainer:
         return fill(network, weights, "the training").eval().to(self.device)
 
     def _provenance(self, run: Run, report: Report | None) -> Provenance:
-        """What is told with the weights: no places on this machine."""
+        """The record beside the weights, without places on this machine."""
         settings = flat(self.settings)
         if self.settings.network.init is not None:
             settings["init"] = Path(self.settings.network.init).name

@@ -116,7 +116,7 @@ def test_other_images_and_another_precision_are_another_network(open_cache: Open
 
 
 def test_a_training_that_an_older_version_began_is_begun_anew(open_cache: Open, work: Work) -> None:
-    """Its checkpoint told no network, and its settings were others; it comes to the same weights."""
+    """Its settings were in another form; it ends with the same weights."""
     train(open_cache("whole"))
     with pytest.raises(KeyboardInterrupt):
         train(open_cache(stop_after=1))
@@ -275,7 +275,7 @@ def both(work: Callable[[], Any]) -> list[Any]:
     return found
 
 
-def test_two_workshops_on_one_folder_share_the_cells(open_cache: Open) -> None:
+def test_two_caches_on_one_folder_share_the_measurements(open_cache: Open) -> None:
     """A cell of the first two ends only when the other one has begun, so each must be measured by a cache of its own."""
     seen: list[str] = []
     begun = threading.Barrier(2, timeout=30)
@@ -292,7 +292,7 @@ def test_two_workshops_on_one_folder_share_the_cells(open_cache: Open) -> None:
     assert not list(open_cache().out.rglob("*.lock"))
 
 
-def test_two_workshops_that_want_one_network_train_it_once(open_cache: Open, work: Work) -> None:
+def test_two_caches_that_want_one_network_train_it_once(open_cache: Open, work: Work) -> None:
     one, other = both(lambda: train(open_cache()))
     assert work.trainings == 1 and same_weights(one, other)
 
