@@ -83,9 +83,9 @@ def test_a_verdict_of_the_objective_is_passed_on():
 
 @pytest.mark.parametrize(("norm", "power"), [(L2(), 1), (Linf(), 0), (L1(), 2)], ids=repr)
 def test_lengths_grow_with_the_image_as_their_norm_does(norm, power):
-    scaled = Search(3.0, 0.5, 60, norm).scaled(224, 32)
+    scaled = Search(0.3, 0.05, 60, norm).scaled(224, 32)  # a radius that has a meaning in every norm
     assert scaled.steps == 60 and scaled.norm == norm
-    assert scaled.eps == pytest.approx(3 / 7**power) and scaled.step_size == pytest.approx(0.5 / 7**power)
+    assert scaled.eps == pytest.approx(0.3 / 7**power) and scaled.step_size == pytest.approx(0.05 / 7**power)
     assert Search(None, 0.5, 60, norm).scaled(32, 64).eps is None
 
 
