@@ -200,8 +200,10 @@ class _Batch:
 
     def record(self, value: Tensor, achieved: Tensor | None, broken: Tensor) -> Solution:
         """Keep what is known of the current points, and return it for the examples under way."""
+        # Where the last step led nowhere, values mean nothing, and where a value is NaN, its verdict does not.
+        value = torch.where(self.finite, value, torch.nan)
+        achieved = None if achieved is None else achieved & ~value.isnan()
         self.finite = self.finite & ~broken
-        achieved = None if achieved is None else achieved & ~value.isnan()  # the verdict on such logits means nothing
         here = self._under_way(Solution(self.x, value, achieved, self.finite))
         self.found = self.found.or_better(here) if self.keep_best and self.found.value is not None else here
         return here
@@ -226,12 +228,13 @@ class _Batch:
         return value, grad
 
     def move(self, value: Tensor, grad: Tensor) -> None:
+        """Take a step. Examples that are not finite take it too, wherever it leads: to hold them back would cost each step."""
         self.x, self.state = self.rule.step(self.x, value, grad, self.constraint, self.state)
         if not self.keep_best:
             self.found = self._under_way(Solution(self.x, finite=self.finite))
 
     def settled(self) -> Solution:
-        """What is known, and the start of examples of which that is nothing: once at the end, since a step need not wait for it."""
+        """What is known; without ``keep_best`` examples that are not finite are back at their start."""
         finite, value = self.found.finite, self.found.value
         if self.keep_best or finite is None:
             return self.found

@@ -10,8 +10,9 @@ is copied to it.
         x_adv = attack(model, x, y)
         assert sum(device.stops.values()) <= 2, device.stops
 
-It stands on torch's support for backends written in Python, which is younger than the oldest torch that the project allows: where that
-is missing, the test is skipped.
+It stands on torch's support for backends written in Python, which is younger than the oldest torch that the project allows; where that
+is missing, or where there is a real accelerator, whose place it would take, the test is skipped. The device is made known when this
+module is imported, as long as nothing was differentiated in the process: autograd counts the devices only once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ _device: Device | None = None
 def pretending() -> Iterator[Device]:
     """Inside, tensors and modules can be moved to the device; on leaving, what lies there is of no use any more."""
     global _device
-    _register()
+    if _LIBRARY is None:
+        pytest.skip("this torch knows no devices written in Python, or has a real one")
     before, overwrite = _device, torch.__future__.get_overwrite_module_params_on_conversion()
     _device = Device()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # module.to() cannot put such a tensor into a plain parameter
@@ -200,13 +202,14 @@ _PAST_DISPATCH: dict[str, Callable[..., Any]] = {
 }
 
 
-@cache
-def _register() -> torch.library.Library:
-    """Tell torch of the device, once in a process: its name can be given only once. Returns what must stay alive for that."""
+def _registered() -> torch.library.Library | None:
+    """Tell torch of the device; None where that cannot be. What is returned must stay alive."""
     try:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as set_up
     except ImportError:
-        pytest.skip("this torch knows no devices written in Python")
+        return None
+    if torch.accelerator.is_available():
+        return None
     set_up(NAME)
     library = torch.library.Library("aten", "IMPL")
     for name, operator in _PAST_DISPATCH.items():
@@ -216,3 +219,6 @@ def _register() -> torch.library.Library:
 
 def _arrived(operator: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return _run(operator, args, kwargs)
+
+
+_LIBRARY = _registered()

@@ -325,6 +325,16 @@ def test_infinite_gradients_do_not_move_an_example():
     assert found.x.flatten().tolist() == [0, pytest.approx(0.9)] and found.finite.tolist() == [False, True]
 
 
+def test_a_point_that_a_gradient_without_numbers_led_to_is_not_the_best_whatever_its_value():
+    """At 1 the root's gradient is NaN, and of NaN this objective makes the best value there is."""
+
+    def objective(x: Tensor) -> Tensor:
+        return (x - 1).abs().sqrt().sum(1).nan_to_num(-9.0)
+
+    found = minimize(objective, torch.tensor([[3.0], [1.0]]), Everywhere(), Steepest(L2(), 0.5), steps=2, allow_nonfinite=True)
+    assert found.x.flatten().tolist() == [2, 1] and found.value.tolist() == [1, 0] and found.finite.tolist() == [True, False]
+
+
 @pytest.mark.parametrize("base", [Divisible, Distance])
 def test_among_examples_that_leave_those_that_break_leave_too(base):
     class Breaking(base):

@@ -93,7 +93,7 @@ class PGD:
             Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``.
 
         Raises:
-            UserError: images, labels or logits that are none, or as many radii as there are images missing.
+            UserError: images, labels or logits that are none; radii for another number of images.
         """
         x, y, highest = attack_inputs(model, x, y)
         found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
