@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import textwrap
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -35,12 +36,15 @@ def commands(page: Path) -> list[list[str]]:
 
 def run(page: Path, folder: Path) -> dict[str, object]:
     """Run a page's Python from top to bottom, in ``folder``; returns the names that it leaves behind."""
-    names: dict[str, object] = {"__name__": page.stem}
+    names: dict[str, object] = {"__name__": "__main__"}
     before = Path.cwd()
     os.chdir(folder)
     try:
-        for number, code in enumerate(blocks(page, "python"), start=1):
-            exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+        with warnings.catch_warnings():
+            # The documents' small networks are hardly trained, and construction says so.
+            warnings.filterwarnings("ignore", "D_det needs a standard model")
+            for number, code in enumerate(blocks(page, "python"), start=1):
+                exec(compile(code, f"{page.name}, block {number}", "exec"), names)
     finally:
         os.chdir(before)
     return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -179,7 +180,7 @@ LOSSES: dict[str, TrainingLoss] = {
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: TrainingLoss, x: Tensor, y: Tensor, keys: Tensor) -> None:
-    found = loss(model, x, y, keys)
+    found = loss(model, SimpleNamespace(x=x, y=y, keys=keys))
     optimizer.zero_grad()
     found.loss.mean().backward()
     optimizer.step()

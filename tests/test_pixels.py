@@ -37,6 +37,7 @@ def test_the_error_of_rounding_is_that_of_the_images():
 @seeded
 @given(seed=st.integers(0, 2**32), eps=st.floats(0.001, 8), over=st.floats(0, 3))
 def test_rounding_never_leaves_the_ball(norm, seed, eps, over):
+    eps = min(eps, 1.0) if isinstance(norm, Linf) else eps  # wider than that, Linf has no ball
     random = torch.Generator().manual_seed(seed)
     center = torch.randint(0, 256, (2, 3, 6, 6), generator=random, dtype=torch.uint8)
     x = (to_float(center) + over * torch.randn(center.shape, generator=random)).clamp(0, 1)

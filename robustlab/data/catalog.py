@@ -118,7 +118,7 @@ def _name_and_path(name: str | os.PathLike[str] | None, root: str | os.PathLike[
         return name, None
     path = Path(name).expanduser()
     if isinstance(name, str) and len(path.parts) == 1 and not path.suffix and not path.exists():
-        raise unknown("dataset", name, DATASETS)
+        raise UserError(f"there is nothing at {name}, and it names no dataset: {unknown('dataset', name, DATASETS)}")
     return None, path
 
 

@@ -203,7 +203,7 @@ class ExperimentCache:
         return evaluate(model, Batches(images, 250, device=self.device).epoch(0), attacks, fast_model=fast_model)
 
     def measured(self, experiment: str, measurements: Iterable[Measurement]) -> list[Values]:
-        """What each measurement measured, in order. Cells that another process is at are left to it until nothing else is to do."""
+        """What each measurement found, in order. Those that another process is at are left to it until nothing else is to do."""
         measurements = list(measurements)
         for wait in (False, True):
             for measurement in measurements:
@@ -214,19 +214,18 @@ class ExperimentCache:
         path = self._file(experiment, measurement)
         if path.exists():
             return
-        with files.file_lock(path.with_suffix(".lock"), wait=wait) as mine:
-            if not mine or path.exists():
-                return
-            if self.stop():
-                raise KeyboardInterrupt
-            self.say(f"{experiment}: {measurement.name}")
-            began = time.monotonic()
-            found = measurement.measure()
-            seconds = round(time.monotonic() - began)
-            files.write_json(
-                path, {"settings": self._settings(measurement), "found": found, "seconds": seconds, "environment": environment()}
-            )
-        path.with_suffix(".lock").unlink(missing_ok=True)
+        lock = path.with_suffix(".lock")
+        with files.file_lock(lock, wait=wait) as mine:
+            if mine and not path.exists():
+                if self.stop():
+                    raise KeyboardInterrupt
+                self.say(f"{experiment}: {measurement.name}")
+                began = time.monotonic()
+                found = measurement.measure()
+                kept = {"settings": self._settings(measurement), "found": found, "seconds": round(time.monotonic() - began)}
+                files.write_json(path, {**kept, "environment": environment()})
+        if path.exists():
+            files.remove_lock(lock)
 
     def _file(self, experiment: str, measurement: Measurement) -> Path:
         name = f"{_slug(f'{experiment} {measurement.name}', self._settings(measurement))}.json"

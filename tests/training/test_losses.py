@@ -296,8 +296,8 @@ def test_an_attack_of_ones_own_is_called_and_one_with_a_door_for_training_passes
         def __call__(self, model, x, y, *, keys=None, fast_model=None):
             return x / 2
 
-    assert torch.equal(Adversarial(Darker())(model, x, y, keys).x, x / 2)
-    assert torch.equal(TRADES(Darker())(model, x, y, keys).x, x / 2)
+    assert torch.equal(Adversarial(Darker())(model, labelled(x, y, keys)).x, x / 2)
+    assert torch.equal(TRADES(Darker())(model, labelled(x, y, keys)).x, x / 2)
     attack = PGD(LINF, steps=2, keep_best=False)
     assert torch.equal(adversarial_images(attack, model, x, y, keys), attack(model, x, y, keys=keys))
     far = adversarial_images(attack, model, x * 255, y, keys)
