@@ -249,7 +249,7 @@ def test_it_trains_in_a_thread_as_it_does_elsewhere(tmp_path: Path) -> None:
         (IMAGES, {"test": coloured(20, ("red", "blue"))}, "unknown class 'green'"),
         (IMAGES.only_classes(["red"]), {}, "at least two classes, but colours has only red"),
         ("nowhere", {}, "there is nothing at nowhere"),
-        ([1, 2], {}, re.escape("data must give pairs (x, y) of images and labels, got int")),
+        ([1, 2], {}, r"data must give pairs \(x, y\) of images and labels, got int"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence_and_no_folder(
