@@ -17,9 +17,8 @@ from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.options import changed, flat, from_file, given
 from robustlab.records import Run
+from robustlab.training import method
 from robustlab.training.distributed import ALONE, World, join, leave
-from robustlab.training.method import arch_of
-from robustlab.training.method import complete as complete_training
 from robustlab.training.prepare import matching
 
 MAY_CHANGE = ("out", "resume", "device", "threads", "workers", "no_test", "cache")  # in a run that is resumed
@@ -61,7 +60,7 @@ def train(args: settings.Train, device: torch.device, world: World = ALONE) -> P
 def complete(args: settings.Train, device: torch.device) -> settings.Train:
     """The settings with all that was left open filled in."""
     resumed = args.output.resume is not None
-    filled = complete_training(args.training, bfloat16=computes_bfloat16(device), resumed=resumed)
+    filled = method.complete(args.training, bfloat16=computes_bfloat16(device), resumed=resumed)
     out = args.output.out or f"runs/{filled.recipe}-{filled.network.arch}"
     return replace(args, training=filled, output=replace(args.output, out=out))
 
@@ -88,7 +87,7 @@ def settings_of_run(args: settings.Train) -> settings.Train:
     resume, out = args.output.resume, args.output.out
     if resume != "auto" and out not in (None, resume):
         raise UserError(f"--resume names {resume} and --out {out}: a run is resumed in its own folder, so leave --out out")
-    folder = Path((out or f"runs/{args.training.recipe}-{arch_of(args.training.network)}") if resume == "auto" else str(resume))
+    folder = Path((out or f"runs/{args.training.recipe}-{method.arch_of(args.training.network)}") if resume == "auto" else str(resume))
     found = Run.settings_of(folder)
     if "training" in found and "data" not in found:
         raise UserError(f"{folder} was trained from Python, on images of its own: go on there, by train(images, out=..., resume=True)")

@@ -87,10 +87,7 @@ def train(
         UserError: settings, images or a folder that do not fit, said before the first step; or training diverged.
         Stopped: a signal or ``stop`` ended it.
     """
-    if resume and out is None:
-        raise UserError("resume goes on with the run in a folder: name it by out")
-    folder = None if out is None else Path(out)
-    before = Run.settings_of(folder) if folder and resume else {}
+    folder, before = _folder(out, resume)
     device = choose_device(device, threads or recorded_threads(before))
     if settings is None:
         settings = recorded_training(before, folder) if folder and resume else Training()
@@ -104,6 +101,14 @@ def train(
         trainer.go(lambda: bool(noted) or stop())
     tests = evaluation_batches(tested, settings, device, workers) if tested is not None and world.leads else None
     return trainer.finish(tests, test_attack or trainer.method.test_attack)
+
+
+def _folder(out: str | os.PathLike[str] | None, resume: bool) -> tuple[Path | None, dict[str, Any]]:
+    """The run folder, and what its ``settings.json`` holds; nothing for a new run."""
+    if resume and out is None:
+        raise UserError("resume goes on with the run in a folder: name it by out")
+    folder = None if out is None else Path(out)
+    return folder, Run.settings_of(folder) if folder and resume else {}
 
 
 def _trainer(

@@ -49,7 +49,7 @@ class Trainer:
         progress: whether to show a bar, and a line for each epoch.
         run: the folder in the leading process's hands; None in the others, and where nothing is written.
         best: validation accuracy and number of the best epoch so far.
-        best_weights: its weights, where there is no folder to keep them in.
+        best_weights: its weights, where this process has no folder to keep them in.
         history: the numbers of the epochs.
         seconds: of training and validation until this process took it up.
     """
@@ -195,21 +195,22 @@ class Trainer:
         return self.seconds + time.monotonic() - self.clock
 
     def save(self, name: str) -> None:
-        """Write a checkpoint that resumes training and that ``robustlab.load`` reads; without a folder only keep the best weights."""
+        """Write a checkpoint that resumes training and that ``robustlab.load`` reads; whoever has no folder keeps the best weights."""
         self.saved_at = time.monotonic()
         if self.run:
             state = {**describe(self.state.model), **self.state.state_dict()}  # type: ignore[arg-type]
             self.run.save(name, {"format": TRAINING_FORMAT, **state, "best": self.best, "seconds": self.seconds_so_far})
-        elif self.folder is None and name == "best":
+        elif name == "best":
             self.best_weights = {key: tensor.clone() for key, tensor in self.state.result.state_dict().items()}
 
     def finish(self, test: Batches | None, attack: Attack) -> Trained:
         """Test the epoch that was kept, and write its weights; the leading process's work.
 
+        The others do not wait for it: testing may take longer than a collective may.
+
         Raises:
             UserError: the weights are no numbers.
         """
-        self.world.wait()  # only until all is saved: testing may take longer than a collective may
         model = self._kept()
         if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
             raise UserError("training diverged: the weights are no longer numbers; try a smaller --lr, or --clip 1")
@@ -224,7 +225,7 @@ class Trainer:
 
     def _kept(self) -> Classifier:
         """The network of the epoch that was kept."""
-        if self.folder is not None and self.validation is not None:
+        if self.folder is not None and self.validation is not None and self.best_weights is None:
             return load(self.folder / "best.pt").to(self.device)
         weights = self.state.result.state_dict() if self.best_weights is None else self.best_weights
         network = from_description(describe(self.state.model))  # type: ignore[arg-type]
