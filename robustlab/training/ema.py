@@ -1,4 +1,8 @@
-"""A running average of the weights, which is smoother and, after adversarial training, more robust than the last ones."""
+"""A running average of the weights, which is smoother and, after adversarial training, more robust than the last ones.
+
+torch's ``swa_utils.AveragedModel`` was weighed: it asks the device at each step whether its counter is 0, where a training step here never
+waits for the device, and it names the weights otherwise than the checkpoints of runs that are under way.
+"""
 
 from __future__ import annotations
 
