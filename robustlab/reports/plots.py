@@ -38,6 +38,7 @@ REFERENCE: dict[str, Any] = {"color": SOFT, "linewidth": 1.2, "linestyle": (0, (
 MARKED = 25  # a line of more points is drawn without a dot at each of them
 LONGEST = 64  # characters in a name, and in a line of a title
 DPI = 150  # of PNG files
+TINY = 1e-300  # no tick can be written between numbers so near to 0
 CELL = 0.95, 0.48  # of a heat map, in inches: width, height
 ABOVE, BELOW, UNKNOWN = (96, 165, 250), (251, 146, 60), (243, 244, 246)  # of a heat map: blue, orange, grey
 SUPERSCRIPTS = str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -261,8 +262,9 @@ class _Scale:
             room = 1.05 if low == high else (high / low) ** 0.04
             return low / room, high * room
         largest = max(abs(low), abs(high))
-        if high - low <= 1e-7 * largest:  # rounding errors are no differences to look at
-            return low - (0.05 * largest or 0.5), high + (0.05 * largest or 0.5)
+        if high - low <= max(1e-7 * largest, TINY):  # rounding errors are no differences to look at
+            room = 0.05 * largest if largest > TINY else 0.5
+            return low - room, high + room
         return low - 0.04 * (high - low), high + 0.04 * (high - low)
 
     @property

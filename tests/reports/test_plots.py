@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from laws import seeded
 from matplotlib import style
@@ -147,6 +147,8 @@ def test_all_points_and_intervals_lie_within_the_axes(tmp_path: Path) -> None:
 
 @seeded
 @given(st.lists(numbers, min_size=1, max_size=5))
+@example([2.2250738585072014e-308])
+@example([2.2250738585072014e-308, 5e-308])
 def test_a_linear_axis_has_a_few_different_round_ticks(values: list[float]) -> None:
     scale = _Scale(values, False)
     low, high = scale.limits
