@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from types import TracebackType
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():  # in a notebook without ipywidgets, where the bar is text and nothing is amiss
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 EVERY = 20.0  # seconds between two lines where there is no terminal
 
@@ -45,7 +50,7 @@ class Progress:
         """``n`` more are done."""
         self.done += n
         if self._bar is not None:
-            self._bar.update(n)
+            self._bar.update(round(self.done) - self._bar.n)  # parts of an image, as in a batch half done, would show as 20.833333
         elif self.shown and time.monotonic() - self._told >= EVERY:
             self._told = time.monotonic()
             _say(self.line())
@@ -62,7 +67,7 @@ class Progress:
         """So many were done before this work began, and tell nothing of its speed."""
         self._first = self.done = done
         if self._bar is not None:
-            self._bar.update(done)
+            self._bar.update(round(done))
 
     def note(self, text: str) -> None:
         """Words to show behind the numbers from now on."""
