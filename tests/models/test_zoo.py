@@ -18,6 +18,7 @@ from robustlab.models.zoo import architectures, build
 PARAMETERS = {
     "mlp": 855_050,
     "small": 308_826,
+    "medium": 1_136_810,
     "preact_small": 308_378,
     "vgg_small": 295_290,
     "resnet18": 11_173_962,
@@ -30,6 +31,7 @@ PARAMETERS = {
 LIGHT = [
     "mlp",
     "small",
+    "medium",
     "preact_small",
     "vgg_small",
     "resnet18",
