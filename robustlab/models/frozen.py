@@ -36,9 +36,7 @@ def frozen(model: Model, *, training: bool = False) -> Iterator[Model]:
     """
     module = model if isinstance(model, nn.Module) else nn.Module()
     if any(tensor.is_inference() for tensor in module.parameters()):
-        raise UserError(
-            "the model's weights were made in torch.inference_mode, so no gradient can pass through them: make them outside"
-        )
+        raise UserError("the model's weights were made in torch.inference_mode, so no gradient can pass through them: make them outside")
     borrower = _Borrower(threading.get_ident(), exclusive=training)
     try:
         with _TURN:
