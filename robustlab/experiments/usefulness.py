@@ -66,7 +66,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     plot = LinePlot(
         "Usefulness of features, sorted",
         tuple(lines),
-        Axes("features, the most useful first", "correlation with the class"),
+        Axes("features, the most useful first", "usefulness E[y f], in deviations of the feature"),
         {"useless": 0.0},
     )
     return Finding(
