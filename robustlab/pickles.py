@@ -26,7 +26,7 @@ def _numpy_numbers() -> list[Any]:
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *types]
 
 
-def read(
+def load_pickle(
     path: str | os.PathLike[str], what: str = "checkpoint", *, trust: bool | None = False, map_location: torch.device | str = "cpu"
 ) -> Any:
     """What ``torch.save`` wrote. The one place where the project reads pickles.

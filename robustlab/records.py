@@ -241,7 +241,7 @@ class Run:
         path = self.folder / f"{name}.pt"
         if not path.exists():
             return None
-        return pickles.read(path, "checkpoint of a run", trust=None, map_location=map_location)
+        return pickles.load_pickle(path, "checkpoint of a run", trust=None, map_location=map_location)
 
     def close(self) -> None:
         if self._board is not None:

@@ -37,7 +37,7 @@ def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
     first = getattr(settings, "first_word", None)  # the option whose value may stand alone, as the first word
     if first and argv and not argv[0].startswith("-"):
         argv = [f"--{first}", *argv]
-    values, rest = build(settings, prog).parse_known_args(argv)
+    values, rest = build_parser(settings, prog).parse_known_args(argv)
     if rest:
         if rest[0].startswith("-"):
             raise unknown("flag", rest[0].partition("=")[0], [leaf.flag for leaf in known.values()])
@@ -47,7 +47,7 @@ def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
     return changed(settings(), **{**(read_config(Path(config), settings, prog) if config else {}), **given})
 
 
-def build(settings: type, prog: str) -> argparse.ArgumentParser:
+def build_parser(settings: type, prog: str) -> argparse.ArgumentParser:
     """The parser for a class of settings: a group of flags for each group of options, with defaults and examples in the help."""
     examples = getattr(settings, "examples", ())
     text = "\n".join(["examples:", *(f"  {line}" for line in examples)]) if examples else None
@@ -153,7 +153,7 @@ def read_config(path: Path, settings: type, prog: str) -> dict[str, Any]:
             argv += _as_on_the_command_line(known[key], value)
         except TypeError as error:
             raise UserError(f"{path}: {key} must be {error}, got {value!r}") from None
-    return vars(build(settings, f"{prog}: {path}").parse_args(argv))
+    return vars(build_parser(settings, f"{prog}: {path}").parse_args(argv))
 
 
 def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, ClassVar
 
-from robustlab.options import count, counts, group, images, leaves, option, positive, radii, radius
+from robustlab.options import count, count_or_files, counts, group, leaves, option, positive, radii, radius
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
 
@@ -173,7 +173,7 @@ class ConstructionMethod:
 
 
 @dataclass(frozen=True)
-class Building(Compute):
+class ConstructionCompute(Compute):
     """Where to compute, and with which random draws."""
 
     batch_size: int = option(250, "images that are changed at once; another number gives other last digits", positive)
@@ -201,7 +201,7 @@ class Construct:
     method: ConstructionMethod = group(ConstructionMethod)
     model: Model = group(Model)
     data: TrainingSplit = group(TrainingSplit)
-    compute: Building = group(Building)
+    compute: ConstructionCompute = group(ConstructionCompute)
     output: ConstructionOutput = group(ConstructionOutput)
 
 
@@ -272,7 +272,7 @@ def chosen_settings(task: Task | None = None) -> type:
         many, metavar = f"{many}; or picture files of your own: cat.png,dog.jpg", "N|FILE,FILE,..."
     else:
         metavar = "N"
-    fields = [("images", Any, option(None, many, images, metavar=metavar, shown=shown))]
+    fields = [("images", Any, option(None, many, count_or_files, metavar=metavar, shown=shown))]
     if task is None or task.positions:
         help = "work on the images at these positions of the split instead: 3,17"
         fields.append(("positions", Any, option(None, help, counts, metavar="N,N,...")))

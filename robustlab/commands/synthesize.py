@@ -29,7 +29,7 @@ HERE = ("device", "threads", "cache", "grid", "out", "tensorboard", "download", 
 
 def run(args: Any) -> None:
     """The command; ``args`` are those of ``settings.synthesize_settings``, or of ``settings.Synthesize`` with a replay file."""
-    before = None if args.output.replay is None else replay.read(Path(args.output.replay))
+    before = None if args.output.replay is None else replay.read_replay(Path(args.output.replay))
     if before is not None:
         args = replayed(args, before)
     if args.task is None:
@@ -51,7 +51,7 @@ def run(args: Any) -> None:
         print(f"note: {note}", file=sys.stderr)
     print(f"pictures: {grid}\nreplay file: {grid.with_suffix('.json')}")
     if before is not None:
-        cause = replay.difference(before, replay.read(grid.with_suffix(".json")))
+        cause = replay.difference(before, replay.read_replay(grid.with_suffix(".json")))
         if cause is None:
             print("the picture is that of the replay file, byte for byte")
         else:

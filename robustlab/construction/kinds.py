@@ -43,7 +43,9 @@ def kind_named(name: str) -> str:
     return kinds[name.lower().replace("_", "")]
 
 
-def published(kind: str, *, threat: ThreatModel | None = None, steps: int | None = None, step_size: float | None = None) -> Construction:
+def published_construction(
+    kind: str, *, threat: ThreatModel | None = None, steps: int | None = None, step_size: float | None = None
+) -> Construction:
     """The construction behind a set, with the settings published for CIFAR-10 where nothing else is said.
 
     Args:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
-from robustlab.construction.kinds import INVERTED, SourceModel, kind_named, measure_source, mismatch, published
+from robustlab.construction.kinds import INVERTED, SourceModel, kind_named, measure_source, mismatch, published_construction
 from robustlab.construction.shards import Building, Plan
 from robustlab.data.adapt import Data, as_images
 from robustlab.data.constructed import facts, open_constructed
@@ -98,7 +98,7 @@ def construct(
         train(made.images, test=test_images)
 
     Several processes that are given the same folder make one set together, and a call after an interruption goes on; the bytes
-    are the same. For a construction of your own see ``Plan`` and ``build``.
+    are the same. For a construction of your own see ``Plan`` and ``build_set``.
 
     Args:
         model: a ``Classifier``, or the name or path of one. For D_rand and D_det also any network from images in [0, 1] to
@@ -106,7 +106,7 @@ def construct(
         data: labelled images in any form, see ``robustlab.data.adapt``.
         kind: D_rand, D_det, D_R or D_NR.
         out: the set's folder. Where left out the set is kept in memory only.
-        threat, steps, step_size: in place of the published settings, see ``published``.
+        threat, steps, step_size: in place of the published settings, see ``published_construction``.
         seed: of every random draw.
         dtype: of the stored pixels: float32, float16 or uint8.
         shard_size: images in a shard: what an interruption can cost.
@@ -125,7 +125,7 @@ def construct(
     Warns:
         UserWarning: the model is robust where the kind needs a standard one, or the other way round; or shards were damaged.
     """
-    construction, kind = published(kind, threat=threat, steps=steps, step_size=step_size), kind_named(kind)
+    construction, kind = published_construction(kind, threat=threat, steps=steps, step_size=step_size), kind_named(kind)
     images = as_images(data)
     classifier = _classifier(model, images, kind)
     name = name or (os.fspath(model) if not isinstance(model, nn.Module) else classifier.arch or type(model).__name__)

@@ -275,7 +275,7 @@ class Building:
             "classes": list(self.plan.source.classes),
             "dtype": self.plan.dtype,
             "sha256": hashlib.sha256("".join(f"{s['file']} {s['sha256']}\n" for s in shards).encode()).hexdigest(),
-            "facts": summary(facts_of([self.shard(k) for k in range(len(shards))]), self.plan),
+            "facts": _summary(facts_of([self.shard(k) for k in range(len(shards))]), self.plan),
             "settings": self.plan.described(),
             "shards": shards,
         }
@@ -347,7 +347,7 @@ class _ShardMaker:
         return {"x": stored.cpu().contiguous(), **{name: column.cpu() for name, column in columns.items()}}
 
 
-def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
+def _summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
     """What is known of a set as a whole, from what is known of each image.
 
     Args:
@@ -372,7 +372,7 @@ def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
     return known
 
 
-def build(folder: str | os.PathLike[str], plan: Plan, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
+def build_set(folder: str | os.PathLike[str], plan: Plan, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
     """Make a set, or what is missing of it, check every shard, and write the manifest.
 
     Args:

@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from robustlab.demo.page import Page
 from robustlab.demo.session import Abandoned, Frame, RunRequest, read_request
-from robustlab.demo.uploads import decode
+from robustlab.demo.uploads import decode_upload
 from robustlab.demo.worker import QueuedRun, Worker
 from robustlab.errors import UserError
 
@@ -91,7 +91,7 @@ def application(page: Page, *, token: str | None = None, hosts: Sequence[str] | 
         try:
             content = await _body(request, UPLOAD_BYTES)
             loop = asyncio.get_running_loop()
-            picture = await loop.run_in_executor(readers, decode, content, page.size)
+            picture = await loop.run_in_executor(readers, decode_upload, content, page.size)
         finally:
             uploads -= 1
         return Response(picture, media_type="application/octet-stream")

@@ -16,8 +16,8 @@ from robustlab.constraints import ThreatModel
 from robustlab.data.adapt import BatchStream, Data, as_batches
 from robustlab.data.batches import Batch
 from robustlab.errors import UserError
-from robustlab.evaluation.adversarial import Adversarial, rounded
-from robustlab.evaluation.report import Attacked, Record, Report, joined
+from robustlab.evaluation.adversarial import AdversarialImages, rounded
+from robustlab.evaluation.report import Attacked, Record, Report, join_batches
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.norms import Norm
@@ -38,7 +38,7 @@ def evaluate(
     workers: int = 0,
     fast_model: Model | None = None,
     keep: bool = False,
-    on_adversarial: Callable[[Adversarial], object] | None = None,
+    on_adversarial: Callable[[AdversarialImages], object] | None = None,
     progress: bool | None = None,
     on_batch: Callable[[list[Record]], object] | None = None,
 ) -> Report:
@@ -72,7 +72,7 @@ def evaluate(
     """
     chosen = attacks_of(attacks, threat)
     stream = prepared(model, data, batch_size=batch_size, seed=seed, device=device, workers=workers)
-    kept: dict[str, list[Adversarial]] = {name: [] for name in chosen}
+    kept: dict[str, list[AdversarialImages]] = {name: [] for name in chosen}
     collects = keep or on_adversarial is not None
     records: list[Record] = []
     title = next(iter(chosen), "predicting") if len(chosen) < 2 else f"{len(chosen)} attacks"
@@ -90,7 +90,7 @@ def evaluate(
             shown.update(len(found))
     within = tuple(name for name, attack in chosen.items() if threat_of(attack))
     nearest = tuple(name for name in chosen if name not in within)
-    return Report(within, tuple(records), nearest, stream.classes, joined(kept) if keep else None)
+    return Report(within, tuple(records), nearest, stream.classes, join_batches(kept) if keep else None)
 
 
 def attacks_of(attacks: str | AnyAttack | Iterable[str | AnyAttack], threat: ThreatModel | None = None) -> dict[str, AnyAttack]:
@@ -165,7 +165,7 @@ def _device(model: Model, device: torch.device | str | None) -> torch.device | N
 
 def _evaluate_batch(
     model: Model, batch: Batch, attacks: Mapping[str, AnyAttack], fast_model: Model | None, classes: tuple[str, ...] | None
-) -> tuple[list[Record], list[Adversarial]]:
+) -> tuple[list[Record], list[AdversarialImages]]:
     """The records of a batch; and what the attacks returned, unless ``classes`` is None."""
     x, y = batch.x, batch.y
     check_images(x)
@@ -200,7 +200,7 @@ def _adversarial(
     before: Tensor,
     after: Tensor,
     classes: tuple[str, ...],
-) -> Adversarial:
+) -> AdversarialImages:
     """What an attack returned, with the model's answers to it and to the same images in 8 bits."""
     x, threat, norm = batch.x[right], threat_of(attack), norm_of(attack)
     pixels, distance_8bit = rounded(x, x_adv, threat.eps if threat else distance, norm)
@@ -217,7 +217,7 @@ def _adversarial(
         "prediction_8bit": predictions(model, pixels.to(x.dtype) / 255),
         "distance_8bit": distance_8bit,
     }
-    return Adversarial(str(attack), norm, classes, **{name: tensor.cpu() for name, tensor in found.items()})
+    return AdversarialImages(str(attack), norm, classes, **{name: tensor.cpu() for name, tensor in found.items()})
 
 
 def norm_of(attack: AnyAttack) -> Norm:

@@ -44,7 +44,7 @@ from robustlab.reports.comparison import (
     exchange_lengths,
     gradient_rows,
     measure,
-    sheet,
+    sheet_of_rows,
     summary,
 )
 from robustlab.reports.pages import quickstart_page
@@ -175,7 +175,7 @@ def quickstart(
     }
     commands = next_commands(args, out)
     for section, shown in rows.items():
-        pictures.save(out / f"{section}.png", sheet(shown))
+        pictures.save(out / f"{section}.png", sheet_of_rows(shown))
     files.write_json(out / "results.json", results)
     files.write_text(out / "index.html", quickstart_page(results, rows, commands))
     return Comparison(results, out / "index.html", commands)

@@ -53,7 +53,7 @@ def from_description(description: Mapping[str, Any], source: str = "the descript
         raise UserError(f"{source} does not say what network it holds: {error}") from error
 
 
-def fill(model: Classifier, weights: Mapping[str, Tensor], source: str) -> Classifier:
+def load_weights(model: Classifier, weights: Mapping[str, Tensor], source: str) -> Classifier:
     """Copy ``weights`` into ``model``, in the model's precision; every name and shape must agree.
 
     Raises:

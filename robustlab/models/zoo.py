@@ -15,7 +15,7 @@ from robustlab.models import legacy
 from robustlab.models.architectures import architectures, build
 from robustlab.models.checkpoints import find_pretrained, pretrained, read_weights
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import describe, fill, from_description
+from robustlab.models.description import describe, from_description, load_weights
 from robustlab.settings import Checkpoint, Network
 
 __all__ = [
@@ -94,7 +94,7 @@ def load(
     if path.suffix in (".json", ".safetensors"):
         model = read_weights(path)
     else:
-        checkpoint = pickles.read(path, trust=trust)
+        checkpoint = pickles.load_pickle(path, trust=trust)
         if isinstance(checkpoint, dict) and checkpoint.get("format") == TRAINING_FORMAT:
             model = _from_training(checkpoint, str(path))
         else:
@@ -142,4 +142,4 @@ def _from_training(checkpoint: dict, source: str) -> Classifier:
     weights = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(weights, dict):
         raise UserError(f"{source} is a checkpoint of training without weights")
-    return fill(from_description(checkpoint, source), weights, source)
+    return load_weights(from_description(checkpoint, source), weights, source)

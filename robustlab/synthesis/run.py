@@ -22,7 +22,7 @@ from robustlab.synthesis.budget import Search, resolved, search_of
 from robustlab.synthesis.judges import judges_of
 from robustlab.synthesis.selection import MatchedModel, Selection, match, select
 from robustlab.synthesis.sheets import Pictures
-from robustlab.synthesis.sources import Model, named, named_models, numbered, open_images, open_own, picture_files, with_names
+from robustlab.synthesis.sources import Model, labelled_images, named_models, numbered, open_own, picture_files, with_classes, with_names
 from robustlab.synthesis.tasks import TASKS, check_has, named_task
 
 
@@ -68,7 +68,7 @@ def synthesize(
         batch_size: images that pass through a model at a time.
         device: where to compute; where the first model is, if left out.
         progress: show how far the work has come.
-        replay: what a replay file holds, see ``replay.read``: its judges judge, and other models or images are refused.
+        replay: what a replay file holds, see ``replay.read_replay``: its judges judge, and other models or images are refused.
         settings: of the task, by name.
 
     Returns:
@@ -87,7 +87,7 @@ def synthesize(
     if files:
         labelled: Images = open_own(files, models, judging, image_size=image_size, batch_size=batch_size)
     else:
-        labelled = with_names(open_images(images, split, image_size=image_size, progress=progress), models, judging)
+        labelled = with_names(labelled_images(images, split, image_size=image_size, progress=progress), models, judging)
     matched = [match(each, network, labelled) for each, network in models.items()]
     recorded = {} if replay is None else replay.get("judges", {})
     judges = judges_of(matched, labelled, judging, recorded) if TASKS[name].judged and judge is not False else {}
@@ -118,7 +118,7 @@ def synthesize(
     judged_by = {each: one.name for each, one in judges.items()}
     numbers = {each.model: each.numbers for each in (first, *others)}
     notes = [*_classification(matched[0], selection, asked, bool(files)), *(note for each in (first, *others) for note in each.notes)]
-    record = replays.described(values, weights, judged_by, data, selection.index.tolist(), numbers)
+    record = replays.record_of(values, weights, judged_by, data, selection.index.tolist(), numbers)
     return replace(first, others=tuple(others), notes=tuple(notes), replay=record)
 
 
@@ -165,9 +165,9 @@ def _training_images(task: str, source: Any, images: Images, image_size: int | N
         return None
     if not given and not isinstance(source, str | os.PathLike):
         raise UserError(f"the task {task!r} needs training images, from which it draws its seeds: give them with train=")
-    found = open_images(source, "train", image_size=image_size, progress=progress)
+    found = labelled_images(source, "train", image_size=image_size, progress=progress)
     if numbered(found.classes) and len(found.classes) <= len(images.classes):
-        found = named(found, images.classes)
+        found = with_classes(found, images.classes)
     if (found.classes, found.shape) != (images.classes, images.shape):
         raise UserError(f"the training images {found.name} must have the classes and the size of {images.name}")
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from robustlab.commands import COMMANDS, settings
-from robustlab.commands.flags import build, parse
+from robustlab.commands.flags import build_parser, parse
 from robustlab.errors import UserError
 from robustlab.options import changed, leaves, value_of
 
@@ -55,7 +55,7 @@ def test_no_words_give_the_defaults_which_their_own_flags_would_read(cls: type) 
 
 @pytest.mark.parametrize("cls", COMMANDS.values(), ids=COMMANDS)
 def test_help_names_every_flag_once_in_its_group_with_its_default_and_examples(cls: type) -> None:
-    text = build(cls, "robustlab x").format_help()
+    text = build_parser(cls, "robustlab x").format_help()
     for leaf in leaves(cls).values():
         assert len(re.findall(rf"^  {leaf.flag}\b(?!-)", text, re.MULTILINE)) == 1
         assert leaf.option.help

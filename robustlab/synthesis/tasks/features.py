@@ -31,7 +31,7 @@ SHOWN = 3  # features of a mistake that are raised and taken out one by one
 ORDINALS = ("first", "second", "third")
 
 
-def paint(model: MatchedModel, images: Selection, settings: Paint, *, judge: MatchedModel | None = None) -> Pictures:
+def painting(model: MatchedModel, images: Selection, settings: Paint, *, judge: MatchedModel | None = None) -> Pictures:
     """A feature painted into a part of images. Numbers: its activation, and how many the judge classifies as the feature's class."""
     height, width = images.images.shape[1:]
     search, layer, weight = search_of("paint", settings, height), settings.layer, weight_of("paint", settings)
@@ -51,7 +51,7 @@ def paint(model: MatchedModel, images: Selection, settings: Paint, *, judge: Mat
     return Pictures(given, [("painted", made)], numbers, _names(images, units, y))
 
 
-def add_feature(model: MatchedModel, images: Selection, settings: AddFeature) -> Pictures:
+def feature_addition(model: MatchedModel, images: Selection, settings: AddFeature) -> Pictures:
     """A feature added to images. Numbers: its activation, and how far the images moved."""
     x, layer, level = images.x, settings.layer, settings.level
     search = search_of("add-feature", settings, x.shape[2])
@@ -63,7 +63,7 @@ def add_feature(model: MatchedModel, images: Selection, settings: AddFeature) ->
     return Pictures([("image", x)], rows, numbers, _names(images, units, y))
 
 
-def invert(model: MatchedModel, images: Selection, settings: Invert) -> Pictures:
+def inversion(model: MatchedModel, images: Selection, settings: Invert) -> Pictures:
     """Images with the representations of others. Numbers: the distance of the representations, and likeness to the image."""
     x, layer = images.x, settings.layer
     search = search_of("invert", settings, x.shape[2])
@@ -78,7 +78,7 @@ def invert(model: MatchedModel, images: Selection, settings: Invert) -> Pictures
     return Pictures([("image", x), ("start", start)], [("inverted", made)], numbers, images.names(images.y))
 
 
-def interpolate(model: MatchedModel, images: Selection, settings: Interpolate) -> Pictures:
+def interpolation(model: MatchedModel, images: Selection, settings: Interpolate) -> Pictures:
     """Walks from each image at an even place to the one behind it. Numbers: the distance to the mixed representations.
 
     Raises:
@@ -105,7 +105,7 @@ def interpolate(model: MatchedModel, images: Selection, settings: Interpolate) -
     return Pictures(given, rows, numbers, [f"{s:.2f}" for s in share.tolist()])
 
 
-def visualize(model: MatchedModel, images: Selection, settings: Visualize) -> Pictures:
+def visualization(model: MatchedModel, images: Selection, settings: Visualize) -> Pictures:
     """Pictures that activate features. Numbers: the activation, also in images of the set."""
     layer, search = settings.layer, search_of("visualize", settings, images.images.shape[1])
     units = torch.tensor(settings.units or range(len(images.index)), device=images.device)
@@ -120,7 +120,7 @@ def visualize(model: MatchedModel, images: Selection, settings: Visualize) -> Pi
     return Pictures([("start", start)], [("visualized", made)], numbers, [f"feature {u}" for u in units.tolist()])
 
 
-def extremes(model: MatchedModel, images: Selection, settings: Extremes) -> Pictures:
+def extreme_images(model: MatchedModel, images: Selection, settings: Extremes) -> Pictures:
     """The images of the whole set that activate features most and least, beside pictures raised from grey. Numbers: the activations."""
     everything, layer, k = images.images, settings.layer, min(settings.top, len(images.images))
     units = torch.tensor(settings.units or range(3), device=images.device)
