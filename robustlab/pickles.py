@@ -50,7 +50,7 @@ def load_pickle(
         except Exception as error:
             calls = _unsafe_calls(path, error)
             if calls and not trust:
-                advice = "" if trust is None else "; if you trust its source, give --trust-checkpoint"
+                advice = "" if trust is None else "; if you trust its source, give `trust=True`"
                 raise UserError(f"{path} would run code when read ({', '.join(calls)}){advice}") from error
             raise UserError(f"{path} is a damaged or incomplete {what}, or a file of another kind ({type(error).__name__})") from error
 

@@ -6,6 +6,7 @@ Standard library only, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,31 @@ from robustlab.errors import UserError, unknown
 from robustlab.options import Leaf, Option, by_name, changed, leaves
 
 Settings = TypeVar("Settings")
+
+
+# What a sentence of the library calls a setting, alone or with a value: `out`, `batch_size=16`.
+SETTING = re.compile(r"`(\w+)(?:=([^`]*))?`")
+ARGUMENTS = {"trust": "trust_checkpoint"}  # of functions in Python, and the options that give them
+
+
+def with_flags(sentence: str, settings: type) -> str:
+    """A sentence of the library in the words of a command line: `` `batch_size=16` `` becomes ``--batch-size 16``.
+
+    Args:
+        sentence: names settings in backquotes.
+        settings: the command's; what is no option of it stays as it is.
+    """
+    known = leaves(settings)
+    by_name = {leaf.path[-1]: leaf for leaf in known.values()} | known
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        leaf = by_name.get(ARGUMENTS.get(name, name))
+        if leaf is None:
+            return found.group()
+        return leaf.flag if value is None or leaf.option.type is None else f"{leaf.flag} {value}"
+
+    return SETTING.sub(flag, sentence)
 
 
 class Parser(argparse.ArgumentParser):

@@ -171,10 +171,9 @@ class Building:
         if settings.exists():
             different = differences(with_current_names(files.read_json(settings, "a set's settings")), described)
             if different:
-                raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with --out")
-        elif any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
-            raise UserError(f"{self.folder} is not an empty folder: name another one with --out")
+                raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with `out`")
         else:
+            files.check_vacant(self.folder, hidden_allowed=True)
             # No room for the set: nothing is begun.
             files.check_space(self.folder, len(self.plan.source) * self.plan.bytes_per_image)
             files.write_json(settings, described)

@@ -222,7 +222,7 @@ def _address(host: str, listener: socket.socket, token: str | None) -> str:
 def _listener(host: str, port: int, token: str | None) -> socket.socket:
     """A socket that listens, once all is well with the address and its token."""
     if not is_local(host) and not token:
-        raise UserError(f"{host} can be reached from other machines, so a token is needed: --token WORD")
+        raise UserError(f"{host} can be reached from other machines, so a token is needed: give a word by `token`")
     check_address(port, token)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -231,7 +231,7 @@ def _listener(host: str, port: int, token: str | None) -> socket.socket:
         listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}; another --port may be free") from error
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}; another `port` may be free") from error
     return listener
 
 
@@ -245,7 +245,7 @@ def check_address(port: int, token: str | None) -> None:
         raise UserError(f"a port is a number up to 65535, got {port}")
     allowed = set(string.ascii_letters + string.digits + "-_.~")
     if token is not None and (len(token) < SHORTEST_TOKEN or not set(token) <= allowed):
-        raise UserError(f"a token needs at least {SHORTEST_TOKEN} letters, digits or -_.~; without --token one is made up")
+        raise UserError(f"a token needs at least {SHORTEST_TOKEN} letters, digits or -_.~; where none is given, one is made up")
 
 
 def is_local(host: str) -> bool:

@@ -94,7 +94,7 @@ def check_experiment(name: str | None, data: object) -> None:
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     if data is None and name not in WITHOUT_DATA:
-        raise UserError(f"the experiment {name!r} needs images: --data PATH")
+        raise UserError(f"the experiment {name!r} needs images: name their folder or file by `data`")
 
 
 def configured(name: str, scale: str = "small", changes: Mapping[str, Any] | None = None) -> Any:

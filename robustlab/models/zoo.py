@@ -116,13 +116,13 @@ def load_model(name: str, how: Checkpoint | Network) -> Classifier:
 
 
 def normalization_of(how: Checkpoint | Network) -> tuple[list[float], list[float]] | None:
-    """``--mean`` and ``--std``, for checkpoints that do not carry their own along.
+    """The mean and the deviation that settings name, for checkpoints that do not carry their own along.
 
     Raises:
         UserError: one without the other.
     """
     if (how.mean is None) != (how.std is None):
-        raise UserError("--mean and --std belong together: give both or neither")
+        raise UserError("`mean` and `std` belong together: give both or neither")
     return (how.mean, how.std) if how.mean and how.std else None
 
 

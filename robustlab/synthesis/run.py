@@ -141,7 +141,7 @@ def _asked(task: Any, values: Mapping[str, Any]) -> tuple[str, Any]:
 def _check_amounts(task: str, n: int | None, positions: Sequence[int] | None, batch_size: int, own: bool) -> None:
     if own and not TASKS[task].own:
         able = ", ".join(name for name, one in TASKS.items() if one.own)
-        raise UserError(f"the task {task!r} needs a set of labelled images, --data PATH; files in --images are for {able}")
+        raise UserError(f"the task {task!r} needs a set of labelled images, by `data`; picture files are for {able}")
     if positions is not None:
         check_has(task, "positions")
     if own and (n is not None or positions is not None):
@@ -235,5 +235,5 @@ def _classification(model: MatchedModel, images: Selection, settings: Any, own: 
     """A note on how picture files are labelled, where no class was named."""
     if not own or getattr(settings, "target", None) is not None:
         return []
-    more = "; --target names another class" if hasattr(settings, "target") else ""
+    more = "; `target` names another class" if hasattr(settings, "target") else ""
     return [f"{model.name} classifies the pictures as {', '.join(images.names(images.y))}{more}"]

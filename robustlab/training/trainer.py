@@ -213,7 +213,7 @@ class Trainer:
         """
         model = self._kept()
         if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
-            raise UserError("training diverged: the weights are no longer numbers; try a smaller --lr, or --clip 1")
+            raise UserError("training diverged: the weights are no longer numbers; try a smaller `lr`, or `clip=1`")
         report = None
         if test is not None and self.world.leads:
             with Progress("testing", len(test.images), "img", shown=self.progress) as shown:

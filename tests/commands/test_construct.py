@@ -167,7 +167,7 @@ def test_a_mistake_is_told_in_one_sentence(refused, model, data, monkeypatch, tm
 @pytest.mark.parametrize(
     "classes, channels, chosen, sentence",
     [
-        (["red", "blue"], 3, True, "m does not name its classes, so that --classes cannot say which of its outputs are meant"),
+        (["red", "blue"], 3, True, "m does not name its classes, so that `classes` cannot say which of its outputs are meant"),
         (["red"], 3, False, "the model has 2 unnamed classes, but noise has 1"),
         (["red", "blue"], 1, False, "m wants 3 channels, but the images of noise have 1"),
     ],

@@ -242,7 +242,7 @@ def test_an_unknown_experiment_is_told_with_the_nearest(refused: Call, images: P
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 def test_an_experiment_on_images_needs_them(refused: Call, name: str) -> None:
-    assert f"the experiment {name!r} needs images: --data PATH" in refused("reproduce", name)
+    assert f"the experiment {name!r} needs images: name their folder or file by --data" in refused("reproduce", name)
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_in_a_sentence(plan, tmp_pa
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_a_folder_refuses_other_settings_and_names_the_difference(other, difference, plan, whole, tmp_path):
-    with pytest.raises(UserError, match="holds a set with other settings .*--out") as caught:
+    with pytest.raises(UserError, match="holds a set with other settings .*`out`") as caught:
         Building(tmp_path / "whole", replace(plan, **other))
     assert difference in str(caught.value)
     assert written(tmp_path / "whole") == whole
@@ -323,7 +323,7 @@ def test_a_plan_that_makes_no_sense_is_refused(wrong, sentence, plan):
 
 def test_a_folder_of_other_files_is_left_alone(plan, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is not an empty folder: .*--out"):
+    with pytest.raises(UserError, match="is not an empty folder: .*`out`"):
         Building(tmp_path, plan)
     assert written(tmp_path) == {"thesis.tex": b"years of work"}
 

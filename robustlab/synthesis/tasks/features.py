@@ -86,7 +86,7 @@ def interpolation(model: MatchedModel, images: Selection, settings: Interpolate)
     """
     x, points, layer = images.x, settings.points, settings.layer
     if len(x) < 2:
-        raise UserError("an interpolation needs at least 2 images: --images 2, or --positions with two of them")
+        raise UserError(f"an interpolation needs at least 2 images, got {len(x)}")
     search = search_of("interpolate", settings, x.shape[2])
     starts = x if settings.start == "image" else images.noise(images.keys)
     given: Rows = []
@@ -154,11 +154,11 @@ def sensitivity(model: MatchedModel, images: Selection, settings: Sensitivity) -
     predicted = images.logits(model, x).argmax(1)
     wrong = (predicted != y).nonzero()[:, 0]
     if not len(wrong):
-        raise UserError(f"{model.name} makes no mistake on these {len(x)} images: look at more with --images")
+        raise UserError(f"{model.name} makes no mistake on these {len(x)} images: look at more images")
     x, y, predicted, keys = x[wrong], y[wrong], predicted[wrong], images.keys[wrong]
     contributed = images.each(lambda x, y: features.contributions(model.model, x, model.outputs[y]), x, y)
     if k > contributed.shape[1]:
-        raise UserError(f"--top must be at most the number of features, {contributed.shape[1]}, got {k}")
+        raise UserError(f"`top` must be at most the number of features, {contributed.shape[1]}, got {k}")
     random = uniform(fold(keys, "features"), (contributed.shape[1],))
     ranked = {"the top": contributed.argsort(1, descending=True), "random": random.argsort(1)}
     numbers = {"images": float(len(images.x)), "mistakes": float(len(wrong))}
@@ -211,7 +211,7 @@ def _units_of_classes(model: MatchedModel, images: Selection, settings: Paint | 
     """For each image a feature and its class, int64 ``(n,)`` each: the given ones in turn, or the one that speaks most for the target."""
     y = images.target(settings.target, (images.y + 1) % len(images.classes))
     if settings.units is None and settings.layer is not None:
-        raise UserError("which features of the layer? --units 3,7")
+        raise UserError("which features of the layer? Give their numbers by `units`")
     if settings.layer is not None and settings.units is not None:
         return _in_turn(settings.units, y), y
     weight = features.head_of(model.model).weight.detach()[model.outputs]  # (K, D)
