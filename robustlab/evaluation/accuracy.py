@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -47,15 +48,14 @@ def evaluate(
         evaluate(model, "photos/", PGD(ThreatModel(Linf(), 8 / 255), steps=20))
         evaluate(model, loader, ["fgsm", "pgd-20"], threat=ThreatModel(L2(), 0.5))
 
-    Success is judged by the model itself, in evaluation mode and its own precision, on the very image that the attack
-    returned, whatever ``fast_model`` believed. The model is left as it was.
+    The model itself judges success, in evaluation mode and its own precision, on the very image that the attack returned.
 
     Args:
-        model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``; an ``nn.Module`` or any other function.
+        model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``; any function. It is left as it was.
         data: images, a path, a torch ``Dataset`` or ``DataLoader``, an iterable of ``(x, y)``, or a pair of tensors or arrays;
             see ``robustlab.data.adapt``. Where both the data and a ``Classifier`` name their classes, labels are matched by name.
-        attacks: one or several, as objects or by name, such as ``"pgd-20"``. Those with a ``threat`` must stay within it; those
-            with only a ``norm`` look for the nearest adversarial image, see ``Report.at``. Their names (``str``) must differ.
+        attacks: one or several, as objects or by name, such as ``"pgd-20"``; their names (``str``) must differ. Those with a ``threat``
+            must stay within it; those with only a ``norm`` look for the nearest adversarial image, see ``Report.at``.
         threat: the threat model of attacks that are given by name.
         batch_size: images attacked together, where the data do not come in batches.
         seed: of the attacks' random draws. Each example's draws follow its position, so that they do not depend on the batches.
@@ -73,17 +73,13 @@ def evaluate(
     chosen = attacks_of(attacks, threat)
     stream = prepared(model, data, batch_size=batch_size, seed=seed, device=device, workers=workers)
     kept: dict[str, list[AdversarialImages]] = {name: [] for name in chosen}
-    collects = keep or on_adversarial is not None
+    told = [*([lambda one: kept[one.attack].append(one)] if keep else []), *([on_adversarial] if on_adversarial else [])]
     records: list[Record] = []
-    title = next(iter(chosen), "predicting") if len(chosen) < 2 else f"{len(chosen)} attacks"
-    with frozen(model), Progress(title, stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
+    with frozen(model), Progress(_title(chosen), stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
-            found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if collects else None)
-            for one in adversarial:
-                if keep:
-                    kept[one.attack].append(one)
-                if on_adversarial:
-                    on_adversarial(one)
+            found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if told else None)
+            for one, tell in product(adversarial, told):
+                tell(one)
             if on_batch:
                 on_batch(found)
             records += found
@@ -91,6 +87,11 @@ def evaluate(
     within = tuple(name for name, attack in chosen.items() if threat_of(attack))
     nearest = tuple(name for name in chosen if name not in within)
     return Report(within, tuple(records), nearest, stream.classes, join_batches(kept) if keep else None)
+
+
+def _title(attacks: Mapping[str, AnyAttack]) -> str:
+    """What the progress bar says."""
+    return next(iter(attacks), "predicting") if len(attacks) < 2 else f"{len(attacks)} attacks"
 
 
 def attacks_of(attacks: str | AnyAttack | Iterable[str | AnyAttack], threat: ThreatModel | None = None) -> dict[str, AnyAttack]:

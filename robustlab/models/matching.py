@@ -60,6 +60,4 @@ def check_reads(network: Callable[..., Any], shape: Sequence[int], name: str, de
         with torch.no_grad():
             network(torch.zeros(1, *shape, device=device))
     except RuntimeError as error:
-        raise UserError(
-            f"{name} cannot read images of {shape[2]}x{shape[1]} pixels: take images of another size, or change theirs by `image_size`"
-        ) from error
+        raise UserError(f"{name} cannot read images of {shape[2]}x{shape[1]} pixels; other images, or `image_size`, may help") from error

@@ -92,11 +92,7 @@ def synthesize(
     recorded = {} if replay is None else replay.get("judges", {})
     judges = judges_of(matched, labelled, judging, recorded) if TASKS[name].judged and judge is not False else {}
     trained_on = _training_images(name, images if train is None else train, labelled, image_size, progress, given=train is not None)
-    weights = {each.name: digest(each.model) for each in (*matched, *judges.values())}
-    data = {split: replays.data_of(labelled)} | ({} if trained_on is None else {"train": replays.data_of(trained_on)})
-    if replay is not None:
-        replays.check_same("models", replay["models"], weights)
-        replays.check_same("data", replay["data"], data)
+    weights, data = _hashes([*matched, *judges.values()], {split: labelled} | ({} if trained_on is None else {"train": trained_on}), replay)
     asked = resolved(name, asked, labelled.shape[1])
     how: dict[str, Any] = {"training_images": trained_on, "seed": seed, "batch_size": batch_size, "device": place}
     chosen = range(len(labelled)) if files else positions
@@ -115,11 +111,22 @@ def synthesize(
         "batch_size": batch_size,
         "seed": seed,
     }
-    judged_by = {each: one.name for each, one in judges.items()}
-    numbers = {each.model: each.numbers for each in (first, *others)}
     notes = [*_classification(matched[0], selection, asked, bool(files)), *(note for each in (first, *others) for note in each.notes)]
-    record = replays.record_of(values, weights, judged_by, data, selection.index.tolist(), numbers)
+    numbers = {each.model: each.numbers for each in (first, *others)}
+    record = replays.record_of(values, weights, {each: one.name for each, one in judges.items()}, data, selection.index.tolist(), numbers)
     return replace(first, others=tuple(others), notes=tuple(notes), replay=record)
+
+
+def _hashes(
+    models: Sequence[MatchedModel], images: Mapping[str, Images], replay: Mapping[str, Any] | None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """What tells models from others, by their names, and images, by their splits; those of a replay file must be the same."""
+    weights = {each.name: digest(each.model) for each in models}
+    data = {split: replays.data_of(some) for split, some in images.items()}
+    if replay is not None:
+        replays.check_same("models", replay["models"], weights)
+        replays.check_same("data", replay["data"], data)
+    return weights, data
 
 
 def _asked(task: Any, values: Mapping[str, Any]) -> tuple[str, Any]:

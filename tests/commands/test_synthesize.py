@@ -297,7 +297,7 @@ def test_pictures_of_a_size_that_a_network_cannot_read(refused: Call, tmp_path: 
     Image.new("RGB", (2, 2)).save(tmp_path / "two.png")
     save_weights(tmp_path / "vgg", build("vgg_small", num_classes=3), Provenance("none", "none", "none", {}, 0, 0, "abc"))
     said = refused("synthesize", "invert", "--model", tmp_path / "vgg.json", "--images", tmp_path / "two.png", *LIGHT)
-    assert "cannot read images of 2x2 pixels; --data or --image-size gives others" in said
+    assert "cannot read images of 2x2 pixels; other images, or --image-size, may help" in said
 
 
 # Judges
