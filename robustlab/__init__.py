@@ -38,6 +38,7 @@ Attacks:
     MIFGSM: steps with momentum
     NFGSM: noise and one step, for training only
     named_attack: an attack by its name, such as pgd-20
+    with_eps: the same attack with another radius
     ThreatModel: what an adversary may do: a norm and a radius
 
 Norms:
@@ -125,6 +126,7 @@ __all__ = [
     "synthesize",
     "train",
     "when_achieved",
+    "with_eps",
 ]
 
 if TYPE_CHECKING:
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
     from robustlab.attacks.pgd import FGSM as FGSM
     from robustlab.attacks.pgd import MIFGSM as MIFGSM
     from robustlab.attacks.pgd import PGD as PGD
+    from robustlab.attacks.protocols import with_eps as with_eps
     from robustlab.constraints import Ball as Ball
     from robustlab.constraints import Box as Box
     from robustlab.constraints import Everywhere as Everywhere
@@ -220,6 +223,7 @@ else:
         "synthesize": "robustlab.synthesis.run",
         "train": "robustlab.training.run",
         "when_achieved": "robustlab.optimize",
+        "with_eps": "robustlab.attacks.protocols",
     }
 
     def __getattr__(name: str) -> Any:

@@ -136,9 +136,10 @@ def test_other_splits_limits_and_norms(call, run, data) -> None:
 def test_an_attack_that_cannot_move_breaks_nothing_or_little(call, run, data, expected, words: list[str]) -> None:
     told = call("evaluate", "--model", run / "model.json", "--data", data, *LIGHT, "--norm", "l2", *words)
     assert told.code == 0
-    clean, attacked = (line.split()[-7:] for line in told.out.splitlines()[1:])
+    clean, attacked = (line.split()[-7:] for line in told.out.splitlines()[1:3])
     if words[0] == "--eps":
         assert clean == attacked
+    assert ("note: PGD-20 (L2 eps=0) changed no image" in told.out) == (words[0] == "--eps")  # the other has its random start
 
 
 def test_no_images_are_no_error(call, run, tmp_path) -> None:
@@ -198,6 +199,12 @@ def test_unnamed_classes_are_compared_by_number(call, refused, unnamed, data, ex
     assert sum(record["prediction"] == record["label"] for record in records(tmp_path / "out")) == right
 
 
+def test_a_run_is_taken_by_its_folder(call, run, data, tmp_path) -> None:
+    for place in (run, run / "model.safetensors"):
+        call("evaluate", *LIGHT, "--model", place, "--data", data, "--out", tmp_path / place.name)
+    assert records(tmp_path / run.name) == records(tmp_path / "model.safetensors") != []
+
+
 # What is wrong
 
 
@@ -207,7 +214,7 @@ def test_unnamed_classes_are_compared_by_number(call, refused, unnamed, data, ex
         ([], "which model? --model takes a checkpoint's path"),
         (["--model", "nowhere.pt"], "there is no checkpoint nowhere.pt"),
         (["--model", "cifar10-robst"], "cifar10-robst"),
-        (["--model", "{run}"], "is a folder; name the checkpoint in it"),
+        (["--model", "{run}/.."], "is a folder without model.safetensors, the weights of a run that ended; name a checkpoint in it"),
         (["--model", "{run}/best.pt", "--arch", "small"], "holds a mlp, not the small asked for"),
         (["--model", "{run}/best.pt", "--dataset", "cifar11"], "unknown dataset 'cifar11'. Did you mean 'cifar10'?"),
         (["--model", "{run}/best.pt", "--data", "nowhere"], "there is nothing at nowhere"),
