@@ -88,7 +88,7 @@ def flags_in_sentences(source: str, place: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("UserError", "unknown", "warnings.warn", "warn"):
             for part in ast.walk(node):
-                if isinstance(part, ast.Constant) and isinstance(part.value, str) and re.search(r"(?<![\w-])--[a-z]", part.value):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str) and re.search(r"(?<![\w-])--([a-z]|$)", part.value):
                     yield f"{place}:{part.lineno} names a flag: write the setting in backquotes"
 
 
@@ -136,6 +136,7 @@ def test_sentences_of_the_library_name_settings_and_no_flags():
         ('raise UserError(f"{x} is there: name another by --out")', 1),
         ('warnings.warn("slow; try --batch-size 8", stacklevel=2)', 1),
         ('raise UserError("name another by `out`: a -- b, x--y")', 0),
+        ('raise UserError(f"there is no --{word}; try another")', 1),
         ('words = ["train", "--out", "here"]', 0),
     ],
 )

@@ -21,7 +21,7 @@ def describe(model: Classifier) -> dict[str, Any]:
         UserError: the network was not made by name.
     """
     if not model.arch:
-        raise UserError("only a network made by name can be saved and loaded again; build it by zoo.build")
+        raise UserError("only a network made by name can be saved and loaded again; build it by robustlab.build")
     return {
         "arch": model.arch,
         "num_classes": model.num_classes,

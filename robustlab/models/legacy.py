@@ -148,4 +148,4 @@ def _guess(weights: Mapping[str, Tensor], channels: int, source: str) -> str:
         own = {_common_name(key): w.shape for key, w in body.state_dict().items() if not key.endswith("num_batches_tracked")}
         if own == shapes:
             return arch
-    raise UserError(f"{source} fits none of our architectures; name the one that comes nearest by `arch`: {', '.join(architectures())}")
+    raise UserError(f"{source} fits none of our architectures; name the nearest one by `arch`: {', '.join(architectures())}")

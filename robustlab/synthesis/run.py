@@ -171,7 +171,7 @@ def _training_images(task: str, source: Any, images: Images, image_size: int | N
     if not TASKS[task].training_images:
         return None
     if not given and not isinstance(source, str | os.PathLike):
-        raise UserError(f"the task {task!r} needs training images, from which it draws its seeds: give them with train=")
+        raise UserError(f"the task {task!r} needs training images, from which it draws its seeds: give them by `train`")
     found = labelled_images(source, "train", image_size=image_size, progress=progress)
     if numbered(found.classes) and len(found.classes) <= len(images.classes):
         found = with_classes(found, images.classes)

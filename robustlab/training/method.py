@@ -54,7 +54,9 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
     if network.init is None and (network.mean or network.std or network.trust_checkpoint):
         raise UserError("`mean`, `std` and `trust_checkpoint` say how to read the weights of `init`, which is not given")
     if chosen.threat is None and (settings.attack.steps is not None or settings.attack.step_size is not None):
-        raise UserError(f"the recipe {settings.recipe!r} trains without an attack, so `steps` and `step_size` mean nothing to it")
+        raise UserError(
+            f"the recipe {settings.recipe!r} trains without an attack: leave out `steps` and `step_size`, which are an attack's"
+        )
     threat = named_threat(settings.threat.norm, settings.threat.eps, chosen.threat)
     filled: dict[str, Any] = {name: getattr(chosen.optimization, name) for name in FROM_RECIPE}
     if settings.optimizing.optimizer != chosen.optimization.optimizer:

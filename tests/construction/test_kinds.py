@@ -34,7 +34,9 @@ def test_a_kind_by_any_spelling(kind):
 def test_mistakes_are_one_sentence():
     with pytest.raises(UserError, match="unknown kind 'D_dat'. Did you mean 'D_det'"):
         published_construction("D_dat")
-    with pytest.raises(UserError, match="D_NR matches features wherever in the pixel box that leads, so norm and eps mean nothing to it"):
+    with pytest.raises(
+        UserError, match="D_NR searches the whole pixel box for images with the same features, so it takes no norm and no eps"
+    ):
         published_construction("D_NR", threat=ThreatModel(L2(), 1.0))
 
 

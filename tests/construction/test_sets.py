@@ -163,7 +163,7 @@ def test_a_model_that_the_kind_is_not_made_from_is_warned_about(robust, kind, so
 def test_mistakes_are_told_before_anything_is_written(source, classifier, tmp_path):
     for wrong, sentence in (
         ({"kind": "D_dat"}, "unknown kind 'D_dat'"),
-        ({"kind": "D_R", "threat": ThreatModel(L2(), 1.0)}, "norm and eps mean nothing to it"),
+        ({"kind": "D_R", "threat": ThreatModel(L2(), 1.0)}, "takes no norm and no eps"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"steps": -1}, "relabelling needs steps >= 0"),
         ({"shard_size": 0}, "shard_size >= 1"),

@@ -302,7 +302,7 @@ def test_pictures_show_themselves(model: Classifier, judge: Classifier) -> None:
         ("gradients", {"positions": []}, "positions must name at least one image"),
         ("gradients", {"n": 0}, "n must be at least 1, got 0"),
         ("gradients", {"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ("generate", {"train": None}, "the task 'generate' needs training images, from which it draws its seeds: give them with train="),
+        ("generate", {"train": None}, "the task 'generate' needs training images, from which it draws its seeds: give them by `train`"),
         ("generate", {"train": shapes(3)}, "the training images shapes must have the classes and the size of colours"),
         ("visualize", {"start": "nosie"}, "unknown start 'nosie'. Did you mean 'noise'?"),
         ("super-resolve", {"factor": 0.5}, "factor must be >= 1, got 0.5"),
@@ -330,5 +330,5 @@ def test_models_need_names_that_differ(model: Classifier, judge: Classifier) -> 
         synthesize(3, model, IMAGES)
     with pytest.raises(UserError, match="a sheet needs at least 1 column, got 0"):
         made("gradients", model).sheet(0)
-    with pytest.raises(UserError, match="generation draws its seeds from training images: name them with train="):
+    with pytest.raises(UserError, match="generation draws its seeds from training images: give them by `train`"):
         TASKS["generate"].function(match("m", model, IMAGES), select(IMAGES, 3), Generate())

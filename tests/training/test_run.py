@@ -213,7 +213,7 @@ def test_settings_that_came_later_do_not_keep_a_run_from_going_on(tmp_path: Path
     assert same_weights(resumed.model, whole.model)
 
 
-@pytest.mark.parametrize("arguments, sentence", [({}, "name it by out"), ({"out": "nowhere"}, "does not exist")])
+@pytest.mark.parametrize("arguments, sentence", [({}, "name it by `out`"), ({"out": "nowhere"}, "does not exist")])
 def test_there_must_be_a_run_to_go_on_with(tmp_path, monkeypatch, arguments: dict[str, Any], sentence: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=sentence):

@@ -49,7 +49,7 @@ def generation(model: MatchedModel, images: Selection, settings: Generate, *, ju
 def _seeds(images: Selection, y: Tensor) -> Tensor:
     """Draws of the classes' Gaussians, ``(n, C, H, W)``."""
     if images.training_images is None:
-        raise UserError("generation draws its seeds from training images: name them with train=")
+        raise UserError("generation draws its seeds from training images: give them by `train`")
     grain = default_grain(*images.images.shape[1:])
     gaussians = ClassGaussians.fit(images.training_images, PER_CLASS, grain, set(y.tolist())).to(images.device)
     return gaussians.sample(y, example_keys(images.seed, torch.arange(len(y))).to(images.device))
