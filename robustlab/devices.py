@@ -47,7 +47,7 @@ def _accelerator(device: torch.device, name: str) -> torch.device:
         raise UserError(f"device {name!r} is not supported: use {NAMES}")
     backend = _backend(device)
     if backend is None or not backend.is_available():
-        raise UserError(f"device {name!r} is not available on this machine; try --device auto")
+        raise UserError(f"device {name!r} is not available on this machine; try `device=auto`")
     device = torch.device(device.type, device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0")))
     if device.index >= backend.device_count():
         raise UserError(f"there is no {device}: this machine has {backend.device_count()} GPUs")

@@ -44,15 +44,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
-def check_vacant(path: str | os.PathLike[str]) -> None:
+def check_vacant(path: str | os.PathLike[str], *, hidden_allowed: bool = False) -> None:
     """Refuse a place for a new folder where something is already; an empty folder is fine.
+
+    Args:
+        hidden_allowed: whether files whose names begin with a dot, such as locks, count as nothing.
 
     Raises:
         UserError: something is there.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is not an empty folder: name another one with --out")
+    if path.exists() and (not path.is_dir() or any(not (hidden_allowed and entry.name.startswith(".")) for entry in path.iterdir())):
+        raise UserError(f"{path} is not an empty folder: name another one with `out`")
 
 
 @contextmanager

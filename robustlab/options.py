@@ -259,7 +259,7 @@ def positive(text: str) -> int:
     return value
 
 
-def images(text: str) -> int | list[str]:
+def count_or_files(text: str) -> int | list[str]:
     """How many, or files separated by commas."""
     return positive(text) if text.lstrip("+-").isdigit() else names(text)
 

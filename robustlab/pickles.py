@@ -26,7 +26,7 @@ def _numpy_numbers() -> list[Any]:
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *types]
 
 
-def read(
+def load_pickle(
     path: str | os.PathLike[str], what: str = "checkpoint", *, trust: bool | None = False, map_location: torch.device | str = "cpu"
 ) -> Any:
     """What ``torch.save`` wrote. The one place where the project reads pickles.
@@ -50,7 +50,7 @@ def read(
         except Exception as error:
             calls = _unsafe_calls(path, error)
             if calls and not trust:
-                advice = "" if trust is None else "; if you trust its source, give --trust-checkpoint"
+                advice = "" if trust is None else "; if you trust its source, give `trust=True`"
                 raise UserError(f"{path} would run code when read ({', '.join(calls)}){advice}") from error
             raise UserError(f"{path} is a damaged or incomplete {what}, or a file of another kind ({type(error).__name__})") from error
 

@@ -136,9 +136,8 @@ class Run:
         """
         path = Path(folder)
         if cls.is_run(path):
-            raise UserError(f"{path} holds a {what} already: go on with it by --resume, or name another folder with --out")
-        if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
-            raise UserError(f"{path} is not an empty folder: name another one with --out")
+            raise UserError(f"{path} holds a {what} already: go on with it by `resume`, or name another folder with `out`")
+        files.check_vacant(path, hidden_allowed=True)
         files.sweep(path)
         # First the file that makes the folder a run's: killed in between, it can be resumed.
         files.write_json(path / "settings.json", _plain(settings))
@@ -166,7 +165,7 @@ class Run:
             read = lambda found: _plain(from_file(kind, found, str(path / "settings.json"), passed_over=True))  # noqa: E731
         different = differences(_fixed(read(before) if read else before, settings, free), _fixed(_plain(settings), settings, free))
         if different:
-            raise UserError(f"{path} holds a {what} with other settings ({different}): name another folder with --out")
+            raise UserError(f"{path} holds a {what} with other settings ({different}): name another folder with `out`")
         files.sweep(path)
         if not (path / "environment.json").exists():  # killed between the first two files
             files.write_json(path / "environment.json", environment())
@@ -241,7 +240,7 @@ class Run:
         path = self.folder / f"{name}.pt"
         if not path.exists():
             return None
-        return pickles.read(path, "checkpoint of a run", trust=None, map_location=map_location)
+        return pickles.load_pickle(path, "checkpoint of a run", trust=None, map_location=map_location)
 
     def close(self) -> None:
         if self._board is not None:

@@ -56,7 +56,7 @@ def test_under_torchrun_each_process_takes_its_own(monkeypatch: pytest.MonkeyPat
     [
         ("tpu", None, "unknown device 'tpu': use auto, cpu, cuda or cuda:N"),
         ("mps", None, "device 'mps' is not supported: use auto, cpu, cuda or cuda:N"),
-        ("xpu", backend(available=False), "device 'xpu' is not available on this machine; try --device auto"),
+        ("xpu", backend(available=False), "device 'xpu' is not available on this machine; try `device=auto`"),
         ("xpu:2", backend(), "there is no xpu:2: this machine has 2 GPUs"),
     ],
 )

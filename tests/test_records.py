@@ -41,7 +41,7 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 def test_a_folder_that_holds_a_run_is_not_taken_again(run):
     before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
-    with pytest.raises(UserError, match="holds a run already: .*--resume.*--out"):
+    with pytest.raises(UserError, match="holds a run already: .*`resume`.*`out`"):
         Run.create(run.folder, SETTINGS)
     assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
 
@@ -49,7 +49,7 @@ def test_a_folder_that_holds_a_run_is_not_taken_again(run):
 def test_a_folder_of_other_files_or_a_file_is_not_taken(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for place in (tmp_path, tmp_path / "thesis.tex"):
-        with pytest.raises(UserError, match="is not an empty folder: .*--out"):
+        with pytest.raises(UserError, match="is not an empty folder: .*`out`"):
             Run.create(place, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
@@ -65,7 +65,7 @@ def test_a_folder_is_opened_whether_or_not_there_is_a_run_in_it(tmp_path):
     Run.open(tmp_path / "run", SETTINGS).log({"epoch": 0})
     assert Run.is_run(tmp_path / "run") and Run.settings_of(tmp_path / "run")["eps"] == 0.5
     assert Run.open(tmp_path / "run", SETTINGS).metrics == [{"epoch": 0}]
-    with pytest.raises(UserError, match="holds a set with other settings .eps: 0.5 there, 1.0 here.: name another folder with --out"):
+    with pytest.raises(UserError, match="holds a set with other settings .eps: 0.5 there, 1.0 here.: name another folder with `out`"):
         Run.open(tmp_path / "run", {**SETTINGS, "eps": 1.0}, what="set")
     Run.open(tmp_path / "run", {**SETTINGS, "eps": 1.0}, ["eps"])
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from robustlab.commands import settings
-from robustlab.commands.flags import parse
+from robustlab.commands.flags import parse, with_flags
 from robustlab.errors import UserError, unknown
 
 COMMANDS = {
@@ -67,7 +67,12 @@ def _run(argv: list[str]) -> int:
     # of the speed as soon as anything else runs on the same cores (two threads beside one busy process: measured 1/4 to 1/8).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # Only now, since this imports torch: help and mistakes in the flags are answered at once.
-    import_module(f"robustlab.commands.{name}").run(args)
+    command = import_module(f"robustlab.commands.{name}")
+    warnings.showwarning = lambda message, *where, **more: _warn(with_flags(str(message), type(args)))
+    try:
+        command.run(args)
+    except UserError as error:
+        raise UserError(with_flags(str(error), type(args))) from error
     return 0
 
 

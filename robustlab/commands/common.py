@@ -14,8 +14,8 @@ from robustlab.models.zoo import load_model as load_model
 from robustlab.models.zoo import normalization_of as normalization_of
 from robustlab.models.zoo import pretrained
 from robustlab.settings import Data, Model
+from robustlab.threats import named_threat as named_threat
 from robustlab.threats import norm_name as norm_name
-from robustlab.threats import threat_of as threat_of
 
 
 def required_model(settings: Model, question: str = "which model?") -> str:

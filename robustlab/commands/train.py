@@ -31,15 +31,15 @@ def run(args: settings.Train) -> None:
     device = choose_device(args.machine.device, threads)
     world = join(device)
     try:
-        train(args, device, world)
+        train_run(args, device, world)
     finally:
         leave(world)
 
 
-def train(args: settings.Train, device: torch.device, world: World = ALONE) -> Path:
+def train_run(args: settings.Train, device: torch.device, world: World = ALONE) -> Path:
     """Train as the flags say, print what came out, and return the run folder."""
     resume = args.output.resume is not None
-    args = complete(settings_of_run(args) if resume else args, device)
+    args = completed(settings_of_run(args) if resume else args, device)
     out, images = Path(str(args.output.out)), open_images(args.data, "train")
     test = None if args.output.no_test else _test_images(args, images)
     groups = {"data": asdict(args.data), "machine": asdict(args.machine), "output": asdict(replace(args.output, resume=None))}
@@ -57,7 +57,7 @@ def train(args: settings.Train, device: torch.device, world: World = ALONE) -> P
     return out
 
 
-def complete(args: settings.Train, device: torch.device) -> settings.Train:
+def completed(args: settings.Train, device: torch.device) -> settings.Train:
     """The settings with all that was left open filled in."""
     resumed = args.output.resume is not None
     filled = method.complete(args.training, bfloat16=computes_bfloat16(device), resumed=resumed)

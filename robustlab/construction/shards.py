@@ -171,10 +171,9 @@ class Building:
         if settings.exists():
             different = differences(with_current_names(files.read_json(settings, "a set's settings")), described)
             if different:
-                raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with --out")
-        elif any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
-            raise UserError(f"{self.folder} is not an empty folder: name another one with --out")
+                raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with `out`")
         else:
+            files.check_vacant(self.folder, hidden_allowed=True)
             # No room for the set: nothing is begun.
             files.check_space(self.folder, len(self.plan.source) * self.plan.bytes_per_image)
             files.write_json(settings, described)
@@ -275,7 +274,7 @@ class Building:
             "classes": list(self.plan.source.classes),
             "dtype": self.plan.dtype,
             "sha256": hashlib.sha256("".join(f"{s['file']} {s['sha256']}\n" for s in shards).encode()).hexdigest(),
-            "facts": summary(facts_of([self.shard(k) for k in range(len(shards))]), self.plan),
+            "facts": _summary(facts_of([self.shard(k) for k in range(len(shards))]), self.plan),
             "settings": self.plan.described(),
             "shards": shards,
         }
@@ -347,7 +346,7 @@ class _ShardMaker:
         return {"x": stored.cpu().contiguous(), **{name: column.cpu() for name, column in columns.items()}}
 
 
-def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
+def _summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
     """What is known of a set as a whole, from what is known of each image.
 
     Args:
@@ -372,7 +371,7 @@ def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
     return known
 
 
-def build(folder: str | os.PathLike[str], plan: Plan, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
+def build_set(folder: str | os.PathLike[str], plan: Plan, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
     """Make a set, or what is missing of it, check every shard, and write the manifest.
 
     Args:

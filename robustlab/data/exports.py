@@ -57,7 +57,7 @@ class Rounding:
 
 
 @dataclass(frozen=True, eq=False)
-class Export:
+class _Export:
     """One set on its way into a folder.
 
     Attributes:
@@ -135,7 +135,7 @@ def export(
     if double is not None:
         raise UserError(f"{images.name} has two classes called {double!r}, which an export could not tell apart")
     write, bytes_of = LAYOUTS[layout]
-    one = Export(images, split, on_images, about)
+    one = _Export(images, split, on_images, about)
     files.check_space(out, bytes_of(one))
     with files.atomic_folder(out) as folder:
         facts, rounding = write(one, folder)
@@ -180,11 +180,11 @@ def _safe(name: str) -> str:
 Written = tuple[dict[str, Any], Rounding | None]
 
 
-def _write_folder(export: Export, folder: Path) -> Written:
+def _write_folder(export: _Export, folder: Path) -> Written:
     return _write_pictures(export, folder, lambda line: None)
 
 
-def _write_huggingface(export: Export, folder: Path) -> Written:
+def _write_huggingface(export: _Export, folder: Path) -> Written:
     (folder / export.split).mkdir()
     with open(folder / export.split / "metadata.jsonl", "w", encoding="utf-8") as lines:
         facts, rounding = _write_pictures(export, folder, lambda line: lines.write(json.dumps(line) + "\n"))
@@ -192,7 +192,7 @@ def _write_huggingface(export: Export, folder: Path) -> Written:
     return facts, rounding
 
 
-def _write_pictures(export: Export, folder: Path, on_file: Callable[[dict[str, Any]], object]) -> Written:
+def _write_pictures(export: _Export, folder: Path, on_file: Callable[[dict[str, Any]], object]) -> Written:
     """Class folders of PNG files; ``on_file`` is called with the name and label of each."""
     names, classes = folder_names(export.images.classes), export.images.classes
     for label in export.images.labels.unique().tolist():
@@ -211,7 +211,7 @@ def _write_pictures(export: Export, folder: Path, on_file: Callable[[dict[str, A
     return export.facts(torch.uint8, folders=list(names), rounding=lost), rounding
 
 
-def _write_npz(export: Export, folder: Path) -> Written:
+def _write_npz(export: _Export, folder: Path) -> Written:
     channels, height, width = export.images.shape
     dtype = np.dtype(_short(export.dtype))
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(export.images), height, width, channels)}
@@ -227,7 +227,7 @@ def _write_npz(export: Export, folder: Path) -> Written:
     return export.facts(export.dtype), None
 
 
-def _write_safetensors(export: Export, folder: Path) -> Written:
+def _write_safetensors(export: _Export, folder: Path) -> Written:
     """The format of https://huggingface.co/docs/safetensors, written piece by piece, which its library does not offer."""
     n, pixels = len(export.images), _raw_size(export)
     tensors = {
@@ -245,7 +245,7 @@ def _write_safetensors(export: Export, folder: Path) -> Written:
     return export.facts(export.dtype), None
 
 
-def _write_released(export: Export, folder: Path) -> Written:
+def _write_released(export: _Export, folder: Path) -> Written:
     """Lists of tensors, as those files hold them: their readers say ``torch.cat(torch.load(...))``."""
     name = released_name(export.images, _safe(export.images.name))
     chunks = [(to_float(pixels), labels) for _, pixels, labels in export.chunks()]
@@ -256,27 +256,27 @@ def _write_released(export: Export, folder: Path) -> Written:
     return export.facts(torch.float32), None
 
 
-def _raw_size(export: Export) -> int:
+def _raw_size(export: _Export) -> int:
     channels, height, width = export.images.shape
     return len(export.images) * channels * height * width * export.dtype.itemsize
 
 
-def _tensor_bytes(export: Export) -> int:
+def _tensor_bytes(export: _Export) -> int:
     return _raw_size(export) + 8 * len(export.images) + 400 * len(export.images.classes) + BLOCK
 
 
-def _released_bytes(export: Export) -> int:
+def _released_bytes(export: _Export) -> int:
     return _raw_size(export) // export.dtype.itemsize * 4 + 8 * len(export.images) + BLOCK
 
 
-def _picture_bytes(export: Export) -> int:
+def _picture_bytes(export: _Export) -> int:
     """At most: PNG files of noise, which are a little larger than its pixels, and a line of text for each."""
     pixels = _raw_size(export) // export.dtype.itemsize // len(export.images)
     blocks = (pixels + pixels // 100 + 300) // BLOCK + 1
     return len(export.images) * (blocks * BLOCK + 2 * NAME_BYTES)
 
 
-LAYOUTS: dict[str, tuple[Callable[[Export, Path], Written], Callable[[Export], int]]] = {
+LAYOUTS: dict[str, tuple[Callable[[_Export, Path], Written], Callable[[_Export], int]]] = {
     "folder": (_write_folder, _picture_bytes),
     "huggingface": (_write_huggingface, _picture_bytes),
     "npz": (_write_npz, _tensor_bytes),
@@ -288,7 +288,7 @@ LAYOUTS: dict[str, tuple[Callable[[Export, Path], Written], Callable[[Export], i
 # Hugging Face's page
 
 
-def _page(export: Export, facts: dict[str, Any]) -> str:
+def _page(export: _Export, facts: dict[str, Any]) -> str:
     """A dataset card: the header says where the split's files lie, the text what they are."""
     split = {"val": "validation"}.get(export.split, export.split)
     header = [

@@ -66,7 +66,7 @@ def _classes(path: Path, name: str, x: Tensor, y: Tensor) -> tuple[str, ...]:
 
 def _tensor(path: Path) -> Tensor:
     """The tensor in a file, or its list of tensors end to end."""
-    content = pickles.read(path, "file of tensors", trust=None)
+    content = pickles.load_pickle(path, "file of tensors", trust=None)
     if isinstance(content, list | tuple) and content and all(isinstance(part, Tensor) for part in content):
         try:
             content = torch.cat([part.detach() for part in content])

@@ -15,7 +15,7 @@ MOST_PIXELS = 40_000_000
 LONGEST = 20_000  # pixels of a side
 
 
-def decode(content: bytes, size: int) -> bytes:
+def decode_upload(content: bytes, size: int) -> bytes:
     """A picture file as ``size * size`` RGB pixels: its middle square, on white where it is transparent.
 
     Raises:

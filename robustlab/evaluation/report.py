@@ -14,7 +14,7 @@ from PIL import Image
 
 from robustlab import pictures
 from robustlab.errors import UserError, unknown
-from robustlab.evaluation.adversarial import Adversarial, saving
+from robustlab.evaluation.adversarial import AdversarialImages, saving
 from robustlab.evaluation.grids import adversarial_grid
 from robustlab.evaluation.rates import Rate
 
@@ -96,7 +96,7 @@ class Report:
     records: tuple[Record, ...]
     minimum_norm: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
-    adversarial: Mapping[str, Adversarial] | None = field(default=None, compare=False)
+    adversarial: Mapping[str, AdversarialImages] | None = field(default=None, compare=False)
 
     @property
     def clean(self) -> Rate:
@@ -177,7 +177,7 @@ class Report:
             for found in kept.values():
                 save(found)
 
-    def _kept(self) -> Mapping[str, Adversarial]:
+    def _kept(self) -> Mapping[str, AdversarialImages]:
         if self.adversarial is None:
             raise UserError("the adversarial images were not kept: call evaluate(..., keep=True)")
         return self.adversarial
@@ -225,6 +225,6 @@ def save_adversarial(report: Report, folder: str | os.PathLike[str]) -> None:
     report.save_adversarial(folder)
 
 
-def joined(parts: Mapping[str, Sequence[Adversarial]]) -> dict[str, Adversarial]:
+def join_batches(parts: Mapping[str, Sequence[AdversarialImages]]) -> dict[str, AdversarialImages]:
     """The adversarial images of all batches, by attack; without the attacks that had nothing to attack."""
-    return {name: Adversarial.joined(some) for name, some in parts.items() if some}
+    return {name: AdversarialImages.joined(some) for name, some in parts.items() if some}

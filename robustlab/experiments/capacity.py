@@ -12,7 +12,7 @@ from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values, rate
 from robustlab.experiments.finding import Finding, LinePlot
-from robustlab.models.architectures import blank
+from robustlab.models.architectures import meta_network
 from robustlab.norms import L2
 from robustlab.reports.plots import Axes, spread_line
 from robustlab.reports.tables import Table, over_seeds
@@ -87,7 +87,7 @@ def _plot(config: Config, found: dict[tuple[str, str, int], Values], sizes: dict
 
 
 def _parameters(arch: str, images: Images) -> int:
-    network = blank(arch, num_classes=len(images.classes), channels=images.shape[0])
+    network = meta_network(arch, num_classes=len(images.classes), channels=images.shape[0])
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -98,7 +98,7 @@ def check_experiment(name: str | None, data: object) -> None:
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     if data is None and name not in WITHOUT_DATA:
-        raise UserError(f"the experiment {name!r} needs images: --data PATH")
+        raise UserError(f"the experiment {name!r} needs images: name their folder or file by `data`")
 
 
 def configured(name: str, scale: str = "small", changes: Mapping[str, Any] | None = None) -> Any:
@@ -122,7 +122,7 @@ def configured(name: str, scale: str = "small", changes: Mapping[str, Any] | Non
     for word, value in (changes or {}).items():
         field = shared.get(word) or (word if word in has and word not in SHARED else None)
         if field is None and value is not None:
-            raise UserError(f"the experiment {name!r} has no --{word}; it has {', '.join(f'--{word}' for word in shared)}")
+            raise UserError(f"the experiment {name!r} has no `{word}`; it has {', '.join(f'`{word}`' for word in shared)}")
         if field is not None and value is not None:
             found[field] = (value,) if isinstance(has[field], tuple) and not isinstance(value, tuple | list) else value
     return dataclasses.replace(config, **{field: tuple(value) if isinstance(value, list) else value for field, value in found.items()})

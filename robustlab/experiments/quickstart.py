@@ -32,7 +32,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
-from robustlab.records import environment
+from robustlab.records import differences, environment
 from robustlab.reports.comparison import (
     ATTACK,
     CURVE_IMAGES,
@@ -44,7 +44,7 @@ from robustlab.reports.comparison import (
     exchange_lengths,
     gradient_rows,
     measure,
-    sheet,
+    sheet_of_rows,
     summary,
 )
 from robustlab.reports.pages import quickstart_page
@@ -175,7 +175,7 @@ def quickstart(
     }
     commands = next_commands(args, out)
     for section, shown in rows.items():
-        pictures.save(out / f"{section}.png", sheet(shown))
+        pictures.save(out / f"{section}.png", sheet_of_rows(shown))
     files.write_json(out / "results.json", results)
     files.write_text(out / "index.html", quickstart_page(results, rows, commands))
     return Comparison(results, out / "index.html", commands)
@@ -188,18 +188,12 @@ def _claim(out: Path, args: Settings) -> None:
         UserError: it holds something else, or a quickstart with other settings.
     """
     mark, now = out / "quickstart.json", dataclasses.asdict(args)
-    if not mark.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not an empty folder, and no quickstart made it: name another one with --out")
+    if not mark.exists():
+        files.check_vacant(out)
     before = files.read_json(mark, "a quickstart's settings") if any((out / name).exists() for name in RECIPES) else now
-    different = [f"{_flag(k, before.get(k))} there, {_flag(k, now[k])} here" for k in now if before.get(k) != now[k]]
-    if different:
-        raise UserError(f"{out} holds a quickstart with other settings ({'; '.join(different)}): name another folder with --out")
+    if different := differences(before, now):
+        raise UserError(f"{out} holds a quickstart with other settings ({different}): name another folder with `out`")
     files.write_json(mark, now)
-
-
-def _flag(name: str, value: object) -> str:
-    flag = f"--{name.replace('_', '-')}"
-    return f"no {flag}" if value is None else f"{flag} {value}"
 
 
 def _trained(name: str, args: Settings, out: Path, compute: _Compute, say: Callable[[str], object]) -> Path:

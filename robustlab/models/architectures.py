@@ -91,7 +91,7 @@ def build(
         return Classifier(body, head, mean=mean, std=std, arch=arch, classes=classes)
 
 
-def blank(arch: str, *, num_classes: int, channels: int = 3) -> Classifier:
+def meta_network(arch: str, *, num_classes: int, channels: int = 3) -> Classifier:
     """The network without its values, on the meta device: names and shapes at next to no cost."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         body, head = _body_and_head(arch, channels, num_classes)

@@ -112,17 +112,17 @@ PUBLISHED: dict[str, dict[int, Search]] = {
 TUNED: dict[str, Search] = {name: Search(*task.presets.tuned) for name, task in TASKS.items() if task.presets and task.presets.tuned}
 
 
-def tuned(task: str, size: int) -> Search:
+def tuned_search(task: str, size: int) -> Search:
     """What to begin with for images of ``size`` pixels: the settings tuned at 32 pixels, scaled; where there are none, the published ones.
 
     Raises:
         UserError: a task that does not search; a size of no pixels.
     """
-    found = published(task, size)
+    found = published_search(task, size)
     return TUNED[task].scaled(TUNED_SIZE, size) if task in TUNED else found
 
 
-def published(task: str, size: int) -> Search:
+def published_search(task: str, size: int) -> Search:
     """The published settings of a task for images of ``size`` pixels, scaled from the nearest size that was published.
 
     Raises:
@@ -148,7 +148,7 @@ def search_of(task: str, settings: Any, size: int) -> Search:
     Raises:
         UserError: a task that does not search; numbers without meaning.
     """
-    found = (published if settings.published else tuned)(task, size)
+    found = (published_search if settings.published else tuned_search)(task, size)
     given = {name: value for name in Steps._fields if (value := getattr(settings, name, None)) is not None}
     return replace(found, **given)
 

@@ -32,7 +32,7 @@ def judges_of(
     """
     for name, judge in named.items():
         if digest(judge) in {digest(matched.model) for matched in models}:
-            raise UserError(f"{name} makes the pictures and cannot judge them: name another classifier with --judge")
+            raise UserError(f"{name} makes the pictures and cannot judge them: name another classifier by `judge`")
         return dict.fromkeys((matched.name for matched in models), match(name, judge, images))
     device = device_of(models[0].model)
     if all(isinstance(recorded.get(matched.name), str) for matched in models):
@@ -59,7 +59,7 @@ def independent_judges(models: Sequence[MatchedModel], images: Images, device: t
             unnamed = all(not isinstance(one.model, Classifier) or one.model.unnamed for one in models)
             hint = ", whose outputs have no names" if unnamed else ""
             raise UserError(
-                f"no pretrained classifier of these classes can judge the pictures of {matched.name}{hint}: name one with --judge"
+                f"no pretrained classifier of these classes can judge the pictures of {matched.name}{hint}: name one by `judge`"
             )
         found[matched.name] = others[0]
     return found

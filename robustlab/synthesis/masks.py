@@ -62,7 +62,7 @@ MASKS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 def _from_picture(name: str, height: int, width: int) -> Tensor:
     """A mask from a picture, which is white where to work: bool ``(1, 1, H, W)``."""
     if not Path(name).is_file():
-        raise UserError(f"there is no mask {name!r}: --mask takes a picture, or one of {', '.join(MASKS)}")
+        raise UserError(f"there is no mask {name!r}: `mask` takes a picture, or one of {', '.join(MASKS)}")
     try:
         with Image.open(name) as image:
             size, mask = image.size, pil_to_tensor(image.convert("L"))[None] >= 128

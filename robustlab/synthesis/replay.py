@@ -27,7 +27,7 @@ VERSIONS = ("robustlab", "python", "torch", "torchvision", "pillow", "threads") 
 KINDS = {"settings": dict, "models": dict, "data": dict, "versions": dict, "picture": str}  # of what every replay file holds
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_replay(path: Path) -> dict[str, Any]:
     """What a replay file holds.
 
     Raises:
@@ -54,7 +54,7 @@ def checked_place(path: str | os.PathLike[str]) -> Path:
     return place
 
 
-def described(
+def record_of(
     settings: Mapping[str, Any],
     models: Mapping[str, str],
     judges: Mapping[str, str],

@@ -36,7 +36,7 @@ def check_trainable(images: Images, settings: Training) -> None:
     if len(images.classes) < 2:
         raise UserError(f"training needs at least two classes, but {images.name} has only {', '.join(images.classes) or 'none'}")
     if settings.choosing.patience is not None and not settings.choosing.val_size:
-        raise UserError("--patience counts epochs without a better validation accuracy, so it needs --val-size of at least 1")
+        raise UserError("`patience` counts epochs without a better validation accuracy, so it needs a `val_size` of at least 1")
 
 
 def matching(test: Images, images: Images, *, may_lack: bool = True) -> Images:
@@ -76,7 +76,7 @@ def training_batches(
     """
     batch_size, parts = int(settings.optimizing.batch_size or 0), settings.optimizing.accumulate
     if batch_size % parts:
-        raise UserError(f"--accumulate {parts} cannot take --batch-size {batch_size} in equal parts")
+        raise UserError(f"`accumulate={parts}` cannot take `batch_size={batch_size}` in equal parts")
     common: dict[str, Any] = {"seed": settings.seed, "device": device, "rank": world.rank, "world_size": world.size, "workers": workers}
     augment = None if settings.optimizing.no_augment else _augment(images)
     held_out = None

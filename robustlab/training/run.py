@@ -106,7 +106,7 @@ def train(
 def _folder(out: str | os.PathLike[str] | None, resume: bool) -> tuple[Path | None, dict[str, Any]]:
     """The run folder, and what its ``settings.json`` holds; nothing for a new run."""
     if resume and out is None:
-        raise UserError("resume goes on with the run in a folder: name it by out")
+        raise UserError("resume goes on with the run in a folder: name it by `out`")
     folder = None if out is None else Path(out)
     return folder, Run.settings_of(folder) if folder and resume else {}
 

@@ -21,7 +21,7 @@ from robustlab.commands.flags import parse
 from robustlab.commands.settings import Synthesize, Train
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.zoo import build, load
-from robustlab.synthesis.budget import published
+from robustlab.synthesis.budget import published_search
 from robustlab.synthesis.tasks import SPECIAL, TASKS, options_of
 
 LIGHT = ["--device", "cpu", "--threads", "1"]
@@ -111,7 +111,7 @@ def test_a_replay_file_says_what_the_picture_depends_on(synthesize: Call, models
     assert synthesize("translate", "--target", "blue", "--eps", "1", "--images", "4").code == 0
     record = read(tmp_path / "out.json")
     assert record["settings"]["target"] == "blue" and record["settings"]["eps"] == 1 and record["settings"]["steps"] == 3
-    assert record["settings"]["step_size"] == published("translate", 8).step_size
+    assert record["settings"]["step_size"] == published_search("translate", 8).step_size
     assert not set(record["settings"]) & set(command.HERE)
     assert record["images"] == [0, 1, 2, 3] and record["data"]["test"]["n"] == 20
     assert set(record["models"]) == {str(models["a"]), str(models["c"])}
@@ -297,7 +297,7 @@ def test_pictures_of_a_size_that_a_network_cannot_read(refused: Call, tmp_path: 
     Image.new("RGB", (2, 2)).save(tmp_path / "two.png")
     save_weights(tmp_path / "vgg", build("vgg_small", num_classes=3), Provenance("none", "none", "none", {}, 0, 0, "abc"))
     said = refused("synthesize", "invert", "--model", tmp_path / "vgg.json", "--images", tmp_path / "two.png", *LIGHT)
-    assert "cannot read images of 2x2 pixels; --data or --image-size gives others" in said
+    assert "cannot read images of 2x2 pixels; other images, or --image-size, may help" in said
 
 
 # Judges

@@ -191,9 +191,9 @@ def test_without_a_perturbation_d_det_teaches_the_class_after(data: Path, tmp_pa
     """The colours tell the class; all that changed is the label."""
     cache = ExperimentCache(tmp_path, str(data))
     images = cache.images("train")
-    made, _ = mislabelled_experiment.relabelled(cache, "D_det", "standard:1", "tiny", images, 0.0, 1)
+    made, _ = mislabelled_experiment.relabelled_set(cache, "D_det", "standard:1", "tiny", images, 0.0, 1)
     training = NetworkTraining("tiny", epochs=20, augment=False)
-    found = mislabelled_experiment.learned(cache, made, "shifted", training, cache.images("test"))
+    found = mislabelled_experiment.train_and_test(cache, made, "shifted", training, cache.images("test"))
     assert share(found["following"]) > 0.8 > 0.2 > share(found["clean"])
     assert share(found["own"]) > 0.8
 
