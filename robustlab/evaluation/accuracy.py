@@ -20,6 +20,7 @@ from robustlab.evaluation.adversarial import Adversarial, rounded
 from robustlab.evaluation.report import Attacked, Record, Report, joined
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
+from robustlab.models.placement import on_cpu
 from robustlab.norms import Norm
 from robustlab.progress import Progress
 
@@ -217,7 +218,7 @@ def _adversarial(
         "prediction_8bit": predictions(model, pixels.to(x.dtype) / 255),
         "distance_8bit": distance_8bit,
     }
-    return Adversarial(str(attack), norm, classes, **{name: tensor.cpu() for name, tensor in found.items()})
+    return Adversarial(str(attack), norm, classes, **on_cpu(found))
 
 
 def norm_of(attack: AnyAttack) -> Norm:

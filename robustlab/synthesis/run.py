@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
-from robustlab.models.digest import digest
 from robustlab.models.placement import device_of
 from robustlab.options import flat, leaves
 from robustlab.progress import Progress
@@ -92,7 +91,7 @@ def synthesize(
     recorded = {} if replay is None else replay.get("judges", {})
     judges = judges_of(matched, labelled, judging, recorded) if TASKS[name].judged and judge is not False else {}
     trained_on = _training_images(name, images if train is None else train, labelled, image_size, progress, given=train is not None)
-    weights = {each.name: digest(each.model) for each in (*matched, *judges.values())}
+    weights = {each.name: each.digest for each in (*matched, *judges.values())}
     data = {split: replays.data_of(labelled)} | ({} if trained_on is None else {"train": replays.data_of(trained_on)})
     if replay is not None:
         replays.check_same("models", replay["models"], weights)
