@@ -32,7 +32,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "pretend"
 PACKAGE = Path(__file__).parents[1] / "robustlab"
@@ -127,9 +126,11 @@ class _Everywhere(TorchDispatchMode):
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """What every operator goes through: refused, noted, computed on the CPU, and put on the device where it belongs there."""
     name = func._schema.name
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in _leaves([*args, *kwargs.values()]) if isinstance(leaf, Tensor)]
     there = any(isinstance(t, _Pretended) for t in tensors)
     target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
+    if not there and target != NAME:
+        return func(*args, **kwargs)
     if there:
         _refuse_mixture(name, tensors)
     _note(name, args, there, target)
@@ -137,8 +138,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return args[0]
     elsewhere = {"device": torch.device("cpu")} if target == NAME else {}
     unpinned = {"pin_memory": False} if "pin_memory" in kwargs else {}
-    out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs | elsewhere | unpinned))
-    if name in READS or not (target == NAME or (there and target != "cpu")):
+    out = func(*_mapped(_inner, args), **{key: _mapped(_inner, value) for key, value in (kwargs | elsewhere | unpinned).items()})
+    if name in READS or target == "cpu":
         return out
     if name == "aten::copy_" and not isinstance(args[0], _Pretended):
         return args[0]
@@ -147,11 +148,25 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if (written.shape, written.stride()) != (written.inner.shape, written.inner.stride()):
             written.data = _Pretended(written.inner)  # changes what it says of its shape
         return written
-    return tree_map(lambda leaf: _Pretended(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, _Pretended) else leaf, out)
+    return _mapped(_outer, out)
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    """Of the arguments of an operator, which may be lists."""
+    for value in values:
+        yield from value if isinstance(value, list | tuple) else (value,)
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    return type(value)(_mapped(change, part) for part in value) if type(value) in (list, tuple) else change(value)
 
 
 def _inner(leaf: Any) -> Any:
     return leaf.inner if isinstance(leaf, _Pretended) else leaf
+
+
+def _outer(leaf: Any) -> Any:
+    return _Pretended(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, _Pretended) else leaf
 
 
 def _written(func: Any, args: Any) -> Any:

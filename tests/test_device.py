@@ -279,7 +279,8 @@ def attacked(recipe: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_trains_the_same_there_also_when_it_is_stopped_and_goes_on(recipe, narrow, device, tmp_path):
-    options: dict[str, Any] = {"test": TEST, "recipe": recipe, **FEW, **QUIET, **attacked(recipe)}
+    test: dict[str, Any] = {"test": TEST, "test_attack": PGD(THREATS[1], steps=2)}
+    options: dict[str, Any] = {"recipe": recipe, **test, **FEW, **QUIET, **attacked(recipe)}
     here = train(SHAPES, device="cpu", **options)
     watched = Watched(device)
     there = train(SHAPES, device=device.name, stop=watched, out=tmp_path / "whole", **options)
@@ -293,7 +294,7 @@ def test_a_recipe_trains_the_same_there_also_when_it_is_stopped_and_goes_on(reci
     steps = count()
     with pytest.raises(Stopped):
         train(SHAPES, device=device.name, stop=lambda: next(steps) == 1, out=tmp_path / "parts", **options)
-    resumed = train(SHAPES, test=TEST, device=device.name, out=tmp_path / "parts", resume=True, **QUIET)
+    resumed = train(SHAPES, device=device.name, out=tmp_path / "parts", resume=True, **test, **QUIET)
     assert_same_model(resumed.model, there.model, exactly=True)
     assert resumed.report.records == there.report.records
     assert_same_model(load(tmp_path / "parts/model.safetensors"), there.model, exactly=True)
