@@ -126,6 +126,8 @@ class _Everywhere(TorchDispatchMode):
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """What every operator goes through: refused, noted, computed on the CPU, and put on the device where it belongs there."""
     name = func._schema.name
+    if name in {"aten::_pin_memory", "aten::pin_memory"}:
+        return args[0]
     tensors = [leaf for leaf in _leaves([*args, *kwargs.values()]) if isinstance(leaf, Tensor)]
     there = any(isinstance(t, _Pretended) for t in tensors)
     target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
@@ -134,8 +136,6 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there:
         _refuse_mixture(name, tensors)
     _note(name, args, there, target)
-    if name in {"aten::_pin_memory", "aten::pin_memory"}:
-        return args[0]
     elsewhere = {"device": torch.device("cpu")} if target == NAME else {}
     unpinned = {"pin_memory": False} if "pin_memory" in kwargs else {}
     out = func(*_mapped(_inner, args), **{key: _mapped(_inner, value) for key, value in (kwargs | elsewhere | unpinned).items()})

@@ -35,11 +35,12 @@ from robustlab.models.zoo import load
 from robustlab.norms import L2, Linf
 from robustlab.pixels import to_float
 from robustlab.seeding import example_keys
-from robustlab.settings import OPTIMIZERS
+from robustlab.settings import OPTIMIZERS, Training
 from robustlab.synthesis import Pictures, synthesize
 from robustlab.synthesis.tasks import TASKS
 from robustlab.training import Stopped, train
 from robustlab.training.losses import TRADES, Adversarial, Standard, TrainingLoss
+from robustlab.training.method import complete
 from robustlab.training.recipes import RECIPES
 
 X, Y, KEYS = images(6, 3, 8, 8), torch.arange(6), example_keys(0, torch.arange(6))
@@ -64,6 +65,12 @@ def test_it_refuses_what_a_device_refuses(device):
     with pytest.raises(RuntimeError, match="tensors on pretend:0 and on the CPU"):
         X.to(device.name) + X
     assert torch.equal((X.to(device.name) + torch.tensor(2.0)).cpu(), X + 2), "a number is no tensor"
+
+
+def test_it_shows_a_change_of_shape_in_place(device):
+    x = X[:1].to(device.name)
+    x.squeeze_(0).transpose_(0, 2)
+    assert x.shape == (8, 8, 3) and torch.equal(x.cpu(), X[0].transpose(0, 2)) and torch.equal((x + 1).cpu(), X[0].transpose(0, 2) + 1)
 
 
 STOPS = {
@@ -443,6 +450,14 @@ def test_it_is_a_device_like_any_other(device):
     with pytest.raises(UserError, match="there is no pretend:1: this machine has 1 GPUs"):
         choose_device("pretend:1")
     assert not computes_bfloat16(choose_device("pretend"))
+
+
+def test_it_says_whether_it_is_fast_at_bfloat16(device, monkeypatch):
+    """One place to change for whoever asks: training from Python, and commands."""
+    for fast in (True, False):
+        monkeypatch.setattr(torch.pretend, "bfloat16", fast)
+        method = complete(Training(recipe="fast-l2"), bfloat16=computes_bfloat16(choose_device("pretend")))
+        assert method.optimizing.amp is fast
 
 
 def test_it_is_there_only_while_it_is_pretended(device):
