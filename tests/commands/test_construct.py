@@ -133,7 +133,7 @@ def test_killed_and_gone_on_with_by_two_processes_it_is_the_same_set(call, model
     killed.communicate()
     assert not (tmp_path / "killed" / "manifest.json").exists()
     both = [start(*words, "--out", tmp_path / "killed", RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
-    told: list[Any] = [process.communicate(timeout=100) for process in both]
+    told: list[Any] = [process.communicate(timeout=400) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert call("construct", *words, "--out", tmp_path / "whole").code == 0
     first, second = (read_manifest(tmp_path / name) for name in ("killed", "whole"))
