@@ -84,6 +84,7 @@ def _keep_memory() -> None:
 
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is fast there. CPUs without instructions for it emulate it, up to twelve times slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    supported = getattr(_backend(device), "is_bf16_supported", None)
+    return supported is not None and supported(including_emulation=False)

@@ -231,8 +231,8 @@ class Run:
         torch.save(checkpoint, content)
         files.write_bytes(self.folder / f"{name}.pt", content.getbuffer())
 
-    def load(self, name: str, map_location: torch.device) -> dict[str, Any] | None:
-        """Read ``name.pt``; None where it was never written.
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Read ``name.pt`` onto the CPU; None where it was never written.
 
         Raises:
             UserError: the file is damaged, or holds more than tensors and numbers.
@@ -240,7 +240,7 @@ class Run:
         path = self.folder / f"{name}.pt"
         if not path.exists():
             return None
-        return pickles.load_pickle(path, "checkpoint of a run", trust=None, map_location=map_location)
+        return pickles.load_pickle(path, "checkpoint of a run", trust=None)
 
     def close(self) -> None:
         if self._board is not None:

@@ -30,9 +30,9 @@ from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import predictions
 from robustlab.models.classifier import Classifier
-from robustlab.models.digest import digest, on_cpu
+from robustlab.models.digest import digest_of, weights_of
 from robustlab.models.frozen import frozen
-from robustlab.models.placement import on_device
+from robustlab.models.placement import on_cpu, on_device
 from robustlab.norms import L2
 from robustlab.pixels import to_float, to_uint8
 from robustlab.records import differences, environment
@@ -103,7 +103,8 @@ class Plan:
     @cached_property
     def _description(self) -> dict[str, Any]:
         source, model = self.source, self.model
-        normalization = on_cpu({"mean": model.mean, "std": model.std})
+        weights = weights_of(model)
+        mean, std = (weights.pop(name).flatten().tolist() for name in ("mean", "std"))
         return {
             "format": FORMAT,
             "construction": self.construction.described(),
@@ -117,9 +118,9 @@ class Plan:
             "model": {
                 "arch": model.arch,
                 "classes": list(model.classes),
-                "mean": normalization["mean"].flatten().tolist(),
-                "std": normalization["std"].flatten().tolist(),
-                "sha256": digest(model, normalization=False),
+                "mean": mean,
+                "std": std,
+                "sha256": digest_of(weights),
             },
             "seed": self.seed,
             "dtype": self.dtype,
@@ -334,7 +335,8 @@ class _ShardMaker:
         restored = to_float(stored)
         with frozen(self.model):
             before, after = predictions(self.model, made.x), predictions(self.model, restored)
-        columns = {
+        found = {
+            "x": stored,
             "y": made.y,
             "index": index,
             "label": plan.source.labels.cpu()[index],
@@ -343,7 +345,7 @@ class _ShardMaker:
             "added_by_storing": L2().measure(restored.double() - made.x.double()).float(),
             **made.facts,
         }
-        return {"x": stored.cpu().contiguous(), **{name: column.cpu() for name, column in columns.items()}}
+        return on_cpu(found)
 
 
 def _summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:

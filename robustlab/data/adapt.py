@@ -38,9 +38,9 @@ from torch.utils.data import (
 
 from robustlab.checks import check_set_labels
 from robustlab.data import examples
-from robustlab.data.batches import Batch, Batches
+from robustlab.data.batches import Batch, Batches, or_mistake, without_mistakes
 from robustlab.data.catalog import open_dataset
-from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled
+from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled, spread
 from robustlab.errors import UserError
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
@@ -48,6 +48,7 @@ from robustlab.seeding import content_keys, example_keys, fold, generator
 
 Data = Images | Batches | str | os.PathLike[str] | Dataset[Any] | Iterable[Any]
 
+LOOKED_AT = 16  # images of a set
 KINDS = "images of robustlab, a path, a torch Dataset or DataLoader, an iterable of pairs (x, y), or a pair of tensors or arrays"
 
 
@@ -118,8 +119,8 @@ def as_images(data: Data, *, name: str | None = None, classes: Sequence[str] | N
     read once, into memory.
 
     Args:
-        data: see the module. ``Images`` are given back as they are. The labels of a dataset are its ``targets`` or ``labels``;
-            else each item is read once for them.
+        data: see the module. ``Images`` are given back as they are, after a look at some of them. The labels of a dataset are its
+            ``targets`` or ``labels``; else each item is read once for them.
         name: what reports call the set.
         classes: names of the classes; else those that the data have, else 0, 1, ... up to the largest label.
         split: which part of a path's data.
@@ -133,7 +134,7 @@ def as_images(data: Data, *, name: str | None = None, classes: Sequence[str] | N
     if isinstance(data, Batches):
         data = data.images
     if _is_images(data):
-        return data
+        return _looked_at(data)
     if isinstance(data, DataLoader) and _gives_its_dataset(data):
         data = data.dataset
     if _is_dataset(data) and not isinstance(data, TensorDataset):
@@ -220,8 +221,10 @@ def _source(data: Any, batch_size: int, workers: int) -> _Source:
         name = type(data.dataset).__name__
         return _Source(lambda: _grouped(data, batch_size), _is_in_order(data), _length(data), _class_names(data), name)
     if _is_dataset(data):
-        loader = DataLoader(data, batch_size, num_workers=workers, collate_fn=examples.stacked, generator=generator(0, "loader"))
-        return _Source(lambda: iter(loader), n=len(data), classes=_class_names(data), name=type(data).__name__)
+        loader = DataLoader(
+            data, batch_size, num_workers=workers, collate_fn=partial(or_mistake, examples.stacked), generator=generator(0, "loader")
+        )
+        return _Source(lambda: without_mistakes(loader), n=len(data), classes=_class_names(data), name=type(data).__name__)
     if isinstance(data, Iterable) and not isinstance(data, Tensor | np.ndarray | Mapping):
         return _Source(lambda: _grouped(data, batch_size), classes=_class_names(data))
     if isinstance(data, Tensor | np.ndarray):
@@ -342,12 +345,22 @@ def _grouped(data: Iterable[Any], batch_size: int) -> Iterator[Any]:
         yield examples.stacked(waiting)
 
 
+def _looked_at(images: Images) -> Images:
+    """The images themselves, of which some, spread over the set, lie in [0, 1]: who trains on them does not look at each."""
+    if isinstance(images, ImageSet | DatasetImages):  # which look for themselves
+        return images
+    for most in (1, LOOKED_AT):  # one says whether they are whole grey levels, which need no look
+        if not examples.in_range(images.fetch(spread(len(images), most))).is_floating_point():
+            break
+    return images
+
+
 def _dataset_images(data: Any, name: str | None, classes: Sequence[str] | None) -> DatasetImages:
     called = name or type(data).__name__
     if not len(data):
         raise UserError(f"{called} holds no images")
     labels = _labels_of(data, called)
-    first = examples.image(examples.pair(data[0])[0])
+    first = examples.in_range(examples.image(examples.pair(data[0])[0]))
     if first.ndim != 3:
         raise UserError(f"images must have the shape (C, H, W), got {tuple(first.shape)}")
     channels, height, width = first.shape

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from robustlab.data.imageset import Images, ImageSet
 from robustlab.errors import UserError
 from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, fold, generator, permutation
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +95,15 @@ class Batches:
         if isinstance(self.images, ImageSet):
             return map(self.images.fetch, slices)
         # The loader draws its workers' seeds even where nobody uses them: not from the global generator.
-        return iter(
-            DataLoader(_Reads(self.images, slices), batch_size=None, num_workers=self.workers, generator=generator(self.seed, "loader"))
+        loader = DataLoader(
+            _Reads(self.images, slices), batch_size=None, num_workers=self.workers, generator=generator(self.seed, "loader")
         )
+        return without_mistakes(loader)
 
 
 @dataclass(frozen=True, eq=False)
-class _Reads(Dataset[Tensor]):
-    """Item ``i`` is batch ``i``'s pixels."""
+class _Reads(Dataset[Any]):
+    """Item ``i`` is batch ``i``'s pixels, or the mistake in them."""
 
     images: Images
     slices: list[Tensor]
@@ -107,5 +111,25 @@ class _Reads(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.slices)
 
-    def __getitem__(self, i: int) -> Tensor:
-        return self.images.fetch(self.slices[i])
+    def __getitem__(self, i: int) -> Tensor | UserError:
+        return or_mistake(self.images.fetch, self.slices[i])
+
+
+def or_mistake(read: Callable[[Any], T], which: Any) -> T | UserError:
+    """What is read, or the user's mistake that was found: to its one sentence a DataLoader would add where its worker stood."""
+    try:
+        return read(which)
+    except UserError as mistake:
+        return mistake
+
+
+def without_mistakes(items: Iterable[T | UserError]) -> Iterator[T]:
+    """The items, as far as they are no mistakes.
+
+    Raises:
+        UserError: the first that is one.
+    """
+    for item in items:
+        if isinstance(item, UserError):
+            raise item
+        yield item

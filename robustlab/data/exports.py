@@ -34,6 +34,7 @@ from torch import Tensor
 from robustlab import files
 from robustlab.data.imageset import Images
 from robustlab.data.released import released_name
+from robustlab.data.tensors import head
 from robustlab.errors import UserError, unknown
 from robustlab.pixels import rounding_error, to_float, to_uint8
 
@@ -43,7 +44,6 @@ CHUNK = 512  # images fetched at a time
 BLOCK = 4096  # bytes; a small file takes this much of most disks
 NAME_BYTES = 100  # of a class's folder, in UTF-8; file systems allow 255
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}  # on Windows
-SAFETENSORS = {torch.uint8: "U8", torch.float16: "F16", torch.float32: "F32"}
 
 OnImages = Callable[[int], object]  # called with the number of images that were written since its last call
 
@@ -228,18 +228,9 @@ def _write_npz(export: _Export, folder: Path) -> Written:
 
 
 def _write_safetensors(export: _Export, folder: Path) -> Written:
-    """The format of https://huggingface.co/docs/safetensors, written piece by piece, which its library does not offer."""
-    n, pixels = len(export.images), _raw_size(export)
-    tensors = {
-        "y": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-        "x": {"dtype": SAFETENSORS[export.dtype], "shape": [n, *export.images.shape], "data_offsets": [8 * n, 8 * n + pixels]},
-    }
-    about = {"classes": json.dumps(export.images.classes), "name": export.images.name, "split": export.split}
-    header = json.dumps({"__metadata__": about, **tensors}).encode()
-    header += b" " * (-len(header) % 8)  # so that the numbers behind it are aligned
+    images = export.images
     with open(folder / f"{export.split}.safetensors", "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.write(export.images.labels.cpu().numpy().astype("<i8").tobytes())
+        file.write(head(images.labels, images.shape, export.dtype, images.classes, name=images.name, split=export.split))
         for _, chunk, _ in export.chunks():
             file.write(chunk.contiguous().numpy().tobytes())
     return export.facts(export.dtype), None

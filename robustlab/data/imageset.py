@@ -182,10 +182,15 @@ def _sums(pixels: Tensor) -> Tensor:
     return torch.stack([v.sum((0, 2, 3), dtype=torch.int64) for v in (levels, levels * levels)]).cpu()
 
 
+def spread(n: int, most: int) -> Tensor:
+    """At most ``most`` of ``n`` positions, evenly spread from the first to the last, int64."""
+    return torch.linspace(0, n - 1, min(most, n)).round().long()
+
+
 def first_of_each_class(images: Images, most: int = 12) -> Tensor:
     """Positions of the first image of each class, int64, of at most ``most`` classes spread over all; a class without images has none."""
     labels = images.labels.cpu()
-    classes = torch.linspace(0, len(images.classes) - 1, min(most, len(images.classes))).round().long().tolist()
+    classes = spread(len(images.classes), most).tolist()
     return torch.cat([(labels == k).nonzero()[:1, 0] for k in classes])
 
 

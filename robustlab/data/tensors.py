@@ -9,9 +9,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
+
+WORDS = {torch.uint8: "U8", torch.float16: "F16", torch.float32: "F32"}  # of the format, for types of pixels
 
 
 def open_safetensors(path: Path) -> ImageSet:
@@ -41,7 +44,7 @@ def open_safetensors(path: Path) -> ImageSet:
     return ImageSet(pixels, labels, classes, path.stem)
 
 
-def head(labels: Sequence[int], shape: Sequence[int], dtype: str, classes: Sequence[str], name: str) -> bytes:
+def head(labels: Sequence[int] | Tensor, shape: Sequence[int], dtype: torch.dtype, classes: Sequence[str], **about: str) -> bytes:
     """The bytes of such a file that come before the pixels, for who writes them piece by piece, which the library does not offer.
 
     The format is that of https://huggingface.co/docs/safetensors.
@@ -49,18 +52,18 @@ def head(labels: Sequence[int], shape: Sequence[int], dtype: str, classes: Seque
     Args:
         labels: N class numbers.
         shape: ``(C, H, W)`` of each image.
-        dtype: of the pixels, in the format's words: ``"U8"``, ``"F16"`` or ``"F32"``.
+        dtype: of the pixels: uint8, float16 or float32.
         classes: names of the classes.
-        name: what the set is called.
+        about: what else the metadata say, such as the set's ``name``.
     """
-    n, size = len(labels), math.prod(shape) * int(dtype[1:]) // 8
+    n, size = len(labels), math.prod(shape) * dtype.itemsize
     tensors = {
         "y": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-        "x": {"dtype": dtype, "shape": [n, *shape], "data_offsets": [8 * n, (8 + size) * n]},
+        "x": {"dtype": WORDS[dtype], "shape": [n, *shape], "data_offsets": [8 * n, (8 + size) * n]},
     }
-    text = json.dumps({"__metadata__": {"classes": json.dumps(list(classes)), "name": name}, **tensors}).encode()
+    text = json.dumps({"__metadata__": {"classes": json.dumps(list(classes)), **about}, **tensors}).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers behind it are aligned
-    return len(text).to_bytes(8, "little") + text + torch.tensor(labels, dtype=torch.int64).numpy().astype("<i8").tobytes()
+    return len(text).to_bytes(8, "little") + text + torch.as_tensor(labels, dtype=torch.int64).cpu().numpy().astype("<i8").tobytes()
 
 
 def _names(path: Path, text: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from robustlab.evaluation.adversarial import AdversarialImages, rounded
 from robustlab.evaluation.report import Attacked, Record, Report, join_batches
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
+from robustlab.models.placement import on_cpu
 from robustlab.norms import Norm
 from robustlab.progress import Progress
 
@@ -221,7 +222,7 @@ def _adversarial(
         "prediction_8bit": predictions(model, pixels.to(x.dtype) / 255),
         "distance_8bit": distance_8bit,
     }
-    return AdversarialImages(str(attack), norm, classes, **{name: tensor.cpu() for name, tensor in found.items()})
+    return AdversarialImages(str(attack), norm, classes, **on_cpu(found))
 
 
 def norm_of(attack: AnyAttack) -> Norm:

@@ -205,5 +205,5 @@ class _Writer:
         """Write ``test.safetensors`` without having all the floats in memory."""
         names = first.classes or [str(k) for k in range(max(self.labels, default=-1) + 1)]
         with open(self.folder / "test.safetensors", "wb") as file, open(raw, "rb") as floats:
-            file.write(head(self.labels, first.x.shape[1:], "F32", names, first.attack))
+            file.write(head(self.labels, first.x.shape[1:], torch.float32, names, name=first.attack))
             shutil.copyfileobj(floats, file, 1 << 20)

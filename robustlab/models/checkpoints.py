@@ -23,7 +23,7 @@ from robustlab import files
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, from_description, load_weights
-from robustlab.models.digest import on_cpu
+from robustlab.models.placement import on_cpu
 
 FORMAT = "robustlab-weights-1"
 LARGEST = 25 * 10**6  # bytes: what a repository can carry of one model

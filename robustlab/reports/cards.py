@@ -11,8 +11,7 @@ from torch import Tensor
 
 from robustlab import files, pictures
 from robustlab.construction import ConstructedSet, SourceModel
-from robustlab.data.constructed import facts, open_constructed
-from robustlab.data.imageset import Images, first_of_each_class
+from robustlab.data.imageset import first_of_each_class
 from robustlab.pixels import to_float
 from robustlab.reports.tables import markdown, percent
 
@@ -34,7 +33,7 @@ def write_card(made: ConstructedSet, folder: str | os.PathLike[str], command: st
     """
     folder = Path(folder)
     index = first_of_each_class(made.original)
-    pictures.save(folder / "contact.png", contact_sheet(folder, made.manifest, made.original, index))
+    pictures.save(folder / "contact.png", contact_sheet(made, index))
     files.write_text(folder / "card.md", card(made.kind, made.manifest, made.model, command))
 
 
@@ -58,30 +57,26 @@ def card(kind: str, manifest: Mapping[str, Any], source: SourceModel, command: s
     return "\n".join(lines)
 
 
-def contact_sheet(folder: Path, manifest: Mapping[str, Any], source: Images, index: Tensor) -> Tensor:
+def contact_sheet(made: ConstructedSet, index: Tensor) -> Tensor:
     """Original, constructed and amplified difference of some images, a column each, with their labels.
 
     Args:
-        folder: of the set.
-        manifest: what its ``manifest.json`` holds.
-        source: the images that it was made from.
-        index: positions in the source, int64 ``(B,)``.
+        made: the finished set.
+        index: positions in it, int64 ``(B,)``.
 
     Returns:
         One picture, float ``(3, H, W)`` in [0, 1].
     """
-    made = open_constructed(folder)
-    columns = facts(folder)
-    before, after = to_float(source.fetch(index).cpu()), to_float(made.fetch(index))
+    source, columns, classes = made.original, made.facts, made.images.classes
+    before, after = to_float(source.fetch(index).cpu()), to_float(made.images.fetch(index))
     rows = [("original", before), ("constructed", after), ("difference, amplified", pictures.amplified(after - before))]
     if "start" in columns:
         start = columns["start"][index]
         rows = [("features of", before), ("started from", to_float(source.fetch(start).cpu())), rows[1], rows[2]]
-    classes = manifest["classes"]
     heads = [classes[int(old)] for old in columns["label"][index]]
     feet = [classes[int(new)] for new in columns["y"][index]]
     scale = max(1, 96 // before.shape[-1])
-    return pictures.titled([(name, row) for name, row in rows], heads, [f"label: {name}" for name in feet], scale)
+    return pictures.titled(rows, heads, [f"label: {name}" for name in feet], scale)
 
 
 def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

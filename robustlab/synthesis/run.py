@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
-from robustlab.models.digest import digest
 from robustlab.models.placement import device_of
 from robustlab.options import flat, leaves
 from robustlab.progress import Progress
@@ -121,7 +120,7 @@ def _hashes(
     models: Sequence[MatchedModel], images: Mapping[str, Images], replay: Mapping[str, Any] | None
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """What tells models from others, by their names, and images, by their splits; those of a replay file must be the same."""
-    weights = {each.name: digest(each.model) for each in models}
+    weights = {each.name: each.digest for each in models}
     data = {split: replays.data_of(some) for split, some in images.items()}
     if replay is not None:
         replays.check_same("models", replay["models"], weights)

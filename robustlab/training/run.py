@@ -130,7 +130,7 @@ def _trainer(
     method = method_of(settings)
     check_trainable(images, settings)
     training, validation = training_batches(images, settings, device, world, workers)
-    saved = Run(folder).load("last", device) if folder and before else None
+    saved = Run(folder).load("last") if folder and before else None
     network = network_to_train(settings, images, saved, f"{folder}/last.pt").to(device)
     network.to(memory_format=torch.channels_last)
     state = TrainingState.fresh(synchronize_batch_norm(network, world), method.optimization)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -82,6 +82,29 @@ def test_every_step_shows_images_whatever_the_parameters():
 def test_a_verdict_of_the_objective_is_passed_on():
     found = Search(None, 0.1, 3)(lambda x: (along(x), x.flatten(1).mean(1) > 2), X)
     assert torch.equal(found.achieved, torch.zeros(3, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Turning:
+    """An objective for each step: even ones descend along ``-G``, odd ones back again; nobody may ask for one of no step."""
+
+    noted: list[int] = field(default_factory=list)
+
+    def at_step(self, step: int):
+        self.noted.append(step)
+        return lambda x: along(x) * (-1) ** step
+
+
+@pytest.mark.parametrize("parameters", [None, Pixels(), Fourier()], ids=repr)
+def test_an_objective_for_each_step_is_told_the_step_whatever_the_parameters(parameters):
+    """The last point is judged by the objective of the step that would be taken there, as ``minimize`` says."""
+    objective, shown = Turning(), []
+    found = Search(None, 0.01, 4)(objective, X, keep_best=False, parameters=parameters, on_step=lambda t, x, value: shown.append(value))
+    assert objective.noted == [0, 1, 2, 3]
+    torch.testing.assert_close(torch.stack(shown[:2]).sign(), torch.stack([along(X), -along(X)]).sign())
+    torch.testing.assert_close(found.x, X, atol=1e-3, rtol=0)  # forth and back, twice
+    Search(None, 0.01, 4)(objective, X, parameters=parameters)
+    assert objective.noted == [0, 1, 2, 3] + [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("norm", "power"), [(L2(), 1), (Linf(), 0), (L1(), 2)], ids=repr)

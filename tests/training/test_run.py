@@ -148,7 +148,7 @@ def test_a_result_shows_what_a_person_wants_to_know(tmp_path: Path) -> None:
 
 def test_gradients_may_be_added_up_over_parts_of_a_batch() -> None:
     """Without BatchNorm, which sees each part by itself, and but for rounding, it is the same."""
-    whole, parts = (train(IMAGES, accumulate=k, **SHORT, no_augment=True) for k in (1, 4))
+    whole, parts = (train(IMAGES, accumulate=k, **SHORT, no_augment=True, amp=False) for k in (1, 4))  # bfloat16 rounds too much
     assert [line["train/loss"] for line in parts.history] == pytest.approx([line["train/loss"] for line in whole.history], rel=1e-4)
 
 
