@@ -357,7 +357,7 @@ MISTAKES = [
     (["translate", "{data}", "{model}", "--target", "grean"], "unknown class 'grean'. Did you mean 'green'?"),
     (["translate", "{data}", "{model}", "--classes", "rad,blue"], "unknown class 'rad'. Did you mean 'red'?"),
     (["invert", "{data}", "{model}", "--layer", "bodi"], "unknown layer 'bodi'. Did you mean 'body"),
-    (["paint", "{data}", "{model}", "--layer", "body"], "which features of the layer? --units 3,7"),
+    (["paint", "{data}", "{model}", "--layer", "body"], "which features of the layer? Give their numbers by --units"),
     (["visualize", "{data}", "{model}", "--units", "3,999"], "there is no feature unit 999: the layer has 16"),
     (["invert", "{data}", "{model}", "--mask", "left"], "the task 'invert' has no --mask; it has --layer, --positions"),
     (["gradients", "{data}", "{model}", "--images", "2", "--positions", "3"], "give one of them"),
@@ -380,7 +380,7 @@ MISTAKES = [
     ),
     (
         ["gradients", "--model", "{a}", "--images", "{white}"],
-        "needs a set of labelled images, --data PATH; files in --images are for inpaint",
+        "needs a set of labelled images, by --data; picture files are for inpaint",
     ),
     (["invert", "{data}", "{model}", "--images", "{white}"], "--images names files already, so --data means nothing: leave it out"),
     (["invert", "{model}", "--images", "{white},{large}"], "is 9x8 but the images before it are 8x8; give --image-size"),
