@@ -7,15 +7,17 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from robustlab.errors import UserError
 
+JSON_BYTES = 256 << 20  # no JSON file that the project reads comes near
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without locks answer
 
 
@@ -165,20 +167,104 @@ def remove_lock(path: str | os.PathLike[str]) -> None:
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from a file.
+    """A JSON object from a file; a byte order mark is passed over.
 
     Raises:
         UserError: no such file, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text())
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > JSON_BYTES:
+                raise UserError(f"{path} cannot be read as {what}: it is larger than {JSON_BYTES >> 20} MiB")
+            value = json.loads(file.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {what} should be there") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as {what}: {error}") from error
+    except UserError:
+        raise
+    # Not JSON, no text, a number of too many digits, or brackets nested without end.
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{path} cannot be read as {what}: {in_one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold a JSON object with {what}, not a {type(value).__name__}")
     return value
+
+
+# What a user calls a place
+
+
+def place(path: str | os.PathLike[str]) -> Path:
+    """A path as a user wrote it, with ``~`` as the home folder.
+
+    Raises:
+        UserError: no file can have that name: it is too long, or holds a NUL.
+    """
+    try:
+        found = Path(path).expanduser()
+    except RuntimeError as error:  # no home folder is known
+        raise UserError(f"{shown(path)} names no place: {in_one_line(error)}") from error
+    try:
+        os.lstat(found)
+    except ValueError as error:  # a NUL, or letters that the file system's encoding lacks
+        raise UserError(f"{shown(path)} can be no path: {in_one_line(error)}") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            raise UserError(f"{shown(path)} can be no path: {error.strerror}") from error
+    return found
+
+
+def shown(path: str | os.PathLike[str], most: int = 400) -> str:
+    """A path as a message shows it: in one line, not without end, and with escapes for what cannot be printed."""
+    text = os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 4 :]}"
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read its bytes; a pipe or a device, which might keep a reader waiting for ever, is refused.
+
+    Raises:
+        OSError: as ``open`` does, and for what is no file.
+        ValueError: a name that no file can have.
+    """
+    # Opened without waiting for a writer at the other end of a pipe, and looked at only then: nobody can exchange it in between.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Whatever a reader raises inside over a damaged file becomes one sentence.
+
+    Args:
+        path: the file, for the message.
+        what: what it was read as: ``"an .npz file"``.
+
+    Raises:
+        UserError: in place of any other exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {shown(path)}") from error
+    except MemoryError as error:
+        raise UserError(f"{shown(path)} takes more memory than there is") from error
+    except Exception as error:  # the readers of large formats raise whatever they stumble over
+        raise UserError(f"cannot read {shown(path)} as {what}: {in_one_line(error)}") from error
+
+
+def in_one_line(error: BaseException, most: int = 300) -> str:
+    """What an exception says, in one line that can be printed."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = " ".join(text.split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)[:most]
 
 
 def sweep(folder: Path) -> None:

@@ -58,7 +58,8 @@ def evaluate(
             with only a ``norm`` look for the nearest adversarial image, see ``Report.at``. Their names (``str``) must differ.
         threat: the threat model of attacks that are given by name.
         batch_size: images attacked together, where the data do not come in batches.
-        seed: of the attacks' random draws. Each example's draws follow its position, so that they do not depend on the batches.
+        seed: of the attacks' random draws. Each example's draws follow its position in the whole split, so that they
+            depend neither on the batches nor on which images were chosen.
         device: where the images go; the model's own where left out.
         workers: processes that read images which are not in memory.
         fast_model: a faster stand-in for the attacks' steps, see ``robustlab.models.accelerate``.
@@ -79,6 +80,9 @@ def evaluate(
     with frozen(model), Progress(title, stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
             found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if collects else None)
+            if stream.files is not None:
+                named = stream.files[len(records) :]
+                found = [replace(record, file=file) for record, file in zip(found, named, strict=False)]
             for one in adversarial:
                 if keep:
                     kept[one.attack].append(one)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from robustlab.data.picturefiles import Unreadable, opened
 from robustlab.errors import UserError
 from robustlab.seeding import fold, integers
 
@@ -64,9 +64,9 @@ def _from_picture(name: str, height: int, width: int) -> Tensor:
     if not Path(name).is_file():
         raise UserError(f"there is no mask {name!r}: --mask takes a picture, or one of {', '.join(MASKS)}")
     try:
-        with Image.open(name) as image:
+        with opened(name, f"the mask {name}") as image:
             size, mask = image.size, pil_to_tensor(image.convert("L"))[None] >= 128
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Unreadable as error:
         raise UserError(f"the mask {name} cannot be read as a picture") from error
     if size != (width, height):
         raise UserError(f"the mask {name} must be as large as the images, {width}x{height}, got {size[0]}x{size[1]}")

@@ -91,7 +91,7 @@ def training_batches(
 
 def evaluation_batches(images: Images, settings: Training, device: torch.device, workers: int) -> Batches:
     """The batches of test ``images``, in their order, on ``device``; the seed is that of ``settings``, ``workers`` as for ``Batches``."""
-    return Batches(images, EVALUATION_BATCH, seed=settings.seed, device=device, workers=workers)
+    return Batches(images, EVALUATION_BATCH, seed=settings.seed, device=device, workers=workers, of_split=True)
 
 
 def _augment(images: Images) -> Augment:
