@@ -34,6 +34,7 @@ Attacks:
     PGD: projected gradient descent, with restarts and momentum
     FGSM: one step of length eps
     NFGSM: noise and one step, for training only
+    with_eps: the same attack with another radius
     ThreatModel: what an adversary may do: a norm and a radius
 
 Norms:
@@ -97,12 +98,14 @@ __all__ = [
     "open_dataset",
     "synthesize",
     "train",
+    "with_eps",
 ]
 
 if TYPE_CHECKING:
     from robustlab.attacks.nfgsm import NFGSM as NFGSM
     from robustlab.attacks.pgd import FGSM as FGSM
     from robustlab.attacks.pgd import PGD as PGD
+    from robustlab.attacks.protocols import with_eps as with_eps
     from robustlab.constraints import Ball as Ball
     from robustlab.constraints import Box as Box
     from robustlab.constraints import Masked as Masked
@@ -164,6 +167,7 @@ else:
         "open_dataset": "robustlab.data.catalog",
         "synthesize": "robustlab.synthesis.run",
         "train": "robustlab.training.run",
+        "with_eps": "robustlab.attacks.protocols",
     }
 
     def __getattr__(name: str) -> Any:

@@ -200,9 +200,9 @@ class ThreatModel:
             raise UserError(f"eps has {len(self.eps)} radii for {len(x)} images: give one number, or one for each image")
         return self.eps.to(x.device) if isinstance(self.eps, Tensor) else self.eps
 
-    def default_step_size(self, steps: int) -> float | Tensor:
-        """The step of PGD where none is given: ``2.5 * eps / steps`` in pixel units (Madry et al. 2018), which can cross the ball."""
-        return 2.5 * self.eps / max(steps, 1)
+    def default_step_size(self, steps: int, reach: float = 2.5) -> float | Tensor:
+        """The step of PGD where none is given: ``reach * eps / steps`` in pixel units; 2.5 (Madry et al. 2018) can cross the ball."""
+        return reach * self.eps / max(steps, 1)
 
     def around(self, x: Tensor) -> Ball | Box:
         """The set of allowed images around each example of ``x``, shape ``(B, ...)``."""

@@ -60,7 +60,10 @@ class Model(Checkpoint):
     """Which model."""
 
     name: str | None = option(
-        None, "a pretrained model's name, or the path of a checkpoint; several with commas", metavar="NAME|PATH", name="model"
+        None,
+        "a pretrained model's name, a run's folder, or the path of a checkpoint; several with commas",
+        metavar="NAME|PATH",
+        name="model",
     )
 
 

@@ -3,6 +3,6 @@
 from robustlab.attacks.by_name import ATTACKS, named_attack
 from robustlab.attacks.nfgsm import NFGSM
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
-from robustlab.attacks.protocols import Attack, MinimumNormAttack
+from robustlab.attacks.protocols import Attack, MinimumNormAttack, with_eps
 
-__all__ = ["ATTACKS", "FGSM", "MIFGSM", "NFGSM", "PGD", "Attack", "MinimumNormAttack", "named_attack"]
+__all__ = ["ATTACKS", "FGSM", "MIFGSM", "NFGSM", "PGD", "Attack", "MinimumNormAttack", "named_attack", "with_eps"]

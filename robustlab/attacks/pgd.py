@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -35,8 +35,8 @@ class PGD:
     Attributes:
         threat: what the adversary may do.
         steps: gradient steps per restart.
-        step_size: in pixel units, a number or one for each image ``(B,)``; None is ``2.5 * eps / steps`` (Madry et al.), which can
-            cross the ball.
+        step_size: in pixel units, a number or one for each image ``(B,)``; None is ``reach * eps / steps``.
+        reach: how far all steps go together, in units of eps; 2.5 (Madry et al.) can cross the ball.
         restarts: independent random starts; each example keeps the first that achieves its goal, else the best. More than one needs
             ``random_start``.
         random_start: start uniformly in the ball rather than at the image.
@@ -49,6 +49,7 @@ class PGD:
     threat: ThreatModel
     steps: int = 10
     step_size: float | Tensor | None = None
+    reach: float = field(default=2.5, kw_only=True)
     restarts: int = 1
     random_start: bool = True
     keep_best: bool = True
@@ -61,12 +62,19 @@ class PGD:
             raise UserError(f"PGD needs steps >= 0 and restarts >= 1, got {self.steps} and {self.restarts}")
         if self.step_size is not None and not torch.all(torch.as_tensor(self.step_size) >= 0):
             raise UserError(f"step_size must be >= 0 in pixel units, got {self.step_size}")
+        if not self.reach >= 0:
+            raise UserError(f"reach must be >= 0, in units of eps, got {self.reach}")
         if self.restarts > 1 and not (self.random_start and self.keep_best):
             raise UserError("more than one restart needs random_start and keep_best: restarts from the same point are identical")
 
     def __str__(self) -> str:
         many = f"x{self.restarts}" if self.restarts > 1 else ""
-        return f"PGD-{self.steps}{many} ({self.threat})"
+        named: dict[tuple[object, ...], str] = {_SIGN: "FGSM", _MOMENTUM: "MI-FGSM"}
+        return f"{named.get(self._outline, f'PGD-{self.steps}{many}')} ({self.threat})"
+
+    @property
+    def _outline(self) -> tuple[object, ...]:
+        return self.steps, self.step_size is None and self.reach, self.random_start, self.momentum
 
     @property
     def rule(self) -> StepRule:
@@ -74,7 +82,7 @@ class PGD:
         return self._rule(torch.device("cpu"))
 
     def _rule(self, device: torch.device) -> StepRule:
-        size = self.threat.default_step_size(self.steps) if self.step_size is None else self.step_size
+        size = self.threat.default_step_size(self.steps, self.reach) if self.step_size is None else self.step_size
         size = size.to(device) if isinstance(size, Tensor) else size
         directions = attack_directions(self.threat.norm)
         return Momentum(directions, size, self.momentum) if self.momentum else Steepest(directions, size)
@@ -179,11 +187,14 @@ def _judged(found: Solution, judge: Objective) -> Solution:
     return Solution(found.x, value, achieved, found.finite & ~value.isnan())
 
 
+_SIGN, _MOMENTUM = (1, 1, False, 0), (10, 1, False, 1)
+
+
 def FGSM(threat: ThreatModel) -> PGD:
     """The fast gradient sign method (Goodfellow et al. 2015), in any norm: one step of length eps from the image."""
-    return PGD(threat, steps=1, step_size=threat.eps, random_start=False, keep_best=False)
+    return PGD(threat, steps=1, reach=1, random_start=False, keep_best=False)
 
 
 def MIFGSM(threat: ThreatModel) -> PGD:
     """MI-FGSM (Dong et al. 2018), in any norm: ten steps of a tenth of eps from the image, with a momentum of 1."""
-    return PGD(threat, steps=10, step_size=threat.eps / 10, random_start=False, keep_best=False, momentum=1.0)
+    return PGD(threat, steps=10, reach=1, random_start=False, keep_best=False, momentum=1.0)

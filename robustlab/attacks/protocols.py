@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
 from robustlab.constraints import ThreatModel
+from robustlab.errors import UserError
 from robustlab.goals import Goal
 from robustlab.norms import Norm
 from robustlab.optimize import Solution
@@ -42,6 +44,25 @@ class Attack(_Call, Protocol):
     def threat(self) -> ThreatModel:
         """What it returns lies within this, exactly."""
         ...
+
+
+Bounded = TypeVar("Bounded", bound=Attack)
+
+
+def with_eps(attack: Bounded, eps: Any) -> Bounded:
+    """The same attack with another radius, for example at several: ``{eps: with_eps(attack, eps)(model, x, y) for eps in (0.25, 0.5)}``.
+
+    Args:
+        attack: a dataclass with a field ``threat``, as ours are. A ``step_size`` of None scales along; any other stays as it is.
+        eps: as for ``ThreatModel``, in pixel units: a number, or one for each image, ``(B,)``.
+
+    Raises:
+        UserError: an attack of another kind, or no radius.
+    """
+    try:
+        return dataclasses.replace(attack, threat=dataclasses.replace(attack.threat, eps=eps))  # type: ignore[type-var]
+    except TypeError as error:
+        raise UserError(f"only an attack that is a dataclass with a field 'threat' can have another eps, which {attack} is not") from error
 
 
 class MinimumNormAttack(_Call, Protocol):

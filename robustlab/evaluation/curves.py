@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from robustlab.attacks.protocols import Attack, MinimumNormAttack, Model
+from robustlab.attacks.protocols import Attack, MinimumNormAttack, Model, with_eps
 from robustlab.checks import check_images, check_labels
 from robustlab.constraints import ThreatModel
 from robustlab.data.adapt import Data
@@ -65,7 +64,7 @@ def curve(
         raise UserError(f"a curve is of one attack, got {1 + len(others)}")
     ascending = _ascending(radii)
     if threat_of(chosen):
-        count = partial(_standing, [_resized(chosen, eps) for eps in ascending])
+        count = partial(_standing, [with_eps(cast(Attack, chosen), eps) for eps in ascending])
     else:
         count = partial(_farther, cast(MinimumNormAttack, chosen), ascending)
     found = data() if callable(data) else data
@@ -91,15 +90,6 @@ def _ascending(radii: Iterable[float]) -> list[float]:
         if not (math.isfinite(radius) and radius >= 0):
             raise UserError(f"a radius must be a finite number >= 0 in pixel units of [0, 1] images, got {radius}")
     return ascending
-
-
-def _resized(attack: Any, eps: float) -> Attack:
-    """The attack with another radius."""
-    try:
-        resized: Attack = dataclasses.replace(attack, threat=dataclasses.replace(attack.threat, eps=eps))
-    except TypeError as error:
-        raise UserError(f"a curve needs an attack that is a dataclass with a field 'threat', which {attack} is not") from error
-    return resized
 
 
 def _standing(attacks: Sequence[Attack], model: Model, batch: Batch, right: Tensor, fast_model: Model | None) -> list[int]:

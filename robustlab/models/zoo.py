@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 TRAINING_FORMAT = "robustlab-training-1"  # under "format" in the checkpoints that training writes
+RUN_WEIGHTS = "model.safetensors"  # what a run that ended leaves in its folder
 ENDINGS = (".safetensors", ".json", ".pt", ".pth", ".ckpt", ".tar")  # what is meant as a file, even where there is none
 
 
@@ -80,8 +81,8 @@ def load(
     """A trained classifier on the CPU, in evaluation mode and float32.
 
     Args:
-        name_or_path: a pretrained model's name; one of the two files of saved weights; a checkpoint of training; or a
-            checkpoint of another project (see ``legacy``).
+        name_or_path: a pretrained model's name; the folder of a run that ended; one of the two files of saved weights; a
+            checkpoint of training; or a checkpoint of another project (see ``legacy``).
         arch: what it must be. Needed for another project's checkpoint only where none of our architectures fits exactly.
         num_classes: how many classes it must have; any number where left out.
         normalization: mean and std per channel of another project's network that does not carry its own along.
@@ -131,7 +132,9 @@ def _find(name_or_path: str | os.PathLike[str]) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise UserError(f"{path} is a folder; name the checkpoint in it")
+        if (path / RUN_WEIGHTS).is_file():
+            return path / RUN_WEIGHTS
+        raise UserError(f"{path} is a folder without {RUN_WEIGHTS}, the weights of a run that ended; name a checkpoint in it")
     if path.suffix in ENDINGS or len(path.parts) > 1:
         raise UserError(f"there is no checkpoint {path}")
     return find_pretrained(path.name)

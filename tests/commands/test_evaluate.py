@@ -198,6 +198,12 @@ def test_unnamed_classes_are_compared_by_number(call, refused, unnamed, data, ex
     assert sum(record["prediction"] == record["label"] for record in records(tmp_path / "out")) == right
 
 
+def test_a_run_is_taken_by_its_folder(call, run, data, tmp_path) -> None:
+    for place in (run, run / "model.safetensors"):
+        call("evaluate", *LIGHT, "--model", place, "--data", data, "--out", tmp_path / place.name)
+    assert records(tmp_path / run.name) == records(tmp_path / "model.safetensors") != []
+
+
 # What is wrong
 
 
@@ -207,7 +213,7 @@ def test_unnamed_classes_are_compared_by_number(call, refused, unnamed, data, ex
         ([], "which model? --model takes a checkpoint's path"),
         (["--model", "nowhere.pt"], "there is no checkpoint nowhere.pt"),
         (["--model", "cifar10-robst"], "cifar10-robst"),
-        (["--model", "{run}"], "is a folder; name the checkpoint in it"),
+        (["--model", "{run}/.."], "is a folder without model.safetensors, the weights of a run that ended; name a checkpoint in it"),
         (["--model", "{run}/best.pt", "--arch", "small"], "holds a mlp, not the small asked for"),
         (["--model", "{run}/best.pt", "--dataset", "cifar11"], "unknown dataset 'cifar11'. Did you mean 'cifar10'?"),
         (["--model", "{run}/best.pt", "--data", "nowhere"], "there is nothing at nowhere"),

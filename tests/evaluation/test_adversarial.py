@@ -90,7 +90,7 @@ def lines(folder: Path) -> list[dict]:
 def test_the_folder_holds_images_records_and_exact_floats(kept, tmp_path):
     report, _ = kept
     save_adversarial(report, tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"PGD-3-L2-eps=0.3", "PGD-1-L2-eps=0.3"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"PGD-3-L2-eps=0.3", "FGSM-L2-eps=0.3"}
     folder, found = tmp_path / "out" / "PGD-3-L2-eps=0.3", report.adversarial[report.attacks[0]]
     records = lines(folder)
     assert [record["index"] for record in records] == found.index.tolist()

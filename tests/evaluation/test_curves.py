@@ -11,7 +11,7 @@ from laws import every_norm, images
 from measured import Across, X, cut, labelled, remembering
 from oracles import Counting, halfway
 
-from robustlab.attacks import FGSM, PGD
+from robustlab.attacks import FGSM, MIFGSM, NFGSM, PGD, with_eps
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, curve, evaluate
@@ -87,9 +87,22 @@ def test_an_attack_comes_by_name_too(tiny_model):
     assert curve(tiny_model, data, "pgd", [0.0, 0.1], threat=threat) == curve(tiny_model, data, PGD(threat), [0.0, 0.1])
 
 
+@pytest.mark.parametrize("make", [FGSM, MIFGSM, PGD, NFGSM])
+def test_the_steps_of_an_attack_scale_with_its_radius(tiny_model, make):
+    """A curve is what the attack reaches that was made for each radius, whatever radius it was made for first."""
+    y = labelled(tiny_model)
+    for eps in (0.03, 0.3, 3.0):
+        threat = ThreatModel(L2(), eps)
+        made, scaled = make(threat), with_eps(make(ThreatModel(L2(), 0.3)), eps)
+        assert str(made) == str(scaled)
+        assert torch.equal(made(tiny_model, X, y), scaled(tiny_model, X, y))
+
+
 def test_an_attack_whose_radius_cannot_be_replaced_is_refused():
     attack, _ = remembering(PGD(ThreatModel(L2(), 0.1)))
-    with pytest.raises(UserError, match="a curve needs an attack that is a dataclass with a field 'threat', which PGD-10 .* is not"):
+    with pytest.raises(
+        UserError, match="only an attack that is a dataclass with a field 'threat' can have another eps, which PGD-10 .* is not"
+    ):
         curve(Counting(27), [], attack, [0.1])
     with pytest.raises(UserError, match="a curve is of one attack, got 2"):
         curve(Counting(27), [], [PGD(ThreatModel(L2(), 0.1)), FGSM(ThreatModel(L2(), 0.1))], [0.1])

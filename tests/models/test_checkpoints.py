@@ -486,7 +486,13 @@ def test_flipped_bytes_end_in_a_sentence_or_in_a_network(tmp_path: Path, zipped:
             assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize(("name", "message"), [("gone.pt", "there is no checkpoint .*gone.pt"), (".", "is a folder; name the checkpoint")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone.pt", "there is no checkpoint .*gone.pt"),
+        (".", "is a folder without model.safetensors, the weights of a run that ended; name a checkpoint in it"),
+    ],
+)
 def test_paths_that_lead_nowhere(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(tmp_path / name)
