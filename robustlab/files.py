@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from robustlab.errors import UserError
+from robustlab.errors import UserError, in_one_line
+from robustlab.paths import place_of, shown
 
 JSON_BYTES = 256 << 20  # no JSON file that the project reads comes near
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without locks answer
@@ -31,7 +32,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the place cannot be written.
     """
-    path = Path(path)
+    path = place_of(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ def check_vacant(path: str | os.PathLike[str]) -> None:
     Raises:
         UserError: something is there.
     """
-    path = Path(path)
+    path = place_of(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is not an empty folder: name another one with --out")
 
@@ -66,7 +67,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         UserError: ``path`` is not an empty folder, the disk is full, or the place cannot be written.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(place_of(path)))
     check_vacant(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -98,7 +99,7 @@ def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         UserError: the disk is full or the place cannot be written.
     """
     try:
-        with open(path, "ab", buffering=0) as file:
+        with open(place_of(path), "ab", buffering=0) as file:
             end = file.tell()
             try:
                 left = memoryview(content)
@@ -142,7 +143,7 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[b
     Raises:
         UserError: the place cannot be written.
     """
-    path = Path(path)
+    path = place_of(path)
     # A marker file in place of a lock would outlive a process that is killed, and nobody would ever do its work.
     lock = FileLock(path, fallback_to_soft=False)
     held = True
@@ -163,7 +164,7 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[b
 def remove_lock(path: str | os.PathLike[str]) -> None:
     """Take away a lock's file once its work is done; not where another process still has it open and the system refuses."""
     with suppress(OSError):
-        Path(path).unlink()
+        place_of(path).unlink()
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         UserError: no such file, or not a JSON object.
     """
     try:
-        with open_regular(path) as file:
+        with open_regular(place_of(path)) as file:
             if os.fstat(file.fileno()).st_size > JSON_BYTES:
                 raise UserError(f"{path} cannot be read as {what}: it is larger than {JSON_BYTES >> 20} MiB")
             value = json.loads(file.read().decode("utf-8-sig"))
@@ -189,34 +190,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return value
 
 
-# What a user calls a place
-
-
-def place(path: str | os.PathLike[str]) -> Path:
-    """A path as a user wrote it, with ``~`` as the home folder.
-
-    Raises:
-        UserError: no file can have that name: it is too long, or holds a NUL.
-    """
-    try:
-        found = Path(path).expanduser()
-    except RuntimeError as error:  # no home folder is known
-        raise UserError(f"{shown(path)} names no place: {in_one_line(error)}") from error
-    try:
-        os.lstat(found)
-    except ValueError as error:  # a NUL, or letters that the file system's encoding lacks
-        raise UserError(f"{shown(path)} can be no path: {in_one_line(error)}") from error
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
-            raise UserError(f"{shown(path)} can be no path: {error.strerror}") from error
-    return found
-
-
-def shown(path: str | os.PathLike[str], most: int = 400) -> str:
-    """A path as a message shows it: in one line, not without end, and with escapes for what cannot be printed."""
-    text = os.fspath(path).encode("utf-8", "backslashreplace").decode()
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 4 :]}"
+# Reading with care
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -260,13 +234,6 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise UserError(f"cannot read {shown(path)} as {what}: {in_one_line(error)}") from error
 
 
-def in_one_line(error: BaseException, most: int = 300) -> str:
-    """What an exception says, in one line that can be printed."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = " ".join(text.split()) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text)[:most]
-
-
 def sweep(folder: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote; not while others write there."""
     for left in folder.glob(".*.tmp"):
@@ -283,7 +250,7 @@ def check_space(folder: str | os.PathLike[str], size: int) -> None:
     Raises:
         UserError: with what is needed and what is free.
     """
-    place = Path(folder).absolute()
+    place = place_of(folder).absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free

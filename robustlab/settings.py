@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustlab.options import count, group, names, number, option, positive, radii, radius
+from robustlab.options import count, group, location, names, number, option, positive, radii, radius, several
 
 NORMS = ("linf", "l2", "l1")
 SCHEDULES = ("one-cycle", "cosine", "steps")
@@ -23,14 +23,21 @@ class Data:
         None, "shapes, cifar10, cifar100, folder, npz, safetensors, constructed or released; inferred from --data", metavar="NAME"
     )
     path: str | None = option(
-        None, "folder, .npz or .safetensors file of the data, or a constructed set; not needed for shapes", metavar="PATH", name="data"
+        None,
+        "folder, .npz or .safetensors file of the data, or a constructed set; not needed for shapes",
+        location,
+        metavar="PATH",
+        name="data",
     )
     image_size: int | None = option(None, "resize and crop images to this many pixels", positive)
     download: bool = option(False, "download the dataset if it is missing", None)
     classes: list[str] | None = option(None, "only the images of these classes, in this order: dog,cat", names, metavar="NAME,NAME,...")
     limit: int | None = option(None, "use this many images only, spread over the whole set", positive)
     cache: str | None = option(
-        None, "where decoded images are kept for the next time; a hidden folder beside the images where left out", metavar="FOLDER"
+        None,
+        "where decoded images are kept for the next time; a hidden folder beside the images where left out",
+        location,
+        metavar="FOLDER",
     )
 
 
@@ -62,6 +69,7 @@ class Model(Checkpoint):
     name: str | None = option(
         None,
         "a pretrained model's name, a run's folder, or the path of a checkpoint; several with commas",
+        several,
         metavar="NAME|PATH",
         name="model",
     )
@@ -103,6 +111,7 @@ class Network:
         None,
         "begin with the weights of a pretrained model or a checkpoint; the last layer begins anew where the classes are others. With its "
         "own --seed the images held out to choose the epoch by are those that it was not trained on either",
+        location,
         metavar="NAME|PATH",
     )
     mean: list[float] | None = option(None, "channel means for --init, where its file has none", radii, metavar="M,M,M")

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 # From the ground up. Modules of one row know nothing of each other; a package is one entry and may import itself.
 FLOORS = (
     {"errors"},
+    {"paths"},
     {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts"},
     {"norms", "settings"},
     {"constraints", "goals", "pixels"},

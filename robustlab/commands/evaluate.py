@@ -26,7 +26,7 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.matching import check_fits
 from robustlab.models.naming import short_names
-from robustlab.options import changed, given, names
+from robustlab.options import changed, given, names, paths
 from robustlab.records import environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
@@ -35,7 +35,7 @@ SHOWN = 10  # images on a grid
 
 def run(args: settings.Evaluate) -> None:
     """Print the accuracies of each model; with ``--out`` also write them, the records, pictures, and the curve."""
-    chosen = names(required_model(args.model))
+    chosen = paths(required_model(args.model))
     out, kept, grid = _places(args, len(chosen))
     attacks = attacks_of(args)
     device = choose_device(args.compute.device, args.compute.threads)

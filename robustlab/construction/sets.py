@@ -27,6 +27,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.models.placement import on_device
 from robustlab.models.zoo import load, pretrained
+from robustlab.paths import place_of
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
 
@@ -142,7 +143,7 @@ def construct(
         known = facts(folder)
     if isinstance(made, ImageSet) and not out:
         made = replace(made, name=f"{kind} of {images.name}")
-    return ConstructedSet(kind, made, images, known, manifest, source, Path(out) if out else None)
+    return ConstructedSet(kind, made, images, known, manifest, source, place_of(out) if out else None)
 
 
 def _classifier(model: nn.Module | str | os.PathLike[str], images: Images, kind: str) -> Classifier:
@@ -174,7 +175,7 @@ def _as_classifier(network: nn.Module, images: Images) -> Classifier:
 def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
     """The set's folder; where there is to be none, one that is gone at the end."""
     if out:
-        yield Path(out)
+        yield place_of(out)
         return
     with tempfile.TemporaryDirectory(prefix="robustlab-") as temporary:
         yield Path(temporary)

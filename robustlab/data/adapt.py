@@ -38,9 +38,9 @@ from torch.utils.data import (
 
 from robustlab.checks import check_set_labels
 from robustlab.data import examples
-from robustlab.data.classes import check_names, numbers, told_apart
 from robustlab.data.batches import Batch, Batches
 from robustlab.data.catalog import open_dataset
+from robustlab.data.classes import check_names, numbers, told_apart
 from robustlab.data.imageset import Images, ImageSet, described, described_html, files_of, mean_std, relabelled
 from robustlab.errors import UserError
 from robustlab.pixels import to_float

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustlab import files
 from robustlab.data.cifar import FOLDERS, open_cifar
 from robustlab.data.constructed import is_constructed, open_constructed
-from robustlab.data.folder import open_folder
+from robustlab.data.folder import FolderStream, open_folder
 from robustlab.data.imageset import Images, ImageSet, Some, hold_out, whole
 from robustlab.data.npz import has_parts, open_npz
 from robustlab.data.released import is_released, open_released
@@ -18,6 +17,7 @@ from robustlab.data.shapes import shapes
 from robustlab.data.tensors import open_safetensors
 from robustlab.data.tree import PARTS, TREE, split_file, split_folder
 from robustlab.errors import UserError, unknown
+from robustlab.paths import place_of, shown
 
 DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz", "safetensors", "constructed", "released")
 ONE_FILE: dict[str, Callable[[Path], ImageSet]] = {"npz": open_npz, "safetensors": open_safetensors}  # by ending
@@ -99,10 +99,14 @@ def open_dataset(
     return images
 
 
-def _open_folder(path: Path, split: str, chosen: Callable[[Some], Some], **how: Any) -> Images:
+def _open_folder(path: Path, split: str, chosen: Callable[[FolderStream], FolderStream], **how: Any) -> Images:
     """Some images of an image folder, whose classes and files are chosen before any of them is decoded."""
     undivided = path.is_dir() and split_folder(path, split) == path
-    return open_folder(path, split, choose=lambda images: chosen(_cut(images, split) if undivided else images), **how)
+
+    def choose(images: FolderStream) -> FolderStream:
+        return chosen(_cut(images, split) if undivided else images)
+
+    return open_folder(path, split, choose=choose, **how)
 
 
 def _open_stored(name: str, path: Path, split: str, memory_limit: int, progress: bool) -> Images:
@@ -115,10 +119,10 @@ def _open_stored(name: str, path: Path, split: str, memory_limit: int, progress:
 def _name_and_path(name: str | os.PathLike[str] | None, root: str | os.PathLike[str] | None) -> tuple[str | None, Path | None]:
     """A dataset's name and its place, where the first word may be either."""
     if root is not None:
-        return None if name is None else os.fspath(name), files.place(root)
+        return None if name is None else os.fspath(name), place_of(root)
     if name is None or (isinstance(name, str) and name in DATASETS):
         return name, None
-    path = files.place(name)
+    path = place_of(name)
     if isinstance(name, str) and len(path.parts) == 1 and not path.suffix and not path.exists():
         raise UserError(f"there is nothing at {name}, and it names no dataset: {unknown('dataset', name, DATASETS)}")
     return None, path
@@ -126,7 +130,7 @@ def _name_and_path(name: str | os.PathLike[str] | None, root: str | os.PathLike[
 
 def only_for_training(name: str | None, root: str | Path | None) -> bool:
     """Whether a dataset, named as for ``open_dataset``, has no test images of its own."""
-    return (name or _kind(None if root is None else files.place(root))) in ONLY_FOR_TRAINING
+    return (name or _kind(None if root is None else place_of(root))) in ONLY_FOR_TRAINING
 
 
 def _kind(path: Path | None) -> str:
@@ -134,14 +138,16 @@ def _kind(path: Path | None) -> str:
     if path is None:
         return "shapes"
     if not path.exists():
-        raise UserError(f"there is nothing at {files.shown(path)}; expected {TREE}, an .npz or .safetensors file, or a CIFAR folder{_fetch(path)}")
+        raise UserError(
+            f"there is nothing at {shown(path)}; expected {TREE}, an .npz or .safetensors file, or a CIFAR folder{_fetch(path)}"
+        )
     for name, folder in FOLDERS.items():
         if path.name == folder or (path / folder).is_dir():
             return name
     if not path.is_dir():
         ending = path.suffix[1:].lower()
         if ending not in ONE_FILE or not path.is_file():
-            raise UserError(f"{files.shown(path)} is neither a folder nor an .npz file nor a .safetensors file")
+            raise UserError(f"{shown(path)} is neither a folder nor an .npz file nor a .safetensors file")
         return ending
     if is_constructed(path):
         return "constructed"

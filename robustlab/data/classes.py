@@ -84,7 +84,9 @@ def told_apart(source: str, names: Iterable[object]) -> tuple[str, ...]:
             renamed.append(found[number])
     if renamed:
         several = ", ".join(ascii(name) for name in renamed[:3]) + (", ..." if len(renamed) > 3 else "")
-        warnings.warn(f"{source}: {len(renamed)} classes share their names with others, and are told apart by number: {several}", stacklevel=3)
+        warnings.warn(
+            f"{source}: {len(renamed)} classes share their names with others, and are told apart by number: {several}", stacklevel=3
+        )
     check_names(source, found)
     return tuple(found)
 

@@ -168,7 +168,7 @@ def files_of(images: Images) -> tuple[str, ...] | None:
 
 def whole(images: Some) -> Some:
     """The same images as a split of their own: their places are counted from 0."""
-    return replace(images, positions=None) if is_dataclass(images) and hasattr(images, "positions") else images  # type: ignore[return-value]
+    return replace(images, positions=None) if is_dataclass(images) and hasattr(images, "positions") else images
 
 
 def readable_name(text: str) -> str:

@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from robustlab.data.imageset import ImageSet, readable_name
 from robustlab.data.limits import check_expansion
 from robustlab.data.tree import PARTS, SPELLED
 from robustlab.errors import UserError
+from robustlab.paths import shown
 
 CHANNELS = (1, 3)
-WHOLE = (("x", "images"), ("y", "labels"))
+WHOLE: tuple[tuple[str, ...], tuple[str, ...]] = (("x", "images"), ("y", "labels"))
 ENDING = ".npy"
 
 
@@ -112,7 +114,7 @@ class _Archive:
         own = self._called(names)
         if own is None:
             wanted = " or ".join(map(repr, names[:3]))
-            raise UserError(f"{self.path} has no array {wanted}; it has {', '.join(map(files.shown, self.names)) or 'none'}")
+            raise UserError(f"{self.path} has no array {wanted}; it has {', '.join(map(shown, self.names)) or 'none'}")
         return self.read(own)
 
     def read(self, name: str) -> np.ndarray:
@@ -131,7 +133,7 @@ class _Archive:
                 return np.lib.format.read_array(member, allow_pickle=False)
 
 
-def _head(member: zipfile.ZipExtFile) -> tuple[tuple[int, ...], np.dtype]:
+def _head(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array, as its file declares them."""
     version = np.lib.format.read_magic(member)
     if version not in ((1, 0), (2, 0)):

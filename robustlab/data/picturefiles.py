@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from robustlab import files
-from robustlab.errors import UserError
+from robustlab.errors import UserError, in_one_line
+from robustlab.paths import shown
 
 # Pillow's name for each format, and how names of such files end.
 FORMATS = {
@@ -72,7 +73,7 @@ def opened(source: str | os.PathLike[str] | bytes, what: str, formats: Sequence[
     except Image.UnidentifiedImageError as error:
         raise Unreadable(f"cannot read {what}: it is damaged, or none of {', '.join(formats)}") from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over
-        raise Unreadable(f"cannot read {what}: {files.in_one_line(error)}") from error
+        raise Unreadable(f"cannot read {what}: {in_one_line(error)}") from error
 
 
 def _stream(source: str | os.PathLike[str] | bytes) -> BinaryIO:
@@ -91,9 +92,9 @@ def decode(path: str, image_size: int | None = None, *, upright: bool = False) -
     Raises:
         UserError: not there, damaged, too large, or of more than 8 bits per channel.
     """
-    with opened(path, f"the image {files.shown(path)}") as image:
+    with opened(path, f"the image {shown(path)}") as image:
         if image.mode[0] in "IF":
-            raise UserError(f"the image {files.shown(path)} has more than 8 bits per channel, convert it to 8 bits first")
+            raise UserError(f"the image {shown(path)} has more than 8 bits per channel, convert it to 8 bits first")
         rgb = on_white(ImageOps.exif_transpose(image)) if upright else image.convert("RGB")
         return np.asarray(rgb if image_size is None else _resized(rgb, image_size))
 

@@ -14,6 +14,7 @@ from robustlab import files
 from robustlab.data.classes import numbers, told_apart
 from robustlab.data.imageset import ImageSet, readable_name
 from robustlab.errors import UserError
+from robustlab.paths import shown
 
 
 def open_safetensors(path: Path) -> ImageSet:
@@ -30,7 +31,7 @@ def open_safetensors(path: Path) -> ImageSet:
         with safe_open(path, framework="pt") as file:
             missing = sorted({"x", "y"} - set(file.keys()))
             if missing:
-                raise UserError(f"{path} has no tensor {missing[0]!r}; it has {', '.join(map(files.shown, file.keys())) or 'none'}")
+                raise UserError(f"{path} has no tensor {missing[0]!r}; it has {', '.join(map(shown, file.keys())) or 'none'}")
             pixels, labels, about = file.get_tensor("x"), file.get_tensor("y"), file.metadata() or {}
     if "classes" in about:
         classes = told_apart(str(path), _names(path, about["classes"]))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from robustlab.data.classes import composed, folder_classes
 from robustlab.data.picturefiles import SUFFIXES
-from robustlab.errors import UserError
-from robustlab.files import in_one_line, shown
+from robustlab.errors import UserError, in_one_line
+from robustlab.paths import shown
 
 PARTS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}  # where a split lies: the first that is there
 SPELLED = {"train": ("train",), "test": ("test",), "val": ("val", "valid", "validation")}
@@ -59,7 +59,10 @@ class Found:
             return self.notes
         names = ", ".join(shown(name, 100) for name in self.left_out[:NAMED]) + (", ..." if len(self.left_out) > NAMED else "")
         s = "" if len(self.left_out) == 1 else "s"
-        return [*self.notes, f"{shown(self.folder)}: {len(self.left_out):,} file{s} left out, not in a class or of no known format: {names}"]
+        return [
+            *self.notes,
+            f"{shown(self.folder)}: {len(self.left_out):,} file{s} left out, not in a class or of no known format: {names}",
+        ]
 
 
 def find(root: Path, split: str) -> Found:
@@ -242,9 +245,7 @@ def _same_classes(folder: Path, classes: tuple[str, ...], other: Path) -> None:
         return
     odd = sorted(set(classes) ^ set(map(composed, class_names(other))))
     if odd:
-        raise UserError(
-            f"{shown(folder)} and {shown(other)} must hold the same class folders, but only one of them has {odd[0]!r}"
-        )
+        raise UserError(f"{shown(folder)} and {shown(other)} must hold the same class folders, but only one of them has {odd[0]!r}")
 
 
 def _check_no_wrapping(only: Path) -> None:

@@ -30,6 +30,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.models.checkpoints import read_record
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
+from robustlab.paths import place_of
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
 from robustlab.records import environment
@@ -154,7 +155,7 @@ def quickstart(
     for name in changes:
         if name not in Settings.__dataclass_fields__:
             raise unknown("setting", name, Settings.__dataclass_fields__)
-    args, out = replace(settings or Settings(), **changes).completed(), Path(out)
+    args, out = replace(settings or Settings(), **changes).completed(), place_of(out)
     compute = _Compute(torch.device(device), workers, bfloat16, download)
     _claim(out, args)
     trained = {name: _trained(name, args, out / name, compute, say) for name in RECIPES}

@@ -22,6 +22,7 @@ from robustlab.errors import UserError
 from robustlab.evaluation.accuracy import Attack
 from robustlab.interrupts import interruptible
 from robustlab.options import changed
+from robustlab.paths import place_of
 from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import ALONE, World, synchronize_batch_norm
@@ -107,7 +108,7 @@ def _folder(out: str | os.PathLike[str] | None, resume: bool) -> tuple[Path | No
     """The run folder, and what its ``settings.json`` holds; nothing for a new run."""
     if resume and out is None:
         raise UserError("resume goes on with the run in a folder: name it by out")
-    folder = None if out is None else Path(out)
+    folder = None if out is None else place_of(out)
     return folder, Run.settings_of(folder) if folder and resume else {}
 
 
