@@ -16,7 +16,7 @@ from robustlab.attacks import PGD
 from robustlab.attacks.by_name import named_attack
 from robustlab.attacks.protocols import Attack
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, load_model, open_images, required_model, threat_of
+from robustlab.commands.common import choose_device, images_for, load_model, required_model, threat_of
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
@@ -40,7 +40,7 @@ def run(args: settings.Evaluate) -> None:
     attacks = attacks_of(args)
     device = choose_device(args.compute.device, args.compute.threads)
     models = {name: load_model(name, args.model).to(device) for name in chosen}
-    images = open_images(args.data, args.data.split)
+    images = images_for(models, args.data, args.data.split)
     for name, model in models.items():
         check_fits(model, images, name, chosen=bool(args.data.classes))
     short, curves = short_names(models), {}

@@ -138,9 +138,9 @@ def _kind(path: Path | None) -> str:
     if path is None:
         return "shapes"
     if not path.exists():
-        raise UserError(
-            f"there is nothing at {shown(path)}; expected {TREE}, an .npz or .safetensors file, or a CIFAR folder{_fetch(path)}"
-        )
+        known = fetchable(path.name)
+        fetch = f"; --dataset {known} --download fetches {known}" if known else ""
+        raise UserError(f"there is nothing at {shown(path)}; expected {TREE}, an .npz or .safetensors file, or a CIFAR folder{fetch}")
     for name, folder in FOLDERS.items():
         if path.name == folder or (path / folder).is_dir():
             return name
@@ -156,10 +156,10 @@ def _kind(path: Path | None) -> str:
     return next((kind for kind in ONE_FILE for part in PARTS if split_file(path, part, kind)), "folder")
 
 
-def _fetch(path: Path) -> str:
-    """How to get data that are missing, where the place is called after one that can be fetched."""
-    plain = path.name.lower().replace("-", "").replace("_", "")
-    return next((f"; --dataset {name} --download fetches {name}" for name in reversed(FOLDERS) if plain.startswith(name)), "")
+def fetchable(words: str) -> str | None:
+    """Which dataset that can be fetched is meant: ``cifar10`` by ``CIFAR-10 (JPEG copy)``; None where it is none."""
+    plain = words.lower().replace("-", "").replace("_", "").replace(" ", "")
+    return next((name for name in sorted(FOLDERS, key=len, reverse=True) if plain.startswith(name)), None)
 
 
 def _open_file(path: Path, split: str, kind: str) -> Images:

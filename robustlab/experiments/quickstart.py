@@ -26,6 +26,7 @@ import torch
 from robustlab import files, pictures
 from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
+from robustlab.data.splits import matching
 from robustlab.errors import UserError, unknown
 from robustlab.models.checkpoints import read_record
 from robustlab.models.classifier import Classifier
@@ -217,6 +218,7 @@ def _trained(name: str, args: Settings, out: Path, compute: _Compute, say: Calla
 def _train(recipe: str, args: Settings, out: Path, compute: _Compute) -> None:
     """Run or resume one training, which ends with ``out/model.json``."""
     images = open_dataset(args.dataset, args.data, "train", image_size=args.image_size, limit=args.limit, download=compute.download)
+    matching(_test_images(args), images)  # what does not fit is told before the training, not after it
     train(
         images,
         recipe=recipe,

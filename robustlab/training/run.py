@@ -17,6 +17,7 @@ import torch
 
 from robustlab.data.adapt import Data, as_images
 from robustlab.data.imageset import Images
+from robustlab.data.splits import matching, note_empty_classes
 from robustlab.devices import choose_device, computes_bfloat16
 from robustlab.errors import UserError
 from robustlab.evaluation.accuracy import Attack
@@ -31,7 +32,6 @@ from robustlab.training.method import complete, method_of
 from robustlab.training.prepare import (
     check_trainable,
     evaluation_batches,
-    matching,
     network_to_train,
     recorded_threads,
     recorded_training,
@@ -95,6 +95,10 @@ def train(
     settings = complete(changed(settings, **changes), bfloat16=computes_bfloat16(device), resumed=resume)
     images = as_images(data, split="train")
     tested = None if test is None else matching(as_images(test, split="test"), images)
+    if world.leads:
+        note_empty_classes(images, "training")
+    if world.leads and tested is not None:
+        note_empty_classes(tested, "test", images.classes)
     asked = asked or {"machine": {"threads": threads, "workers": workers}}
     trainer = _trainer(images, settings, folder, before, device, workers, world, asked)
     trainer.on_epoch, trainer.progress = on_epoch, progress and world.leads
