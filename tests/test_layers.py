@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 FLOORS = (
     {"errors"},
     {"paths"},
-    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts", "markup"},
     {"norms", "settings"},
     {"constraints", "goals", "pixels"},
     {"objectives", "pictures", "threats"},

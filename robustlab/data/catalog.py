@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.data.cifar import FOLDERS, open_cifar
+from robustlab.data.classes import with_commas
 from robustlab.data.constructed import is_constructed, open_constructed
 from robustlab.data.folder import FolderStream, open_folder
 from robustlab.data.imageset import Images, ImageSet, Some, hold_out, whole
@@ -77,7 +78,7 @@ def open_dataset(
     name = name or _kind(path)
 
     def chosen(images: Some) -> Some:
-        images = images.only_classes(classes) if classes else images
+        images = images.only_classes(with_commas(classes, images.classes)) if classes else images
         return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
 
     if name == "shapes":

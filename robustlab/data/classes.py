@@ -112,6 +112,22 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def with_commas(names: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Names out of a list that was cut at commas: parts that make the name of a class with commas together are put together again.
+
+    Args:
+        names: the parts.
+        known: the names that there are.
+    """
+    whole, found, rest = set(known), [], list(names)
+    while rest:
+        joined = ((k, comma.join(rest[:k])) for k in range(1, len(rest) + 1) for comma in (", ", ","))
+        length, name = next(((k, name) for k, name in joined if name in whole), (1, rest[0]))
+        found.append(name)
+        rest = rest[length:]
+    return found
+
+
 def _doubles(names: Sequence[str]) -> dict[str, int]:
     """Names that several classes have, and how many."""
     return {name: count for name, count in Counter(names).items() if count > 1}

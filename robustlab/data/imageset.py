@@ -18,6 +18,7 @@ from robustlab import pictures
 from robustlab.checks import check_set_labels, check_set_pixels
 from robustlab.data.classes import check_names, composed
 from robustlab.errors import UserError, unknown
+from robustlab.paths import shown
 from robustlab.pixels import to_float
 from robustlab.seeding import permutation
 
@@ -70,7 +71,8 @@ def described(images: Images) -> str:
     """What a set holds, in one line."""
     channels, height, width = images.shape
     size = f"{width}x{height} pixels, {'RGB' if channels == 3 else 'grey' if channels == 1 else f'{channels} channels'}"
-    names = ", ".join(images.classes if len(images.classes) <= SHOWN else [*images.classes[: SHOWN - 1], "..."])
+    listed = images.classes if len(images.classes) <= SHOWN else [*images.classes[: SHOWN - 1], "..."]
+    names = ", ".join(shown(name, 100) for name in listed)
     return f"{images.name}: {len(images):,} images, {size}, {len(images.classes)} classes ({names})"
 
 
