@@ -109,7 +109,7 @@ def check_set_labels(name: str, labels: Tensor, n: int, num_classes: int) -> Non
 
 
 def with_logit_checks(model: Callable[[Tensor], Any], highest_label: int) -> Callable[[Tensor], Tensor]:
-    """The model, with its output's shape checked at each call: ``(B, K)`` with ``K`` above every label.
+    """The model, with its output's shape checked at each call: ``(B, K)`` with ``K`` at least 2 and above every label.
 
     Args:
         highest_label: -1 where it is not known. Shapes are on the host, so the device is not asked.
@@ -123,6 +123,11 @@ def with_logit_checks(model: Callable[[Tensor], Any], highest_label: int) -> Cal
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise UserError(f"the model must return logits of shape ({len(x)}, classes), got {shape}")
+        if logits.shape[1] == 1:
+            raise UserError(
+                "the model returned one number for each image, and the largest of one number never changes: "
+                "it must return one logit for each class, as torch.cat([-z, z], 1) does for the logit z of a sigmoid"
+            )
         if logits.shape[1] <= highest_label:
             raise UserError(f"labels go up to {highest_label}, but the model has {logits.shape[1]} classes (0 to {logits.shape[1] - 1})")
         return logits

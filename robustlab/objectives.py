@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -92,14 +93,27 @@ class _FeatureDistance:
 def evaluate_objective(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """The objective's value, shape ``(B,)``, and its verdict, bool ``(B,)``, where it gives one.
 
+    ``x`` stays as it is, also where the model writes over its input.
+
     Raises:
         ValueError: the objective does not return one value per example.
     """
-    result = objective(x)
+    result = _with_gradient(objective, x) if x.requires_grad else objective(x.clone())
     value, achieved = result if isinstance(result, tuple) else (result, None)
     if value.shape != (len(x),):
         raise ValueError(f"objective must return shape ({len(x)},), got {tuple(value.shape)}")
     return value, achieved
+
+
+def _with_gradient(objective: Objective, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """The objective at a leaf; torch lets nobody write over one, so a model that does so is given a copy."""
+    try:
+        return objective(x)
+    except RuntimeError as error:
+        if "leaf Variable that requires grad is being used in an in-place operation" not in str(error):
+            raise
+    warnings.warn("the model writes over its input (an in-place operation, perhaps inplace=True): it is given a copy", stacklevel=2)
+    return objective(x.clone())
 
 
 def value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:

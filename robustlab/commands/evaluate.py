@@ -100,6 +100,8 @@ def measured(
     print(f"{name} on {images.name} ({args.data.split})")
     for attack, rate in report.rates().items():
         print(f"  {attack:<28} {rate}")
+    for note in report.notes:
+        print(f"  note: {note}")
     rates: dict[float, Rate] = {}
     if args.attack.curve:
         rates = curve(model, images, attacks[0], args.attack.curve, fast_model=fast_model, **_batches(args))
@@ -144,5 +146,6 @@ def write(
             "environment": environment(),
             "dataset": images.name,
             "accuracies": {name: rate.to_json() for name, rate in report.rates().items()},
+            "notes": report.notes,
         },
     )

@@ -7,6 +7,7 @@ bytes, not from its name: hence the list. Everything that Pillow raises on a dam
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ FORMATS = {
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MOST_PIXELS = 40_000_000
 LONGEST = 20_000  # pixels of a side
+
+# What Pillow logs about a damaged file it raises too; without a handler Python would print it beside our sentence.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class Unreadable(UserError):

@@ -190,7 +190,10 @@ def _evaluate_batch(
             rows[row][name] = Attacked(prediction, far)
         if classes is not None:
             adversarial.append(_adversarial(model, batch, right, attack, x_adv, distance, logits, after, classes))
-    records = [Record(*row) for row in zip(batch.index.tolist(), y.tolist(), logits.argmax(1).tolist(), within, nearest, strict=True)]
+    single = (logits.isfinite().sum(1) < 2).tolist()
+    records = [
+        Record(*row) for row in zip(batch.index.tolist(), y.tolist(), logits.argmax(1).tolist(), within, nearest, single, strict=True)
+    ]
     return records, adversarial
 
 

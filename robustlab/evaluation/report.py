@@ -43,6 +43,7 @@ class Record:
         attacks: by name, what attacks within a threat model did; empty where the prediction was wrong already.
         nearest: by name, what minimum-norm attacks found.
         file: the name of its file within the data's folder; None where it comes from no file of its own.
+        single: whether the model gave one class only a logit that is finite, so that no attack can reach another.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Record:
     attacks: Mapping[str, Attacked]
     nearest: Mapping[str, Attacked] = field(default_factory=dict)
     file: str | None = None
+    single: bool = False
 
     @property
     def broken_by(self) -> str | None:
@@ -73,11 +75,12 @@ class Record:
         return found.distance if found.prediction != self.label else math.inf
 
     def to_json(self) -> dict[str, Any]:
-        """Values that JSON holds; ``nearest`` only where there was a minimum-norm attack, ``file`` only where there is one."""
+        """Values that JSON holds; ``nearest`` only where there was a minimum-norm attack, ``single`` and ``file`` only where there is one."""
         found: dict[str, Any] = {"index": self.index} if self.file is None else {"index": self.index, "file": self.file}
         found |= {"label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
         found["attacks"] = {name: vars(attacked) for name, attacked in self.attacks.items()}
-        return {**found, "nearest": {name: vars(attacked) for name, attacked in self.nearest.items()}} if self.nearest else found
+        found |= {"nearest": {name: vars(attacked) for name, attacked in self.nearest.items()}} if self.nearest else {}
+        return found | ({"single": True} if self.single else {})
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,6 +185,23 @@ class Report:
             raise UserError("the adversarial images were not kept: call evaluate(..., keep=True)")
         return self.adversarial
 
+    @property
+    def notes(self) -> list[str]:
+        """Why a number may say nothing about robustness, in sentences: nothing was attacked, or an attack could not do anything."""
+        notes = []
+        single = sum(record.single for record in self.records)
+        if single:
+            notes.append(
+                f"for {single} of {len(self.records)} images the model gives one class only a finite logit, so no attack can change it"
+            )
+        if self.attacks and self.records and not self.clean.count:
+            notes.append("no image was attacked: the model was wrong for all of them already")
+        for name in self.attacks:
+            moved = [record.attacks[name].distance > 0 for record in self.records if name in record.attacks]
+            if moved and not any(moved):
+                notes.append(f"{name} changed no image, so its number is the clean accuracy and says nothing about robustness")
+        return notes
+
     def rows(self) -> list[tuple[str, str]]:
         """The lines of a table: a name and a number with its interval."""
         distances = [(name, f"median distance {self.median_distance(name):.4g}") for name in self.minimum_norm]
@@ -190,7 +210,7 @@ class Report:
     def __repr__(self) -> str:
         rows = self.rows()
         width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {number}" for name, number in rows)
+        return "\n".join([*(f"{name:<{width}}  {number}" for name, number in rows), *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         lines = "".join(
@@ -199,7 +219,8 @@ class Report:
         )
         kept = next(iter(self.adversarial.values()), None) if self.adversarial else None
         shown = pictures.as_html(adversarial_grid(kept)) if kept and kept.are_pictures else ""
-        return f"<table>{lines}</table>{shown}"
+        notes = "".join(f"<p>note: {html.escape(note)}</p>" for note in self.notes)
+        return f"<table>{lines}</table>{notes}{shown}"
 
 
 def save_adversarial(report: Report, folder: str | os.PathLike[str]) -> None:

@@ -19,7 +19,7 @@ from robustlab.experiments.finding import Finding
 from robustlab.interrupts import interruptible
 from robustlab.paths import place_of
 from robustlab.records import environment
-from robustlab.reports.plots import heat_map
+from robustlab.reports.plots import heat_map, line_plot
 
 # In the order of the talk; imported when asked for.
 EXPERIMENTS: dict[str, str] = {
@@ -28,6 +28,8 @@ EXPERIMENTS: dict[str, str] = {
     "robustified": "standard training on D_R gives a robust model, on D_NR it does not",
     "transfer": "adversarial examples across architectures, and what each learns from D_det",
     "data-size": "ordinary and robust accuracy over the number of training images",
+    "capacity": "width of the network, for standard and for robust training",
+    "usefulness": "how useful each feature is, with and without an adversary, in standard and robust networks",
     "known-features": "which features each constructed set teaches, on shapes, where the features are known",
     "regimes": "where robust features win and where non-robust ones do: eps, source, augmentation",
 }
@@ -78,6 +80,8 @@ def reproduce(
     files.write_text(out / f"{name}.md", "\n\n".join(str(table) for table in found.tables) + "\n")
     for title, grid in found.maps.items():
         heat_map(out / f"{title}.png", grid)
+    for title, plot in found.lines.items():
+        line_plot(out / f"{title}.png", plot.lines, plot.axes, title=plot.title, references=plot.references)
     record = {"config": dataclasses.asdict(config), "found": found.numbers, "environment": environment()}
     files.write_json(out / f"{name}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
     return found

@@ -1,15 +1,19 @@
-"""Borrow a model and give it back as it was."""
+"""Borrow a model and give it back as it was, also with several threads at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from robustlab.errors import UserError
+
 Model = TypeVar("Model", bound=Callable[..., object])
+Restore = Callable[[], None]
 
 
 @contextmanager
@@ -19,40 +23,138 @@ def frozen(model: Model, *, training: bool = False) -> Iterator[Model]:
     Restored, also after an exception: every submodule's own mode, ``requires_grad`` of every parameter, all buffers
     (BatchNorm statistics, say), and the global random state of the CPU and of the model's devices. ``.grad`` is never touched.
 
+    Threads may borrow one model together, also only a part of it: the first saves what it was, the last puts it back. In training mode
+    a thread has the model for itself: it waits for the others, and the others wait for it. What another thread draws from
+    the global random state in the meantime is put back with it, since the state does not say who drew.
+
     Args:
         model: a module; of any other callable nothing but the random state is known, so it is called as it is.
         training: run the model in training mode instead; the statistics that it updates are still put back.
+
+    Raises:
+        UserError: weights that were made in ``torch.inference_mode``; no gradient can pass through them.
     """
     module = model if isinstance(model, nn.Module) else nn.Module()
-    # A frozen TorchScript module has no mode: it was made for evaluation.
-    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
-    wanted = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    buffers = [(part, name, b, b.detach().clone()) for part in module.modules() for name, b in part.named_buffers(recurse=False)]
-    with _random_states(module):
+    if any(tensor.is_inference() for tensor in module.parameters()):
+        raise UserError("the model's weights were made in torch.inference_mode, so no gradient can pass through them: make them outside")
+    borrower = _Borrower(threading.get_ident(), exclusive=training)
+    try:
+        with _TURN:
+            _await_turn(module, borrower)
+            for part in module.modules():
+                _borrow(id(part), borrower, _state_of(part))
+            for device in _devices(module):
+                _borrow(device, borrower, _random_state(device))
+            _freeze(module, training)
+        yield model
+    finally:
+        with _TURN:
+            for key in borrower.keys:
+                _return(key, borrower)
+            _TURN.notify_all()
+
+
+class _Borrower:
+    """One use of a model, by the thread that began it."""
+
+    def __init__(self, thread: int, exclusive: bool) -> None:
+        self.thread, self.exclusive = thread, exclusive
+        self.keys: list[Hashable] = []  # of what it has
+
+
+class _Loan:
+    """Who has a thing at the moment, in the order in which they came, and how each puts it back as they found it."""
+
+    def __init__(self) -> None:
+        self.holders: list[tuple[_Borrower, Restore]] = []
+        self.original: Restore = lambda: None
+
+
+_TURN = threading.Condition()  # guards all below
+_LOANS: dict[Hashable, _Loan] = {}  # by the ``id`` of a model's part, which its loan keeps alive, or by the device of a random state
+_WAITING: set[int] = set()  # threads that wait for their turn, so that what they hold stands still
+
+
+def _await_turn(module: nn.Module, borrower: _Borrower) -> None:
+    """Wait until nobody else trains any part of the module; to train it, until every other thread that has a part waits as well."""
+
+    def is_free() -> bool:
+        holders = [holder for part in module.modules() for holder, _ in _holders(id(part)) if holder.thread != borrower.thread]
+        return not any(holder.exclusive or borrower.exclusive and holder.thread not in _WAITING for holder in holders)
+
+    if not is_free():
+        _WAITING.add(borrower.thread)
+        _TURN.notify_all()
         try:
-            if modes:
-                module.train(training)
-            for parameter in wanted:
-                parameter.requires_grad_(False)
-            yield model
+            _TURN.wait_for(is_free)
         finally:
-            for part, mode in modes:
-                part.training = mode
-            for parameter in wanted:
-                parameter.requires_grad_(True)
-            # Past the version counter, which BatchNorm's updates do not move either: graphs that were built before stay valid.
-            for part, name, buffer, before in buffers:
-                buffer.data.copy_(before)
-                setattr(part, name, buffer)
+            _WAITING.discard(borrower.thread)
 
 
-@contextmanager
-def _random_states(module: nn.Module) -> Iterator[None]:
-    """Put the random states of the CPU and of a module's accelerators back."""
-    devices = {p.device for p in module.parameters() if p.device.type in ("cuda", "xpu")}
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([], device_type="cuda"))
-        for kind in sorted({device.type for device in devices}):
-            numbers = sorted(device.index for device in devices if device.type == kind)
-            stack.enter_context(torch.random.fork_rng(numbers, device_type=kind))
-        yield
+def _holders(key: Hashable) -> list[tuple[_Borrower, Restore]]:
+    loan = _LOANS.get(key)
+    return loan.holders if loan else []
+
+
+def _borrow(key: Hashable, borrower: _Borrower, restore: Restore) -> None:
+    loan = _LOANS.setdefault(key, _Loan())
+    if not loan.holders:
+        loan.original = restore
+    loan.holders.append((borrower, restore))
+    borrower.keys.append(key)
+
+
+def _return(key: Hashable, borrower: _Borrower) -> None:
+    """Put a thing back: as it was at first where nobody else has it, as it was found where the others are one's own or stand still."""
+    loan = _LOANS[key]
+    place = next(i for i, (holder, _) in enumerate(loan.holders) if holder is borrower)
+    latest = place == len(loan.holders) - 1
+    _, restore = loan.holders.pop(place)
+    if not loan.holders:
+        del _LOANS[key]
+        loan.original()
+    elif latest and (borrower.exclusive or all(holder.thread == borrower.thread for holder, _ in loan.holders)):
+        restore()
+
+
+def _freeze(module: nn.Module, training: bool) -> None:
+    # A frozen TorchScript module has no mode: it was made for evaluation.
+    if any(hasattr(part, "training") for part in module.modules()):
+        module.train(training)
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.requires_grad_(False)
+
+
+def _state_of(part: nn.Module) -> Restore:
+    """How to put one module back, without its children."""
+    mode = getattr(part, "training", None)
+    wanted = [parameter for parameter in part.parameters(recurse=False) if parameter.requires_grad]
+    buffers = [(name, buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)]
+
+    def restore() -> None:
+        if mode is not None:
+            part.training = mode
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        # Past the version counter, which BatchNorm's updates do not move either: graphs that were built before stay valid.
+        for name, buffer, before in buffers:
+            buffer.data.copy_(before)
+            setattr(part, name, buffer)
+
+    return restore
+
+
+def _devices(module: nn.Module) -> list[torch.device]:
+    """Those whose random states a model can draw from."""
+    own = {parameter.device for parameter in module.parameters() if parameter.device.type in ("cuda", "xpu")}
+    return [torch.device("cpu"), *sorted(own, key=str)]
+
+
+def _random_state(device: torch.device) -> Restore:
+    if device.type == "cpu":
+        state = torch.get_rng_state()
+        return lambda: torch.set_rng_state(state)
+    backend = getattr(torch, device.type)
+    found = backend.get_rng_state(device)
+    return lambda: backend.set_rng_state(found, device)

@@ -134,7 +134,7 @@ class TRADES:
     def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
         x, y, keys = batch.x, batch.y, batch.keys
         with frozen(inner(model)) as still, torch.no_grad():
-            goal: Goal = Away(still(x).float())
+            goal: Goal = Away(still(x.clone()).float())  # a model may write over its input
         x_adv = adversarial_images(self.attack, inner(model), x, goal, keys)
         # One pass over both halves: BatchNorm then sees clean and attacked images together, and DDP one backward pass.
         clean, attacked = model(torch.cat([x, x_adv])).float().chunk(2)
@@ -143,7 +143,7 @@ class TRADES:
 
 
 def _cross_entropy(model: nn.Module, x: Tensor, y: Tensor, label_smoothing: float) -> ImageOutcome:
-    logits = model(x)
+    logits = model(x.clone())  # a model may write over its input
     return ImageOutcome.of(F.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing), logits, x, y)
 
 

@@ -678,3 +678,54 @@ def test_settings_that_make_no_sense_are_refused_when_they_are_made(setting, sen
 def test_an_attack_is_named_by_what_it_does():
     assert str(PGD(ThreatModel(Linf(), 8 / 255), steps=20)) == "PGD-20 (Linf eps=0.03137)"
     assert str(PGD(ThreatModel(L2(), 0.5), restarts=5)) == "PGD-10x5 (L2 eps=0.5)"
+
+
+class InPlace(nn.Module):
+    """Normalizes over its input, as some published models do."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.sub_(0.5).div_(0.25))
+
+
+class OutOfPlace(InPlace):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body((x - 0.5) / 0.25)
+
+
+IN_PLACE = {
+    "pgd": PGD(THREATS[0], steps=3),
+    "restarts": PGD(THREATS[1], steps=2, restarts=3),
+    "last": PGD(THREATS[1], steps=2, keep_best=False),
+    "training": PGD(THREATS[2], steps=2, training_mode=True),
+    "n-fgsm": NFGSM(THREATS[1]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the model writes over its input")
+@pytest.mark.parametrize("attack", IN_PLACE.values(), ids=IN_PLACE.keys())
+def test_a_model_that_writes_over_its_input_is_attacked_like_one_that_does_not(tiny_model, attack):
+    x = images(12, 3, 8, 8)
+    given_images = x.clone()
+    assert torch.equal(attack(InPlace(tiny_model), x, LABELS), attack(OutOfPlace(tiny_model), x, LABELS))
+    assert torch.equal(x, given_images)
+    first = nn.Sequential(nn.ReLU(inplace=True), *tiny_model)
+    assert torch.equal(attack(first, x, LABELS), attack(nn.Sequential(nn.ReLU(), *tiny_model), x, LABELS))
+    assert torch.equal(x, given_images)
+
+
+def test_a_model_that_writes_over_its_input_is_told(tiny_model):
+    with pytest.warns(UserWarning, match="the model writes over its input"):
+        PGD(THREATS[0], steps=2)(InPlace(tiny_model), images(12, 3, 8, 8), LABELS)
+
+
+@pytest.mark.parametrize("attack", IN_PLACE.values(), ids=IN_PLACE.keys())
+def test_one_output_is_refused(attack):
+    """The largest of one number never changes, so an attack could not succeed, and any model would be robust."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    for y in (torch.zeros(12, dtype=torch.int64), Targeted(torch.zeros(12, dtype=torch.int64))):
+        with untouched(model), pytest.raises(UserError, match="one number for each image"):
+            attack(model, images(12, 3, 8, 8), y)

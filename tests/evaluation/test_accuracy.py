@@ -331,3 +331,10 @@ def test_progress_is_shown_unless_somebody_else_shows_it(tiny_model, monkeypatch
         evaluate(tiny_model, data, PGD(THREAT, steps=1), **quiet)
     curve(tiny_model, data, PGD(THREAT, steps=1), [0.0], on_batch=lambda n: None)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("attack", [(), "pgd"])
+def test_one_output_is_refused_with_and_without_an_attack(attack):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 1))
+    with pytest.raises(UserError, match=r"one number for each image.*torch.cat\(\[-z, z\], 1\)"):
+        evaluate(model, (torch.rand(4, 27), torch.zeros(4, dtype=torch.int64)), attack, threat=ThreatModel(L2(), 1.0))

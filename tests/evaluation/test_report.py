@@ -56,6 +56,40 @@ def test_a_minimum_norm_attack_stands_beside_others():
     assert back["nearest"] == {str(across): vars(record.nearest[str(across)])} and "nearest" not in Record(0, 1, 1, {}).to_json()
 
 
+IDLE = {
+    "no steps": PGD(ThreatModel(L2(), 1.0), steps=0, random_start=False),
+    "steps of length 0": PGD(ThreatModel(Linf(), 0.1), steps=3, step_size=0.0, random_start=False),
+    "eps 0": PGD(ThreatModel(L2(), 0.0)),
+}
+
+
+@pytest.mark.parametrize("attack", IDLE.values(), ids=IDLE.keys())
+def test_an_attack_that_can_change_nothing_is_told(tiny_model, attack):
+    report = evaluate(tiny_model, cut(X, labelled(tiny_model)), [attack, PGD(ThreatModel(L2(), 0.5))])
+    (note,) = report.notes
+    assert note.startswith(f"{attack} changed no image") and note in repr(report) and note in report._repr_html_()
+
+
+def test_no_image_to_attack_is_told(tiny_model):
+    wrong = (tiny_model.eval()(X).argmax(1) + 1) % 10
+    assert evaluate(tiny_model, cut(X, wrong), PGD(ThreatModel(L2(), 0.5))).notes == [
+        "no image was attacked: the model was wrong for all of them already"
+    ]
+    assert evaluate(tiny_model, cut(X, wrong)).notes == [] and Report(("PGD",), ()).notes == []
+
+
+def test_a_model_that_knows_one_class_only_is_told():
+    """No attack can lead to a class whose logit is minus infinity: that is no robustness."""
+
+    def knows(x: torch.Tensor) -> torch.Tensor:
+        first = x.flatten(1).sum(1, keepdim=True)
+        return torch.cat([first, torch.full_like(first, -torch.inf)], 1)
+
+    report = evaluate(knows, (X, torch.zeros(len(X), dtype=torch.int64)))
+    assert report.notes == ["for 24 of 24 images the model gives one class only a finite logit, so no attack can change it"]
+    assert report.records[0].to_json()["single"] is True
+
+
 def test_what_needs_a_radius_says_so():
     report = Report(("PGD",), (), ("FMN",))
     with pytest.raises(UserError, match=r"accuracy under FMN needs a radius: use report.at\('FMN', \[0.5\]\)"):

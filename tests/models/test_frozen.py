@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from laws import images, restless, untouched
 from torch import nn
 
+from robustlab import L2, PGD, ThreatModel, UserError
 from robustlab.models.frozen import frozen
 
 X = images(4, 3, 8, 8)
@@ -147,3 +152,101 @@ def test_torchscript_is_put_into_evaluation_mode_and_back_and_a_frozen_one_is_le
     fixed = torch.jit.freeze(torch.jit.trace(tiny_model.eval(), X))
     with frozen(fixed, training=True):
         torch.testing.assert_close(fixed(X), tiny_model(X), rtol=1e-4, atol=1e-5)
+
+
+def in_threads(*works: Callable[[], object]) -> list[object]:
+    """What each work returns, all begun at once."""
+    together = threading.Barrier(len(works))
+
+    def begin(work: Callable[[], object]) -> object:
+        together.wait()
+        return work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result(timeout=60) for future in [pool.submit(begin, work) for work in works]]
+
+
+@pytest.mark.parametrize("modes", [(False, False), (True, True), (True, False)], ids=["evaluation", "training", "one of each"])
+def test_two_threads_get_what_each_gets_alone_and_leave_the_model_as_it_was(tiny_model, modes):
+    """Also where one borrows in training mode: it waits for the other, and the other for it."""
+    tiny_model = restless(tiny_model)
+    y = torch.arange(4) % 3
+    attacks = [PGD(ThreatModel(L2(), 0.5), steps=4, training_mode=mode) for mode in modes]
+    alone = [attack(tiny_model, X, y) for attack in attacks]
+
+    def again(attack: PGD) -> Callable[[], list[torch.Tensor]]:
+        return lambda: [attack(tiny_model, X, y) for _ in range(20)]
+
+    with untouched(tiny_model, X):
+        together = in_threads(*(again(attack) for attack in attacks))
+    for expected, results in zip(alone, together, strict=True):
+        assert all(torch.equal(result, expected) for result in results)
+
+
+def test_training_within_evaluation_in_two_threads_does_not_lock(tiny_model):
+    """Both hold the model and want it for themselves: one after the other, while the other stands still."""
+    tiny_model = restless(tiny_model)
+
+    def borrow() -> list[torch.Tensor]:
+        outputs = []
+        with frozen(tiny_model):
+            for _ in range(20):
+                with frozen(tiny_model, training=True):
+                    outputs.append(tiny_model(X))
+                outputs.append(tiny_model(X))
+        return outputs
+
+    with untouched(tiny_model, X):
+        expected = borrow()
+        for found in in_threads(borrow, borrow, borrow):
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_last_of_two_threads_puts_back_what_the_first_found(model):
+    """The first goes while the second still has the model; a part of it counts too."""
+    entered, left, gone = threading.Event(), threading.Event(), threading.Event()
+    some = model[2:]
+
+    def second() -> bool:
+        entered.wait()
+        with frozen(some):
+            left.set()
+            gone.wait()
+            return not any(part.training for part in some.modules()) and not any(p.requires_grad for p in some.parameters())
+
+    def first() -> None:
+        with frozen(model):
+            entered.set()
+            left.wait()
+        gone.set()
+
+    with untouched(model, X):
+        assert in_threads(first, second)[1]
+
+
+def test_an_error_in_one_thread_leaves_the_other_s_model_alone(tiny_model):
+    entered, failed = threading.Event(), threading.Event()
+
+    def failing() -> None:
+        entered.wait()
+        with pytest.raises(ValueError), frozen(tiny_model):
+            raise ValueError
+        failed.set()
+
+    def working() -> bool:
+        with frozen(tiny_model):
+            entered.set()
+            failed.wait()
+            return not any(part.training for part in tiny_model.modules())
+
+    tiny_model.train()
+    with untouched(tiny_model, X):
+        assert in_threads(failing, working)[1]
+
+
+def test_weights_made_in_inference_mode_are_refused_and_left_as_they_are():
+    with torch.inference_mode():
+        model = nn.Linear(3, 2)
+    with pytest.raises(UserError, match="made in torch.inference_mode"), frozen(model):
+        pass
+    assert all(parameter.requires_grad for parameter in model.parameters())
