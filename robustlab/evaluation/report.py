@@ -42,8 +42,8 @@ class Record:
         prediction: the class predicted before any attack.
         attacks: by name, what attacks within a threat model did; empty where the prediction was wrong already.
         nearest: by name, what minimum-norm attacks found.
-        file: the name of its file within the data's folder; None where it comes from no file of its own.
         single: whether the model gave one class only a logit that is finite, so that no attack can reach another.
+        file: the name of its file within the data's folder; None where it comes from no file of its own.
     """
 
     index: int
@@ -51,8 +51,8 @@ class Record:
     prediction: int
     attacks: Mapping[str, Attacked]
     nearest: Mapping[str, Attacked] = field(default_factory=dict)
-    file: str | None = None
     single: bool = False
+    file: str | None = None
 
     @property
     def broken_by(self) -> str | None:
@@ -75,7 +75,7 @@ class Record:
         return found.distance if found.prediction != self.label else math.inf
 
     def to_json(self) -> dict[str, Any]:
-        """Values that JSON holds; ``nearest`` only where there was a minimum-norm attack, ``single`` and ``file`` only where there is one."""
+        """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where it is true, ``file`` where there is one."""
         found: dict[str, Any] = {"index": self.index} if self.file is None else {"index": self.index, "file": self.file}
         found |= {"label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
         found["attacks"] = {name: vars(attacked) for name, attacked in self.attacks.items()}
