@@ -223,7 +223,7 @@ def names(text: str) -> list[str]:
 
 def location(text: str) -> str:
     """A path, with ``~`` as the home folder."""
-    return str(place_of(text))
+    return str(place_of(text)) if text else text
 
 
 def paths(text: str) -> list[str]:
@@ -243,7 +243,7 @@ def paths(text: str) -> list[str]:
 
 def several(text: str) -> str:
     """Paths or names with commas between them, as one text; see ``paths``."""
-    return ",".join(paths(text))
+    return ",".join(paths(text)) if text.strip(", ") else text  # nothing is named: the command says what it wants
 
 
 def radius(text: str) -> float:

@@ -15,10 +15,7 @@ def place_of(path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: no file can have that name: it is too long, or holds a NUL.
     """
-    try:
-        found = Path(path).expanduser()
-    except RuntimeError as error:  # no home folder is known
-        raise UserError(f"{shown(path)} names no place: {in_one_line(error)}") from error
+    found = Path(os.path.expanduser(path))
     try:
         os.lstat(found)
     except ValueError as error:  # a NUL, or letters that the file system's encoding lacks

@@ -17,7 +17,7 @@ from robustlab.commands.flags import parse
 from robustlab.commands.settings import synthesize_settings
 from robustlab.data import open_dataset
 from robustlab.errors import UserError
-from robustlab.options import TEXTS, Leaf, leaves, location, paths, value_of
+from robustlab.options import TEXTS, Leaf, leaves, location, paths, several, value_of
 from robustlab.paths import place_of, shown
 from robustlab.synthesis.tasks import TASKS
 
@@ -82,6 +82,10 @@ def test_a_path_that_is_there_is_taken_whole(home, there):
 @given(st.lists(st.text("ab=. /", min_size=1).filter(lambda s: s.strip()), min_size=1, max_size=5))
 def test_names_are_cut_at_commas(parts):
     assert paths(",".join(parts)) == [part.strip() for part in parts]
+
+
+def test_nothing_stays_nothing():
+    assert location("") == several("") == "" and several(" , ") == " , "
 
 
 def test_nothing_is_no_list():

@@ -75,7 +75,7 @@ class Record:
         return found.distance if found.prediction != self.label else math.inf
 
     def to_json(self) -> dict[str, Any]:
-        """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where it is true, ``file`` where there is one."""
+        """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where true, ``file`` where there is one."""
         found: dict[str, Any] = {"index": self.index} if self.file is None else {"index": self.index, "file": self.file}
         found |= {"label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
         found["attacks"] = {name: vars(attacked) for name, attacked in self.attacks.items()}
