@@ -31,6 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 from robustlab import files, pickles
 from robustlab.errors import UserError
 from robustlab.options import from_file, leaves
+from robustlab.paths import place_of
 
 Read = Callable[[dict[str, Any]], Mapping[str, Any]]  # from settings as an older file has them to today's
 
@@ -47,9 +48,9 @@ class Board:
     """
 
     def __init__(self, folder: str | os.PathLike[str], purge_from: int | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = place_of(folder)
         with self._writing():
-            self._writer = SummaryWriter(str(folder), purge_step=purge_from)
+            self._writer = SummaryWriter(str(self.folder), purge_step=purge_from)
 
     def __enter__(self) -> Board:
         return self
@@ -96,14 +97,14 @@ class Run:
     """
 
     def __init__(self, folder: str | os.PathLike[str], metrics: list[dict[str, Any]] | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = place_of(folder)
         self.metrics = metrics or []
         self._board: Board | None = None
 
     @staticmethod
     def is_run(folder: str | os.PathLike[str]) -> bool:
         """Whether a run was begun in the folder."""
-        return (Path(folder) / "settings.json").exists()
+        return (place_of(folder) / "settings.json").exists()
 
     @staticmethod
     def settings_of(folder: str | os.PathLike[str], what: str = "run") -> dict[str, Any]:
@@ -112,7 +113,7 @@ class Run:
         Raises:
             UserError: it is missing or damaged.
         """
-        return files.read_json(Path(folder) / "settings.json", f"a {what}'s settings")
+        return files.read_json(place_of(folder) / "settings.json", f"a {what}'s settings")
 
     @classmethod
     def open(
@@ -134,7 +135,7 @@ class Run:
         Raises:
             UserError: the folder holds another run, or other files.
         """
-        path = Path(folder)
+        path = place_of(folder)
         if cls.is_run(path):
             raise UserError(f"{path} holds a {what} already: go on with it by `resume`, or name another folder with `out`")
         files.check_vacant(path, hidden_allowed=True)
@@ -158,7 +159,7 @@ class Run:
         Raises:
             UserError: there is no run in the folder, its settings differ (the sentence names the differences), or a damaged log.
         """
-        path = Path(folder)
+        path = place_of(folder)
         before = cls.settings_of(path, what)
         if read is None and dataclasses.is_dataclass(settings):
             kind = type(settings)

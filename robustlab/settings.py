@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustlab.options import count, group, names, number, option, positive, radii, radius
+from robustlab.options import count, group, location, names, number, option, positive, radii, radius, several
 
 NORMS = ("linf", "l2", "l1")
 SCHEDULES = ("one-cycle", "cosine", "steps")
@@ -23,14 +23,22 @@ class Data:
         None, "shapes, cifar10, cifar100, folder, npz, safetensors, constructed or released; inferred from --data", metavar="NAME"
     )
     path: str | None = option(
-        None, "folder, .npz or .safetensors file of the data, or a constructed set; not needed for shapes", metavar="PATH", name="data"
+        None,
+        "folder, .npz or .safetensors file of the data, or a constructed set; not needed for shapes",
+        location,
+        metavar="PATH",
+        name="data",
     )
     image_size: int | None = option(None, "width and height to which images are resized and cropped, in pixels", positive)
     download: bool = option(False, "download the dataset if it is missing", None)
     classes: list[str] | None = option(None, "only the images of these classes, in this order: dog,cat", names, metavar="NAME,NAME,...")
     limit: int | None = option(None, "use only this many images, spread over the whole set", positive)
     cache: str | None = option(
-        None, "folder in which decoded images are kept for the next run", metavar="FOLDER", shown="a hidden one beside the images"
+        None,
+        "folder in which decoded images are kept for the next run",
+        location,
+        metavar="FOLDER",
+        shown="a hidden one beside the images",
     )
 
 
@@ -66,6 +74,7 @@ class Model(Checkpoint):
     name: str | None = option(
         None,
         "a pretrained model's name, a run's folder, or the path of a checkpoint; several with commas",
+        several,
         metavar="NAME|PATH",
         name="model",
     )
@@ -107,6 +116,7 @@ class Network:
         None,
         "start from the weights of a pretrained model or a checkpoint; for other classes the last layer starts anew. Give the --seed of "
         "its training too: then the images held out for validation are those that it was not trained on",
+        location,
         metavar="NAME|PATH",
     )
     mean: list[float] | None = option(None, "channel means for --init, if its file has none", radii, metavar="M,M,M")

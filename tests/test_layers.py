@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 # From the ground up. Modules of one row know nothing of each other; a package is one entry and may import itself.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts"},
+    {"paths"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts", "markup"},
     {"norms", "settings"},
     {"constraints", "goals", "pixels"},
     {"objectives", "pictures", "threats"},

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, interruptible, load_model, named_threat, open_images, required_model
+from robustlab.commands.common import choose_device, images_for, interruptible, load_model, named_threat, required_model
 from robustlab.construction import KINDS, Unfinished, construct, published_construction
 from robustlab.construction.kinds import kind_named
 from robustlab.errors import UserError
@@ -31,7 +31,7 @@ def run(args: settings.Construct) -> None:
     out = Path(args.output.out or f"datasets/{kind}-{Path(name).stem}")
     device = choose_device(compute.device, compute.threads)
     model = load_model(name, args.model)
-    images = open_images(args.data, args.data.split)
+    images = images_for({name: model}, args.data, args.data.split)
     check_fits(model, images, name, chosen=bool(args.data.classes))
     how |= {"seed": compute.seed, "dtype": args.output.store, "shard_size": args.output.shard_size, "batch_size": compute.batch_size}
     how |= {"compute_dtype": torch.bfloat16 if compute.amp else None, "device": device, "name": name}

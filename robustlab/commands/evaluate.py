@@ -16,7 +16,7 @@ from robustlab.attacks import PGD
 from robustlab.attacks.by_name import named_attack
 from robustlab.attacks.protocols import Attack
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, load_model, named_threat, open_images, required_model
+from robustlab.commands.common import choose_device, images_for, load_model, named_threat, required_model
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
@@ -26,7 +26,7 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.matching import check_fits
 from robustlab.models.naming import short_names
-from robustlab.options import changed, given, names
+from robustlab.options import changed, given, names, paths
 from robustlab.records import environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
@@ -35,12 +35,12 @@ SHOWN = 10  # images on a grid
 
 def run(args: settings.Evaluate) -> None:
     """Print the accuracies of each model; with ``--out`` also write them, the records, pictures, and the curve."""
-    chosen = names(required_model(args.model))
+    chosen = paths(required_model(args.model))
     out, kept, grid = _places(args, len(chosen))
     attacks = _attacks(args)
     device = choose_device(args.compute.device, args.compute.threads)
     models = {name: load_model(name, args.model).to(device) for name in chosen}
-    images = open_images(args.data, args.data.split)
+    images = images_for(models, args.data, args.data.split)
     for name, model in models.items():
         check_fits(model, images, name, chosen=bool(args.data.classes))
     short, curves = short_names(models), {}

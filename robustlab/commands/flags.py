@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from robustlab.errors import UserError, unknown
-from robustlab.options import Leaf, Option, by_name, changed, leaves
+from robustlab.options import TEXTS, Leaf, Option, by_name, changed, leaves
+from robustlab.paths import place_of
 
 Settings = TypeVar("Settings")
 
@@ -70,7 +71,7 @@ def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
         raise UserError(f"unexpected argument {rest[0]!r}: every setting is a flag, such as --out FOLDER")
     given = vars(values)
     config = given.pop("config", None)
-    return changed(settings(), **{**(read_config(Path(config), settings, prog) if config else {}), **given})
+    return changed(settings(), **{**(read_config(place_of(config), settings, prog) if config else {}), **given})
 
 
 def build_parser(settings: type, prog: str) -> argparse.ArgumentParser:
@@ -194,7 +195,7 @@ def _as_on_the_command_line(leaf: Leaf, value: Any) -> list[str]:
         return [leaf.flag] if value else [f"--no-{leaf.flag[2:]}"] if leaf.default is None and option.type is None else []
     if option.type is None:
         raise TypeError("true or false")
-    if option.type is str and not isinstance(value, str):
+    if option.type in TEXTS and not isinstance(value, str):
         raise TypeError("text in quotes")
     if isinstance(value, bool | dict):
         raise TypeError("a number")

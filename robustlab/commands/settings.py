@@ -10,7 +10,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, ClassVar
 
-from robustlab.options import count, count_or_files, counts, group, leaves, option, positive, radii, radius
+from robustlab.options import count, count_or_files, counts, group, leaves, location, option, positive, radii, radius
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
 
@@ -22,7 +22,10 @@ class TrainData(Data):
     """Which images."""
 
     test_data: str | None = option(
-        None, "where the test images are, if not beside the training images; for a constructed set: the original data", metavar="PATH"
+        None,
+        "where the test images are, if not beside the training images; for a constructed set: the original data",
+        location,
+        metavar="PATH",
     )
 
 
@@ -37,9 +40,9 @@ class TrainMachine(Machine):
 class TrainOutput:
     """What is written, and going on with a run."""
 
-    out: str | None = option(None, "folder of the run", metavar="FOLDER", shown="runs/RECIPE-ARCH")
+    out: str | None = option(None, "folder of the run", location, metavar="FOLDER", shown="runs/RECIPE-ARCH")
     resume: str | None = option(
-        None, "go on with the run in this folder; without a folder, with that in --out", metavar="FOLDER", optional_value="auto"
+        None, "go on with the run in this folder; without a folder, with that in --out", location, metavar="FOLDER", optional_value="auto"
     )
     no_test: bool = option(False, "do not evaluate on the test set at the end", None)
 
@@ -84,12 +87,18 @@ class Batched(Compute):
 class EvaluationOutput:
     """What is written."""
 
-    out: str | None = option(None, OUT, metavar="FOLDER")
+    out: str | None = option(None, OUT, location, metavar="FOLDER")
     save_adversarial: str | None = option(
-        None, "folder for the adversarial images, as 8-bit PNG files within eps and as floats, with a record of each", metavar="FOLDER"
+        None,
+        "folder for the adversarial images, as 8-bit PNG files within eps and as floats, with a record of each",
+        location,
+        metavar="FOLDER",
     )
     grid: str | None = option(
-        None, "PNG file with some images before and after the attack, their labels and confidence, and the amplified change", metavar="FILE"
+        None,
+        "PNG file with some images before and after the attack, their labels and confidence, and the amplified change",
+        location,
+        metavar="FILE",
     )
 
 
@@ -130,7 +139,7 @@ class QuickMachine(Compute):
 class QuickOutput:
     """What is written."""
 
-    out: str = option("runs/quickstart", "folder for both models, the pictures and the page", metavar="FOLDER")
+    out: str = option("runs/quickstart", "folder for both models, the pictures and the page", location, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -188,7 +197,9 @@ class ConstructionOutput:
 
     store: str = option("float32", "how pixels are stored; the effect of rounding is reported", choices=("float32", "float16", "uint8"))
     shard_size: int = option(500, "images in a shard; an interruption loses only the shard in progress", positive)
-    out: str | None = option(None, "folder of the set; an unfinished set in it is continued", metavar="FOLDER", shown="datasets/KIND-MODEL")
+    out: str | None = option(
+        None, "folder of the set; an unfinished set in it is continued", location, metavar="FOLDER", shown="datasets/KIND-MODEL"
+    )
 
 
 @dataclass(frozen=True)
@@ -212,7 +223,7 @@ class ExportOutput:
     """What is written."""
 
     format: str | None = option(None, "the layout to write", choices=("folder", "huggingface", "npz", "safetensors", "released"))
-    out: str | None = option(None, "folder to write; it must be new or empty", metavar="FOLDER")
+    out: str | None = option(None, "folder to write; it must be new or empty", location, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -233,7 +244,7 @@ class ExperimentSettings:
     """What to change in the experiment; the other settings are those of --scale."""
 
     scale: str = option("small", "small: for two CPU cores; full: for a GPU", choices=("small", "full"))
-    model: str | None = option(None, "the source model: a name, a path, or RECIPE:EPOCHS to train one", metavar="NAME|PATH")
+    model: str | None = option(None, "the source model: a name, a path, or RECIPE:EPOCHS to train one", location, metavar="NAME|PATH")
     limit: int | None = option(None, "training images", positive)
     eps: float | None = option(None, "radius in pixel units", radius)
     steps: int | None = option(None, "gradient steps", count)
@@ -262,10 +273,10 @@ class Reproduce:
     )
 
     experiment: str | None = option(None, "which experiment; its name may also come first, without the flag", metavar="NAME")
-    data: str | None = option(None, "folder or file of the images", metavar="PATH")
+    data: str | None = option(None, "folder or file of the images", location, metavar="PATH")
     settings: ExperimentSettings = group(ExperimentSettings)
     machine: ExperimentMachine = group(ExperimentMachine)
-    out: str = option("runs/reproduce", "folder of all experiments; unfinished ones in it are continued", metavar="FOLDER")
+    out: str = option("runs/reproduce", "folder of all experiments; unfinished ones in it are continued", location, metavar="FOLDER")
 
 
 def chosen_settings(task: Task | None = None) -> type:
@@ -287,7 +298,9 @@ def chosen_settings(task: Task | None = None) -> type:
 class Judging:
     """Who judges the pictures."""
 
-    judge: str | None = option(None, "independent classifier", metavar="NAME|PATH", shown="a pretrained one that did not make the pictures")
+    judge: str | None = option(
+        None, "independent classifier", location, metavar="NAME|PATH", shown="a pretrained one that did not make the pictures"
+    )
 
 
 @dataclass(frozen=True)
@@ -304,13 +317,14 @@ class SynthesisOutput:
     grid: str | None = option(
         None,
         "PNG file for the sheet of pictures; a replay file is written beside it, as .json",
+        location,
         metavar="FILE",
         shown="runs/synthesize/TASK.png, or grid.png in --out",
     )
     columns: int = option(10, "at most so many pictures in a row of the sheet; the numbers are still those of all pictures", positive)
-    out: str | None = option(None, "folder for every picture in a file of its own; it must be new or empty", metavar="FOLDER")
+    out: str | None = option(None, "folder for every picture in a file of its own; it must be new or empty", location, metavar="FOLDER")
     tensorboard: bool = option(False, "also write pictures, numbers and the objective by step for TensorBoard, into --out", None)
-    replay: str | None = option(None, "make again what a replay file describes, byte for byte", metavar="FILE")
+    replay: str | None = option(None, "make again what a replay file describes, byte for byte", location, metavar="FILE")
 
 
 @dataclass(frozen=True)
@@ -393,7 +407,7 @@ class DemoData:
     """Which pictures to offer as a start."""
 
     dataset: str | None = option(None, "shapes, cifar10, folder, ...; inferred from --data", metavar="NAME")
-    path: str | None = option(None, "folder or file of images, one of each class is offered", metavar="PATH", name="data")
+    path: str | None = option(None, "folder or file of images, one of each class is offered", location, metavar="PATH", name="data")
     image_size: int | None = option(None, "width and height of the page's pictures, in pixels", positive)
 
 

@@ -15,7 +15,7 @@ from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
-from robustlab.options import changed, flat, given, leaves, words
+from robustlab.options import changed, flat, given, leaves, paths, words
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.run import synthesize
@@ -61,7 +61,7 @@ def run(args: Any) -> None:
 def make(args: Any, before: dict[str, Any] | None) -> Pictures:
     """The pictures, of models and images that are opened as the settings say."""
     device = choose_device(args.compute.device, args.compute.threads)
-    names = [name for name in args.model.name.split(",") if name]
+    names = paths(args.model.name)
     if len(set(names)) < len(names) or not names:
         raise UserError(f"--model takes the names of different models, got {args.model.name!r}")
     models = {name: load_model(name, args.model).to(device) for name in names}

@@ -14,12 +14,12 @@ from robustlab import training
 from robustlab.commands import settings
 from robustlab.commands.common import choose_device, computes_bfloat16, open_images
 from robustlab.data.imageset import Images, hold_out
+from robustlab.data.splits import matching
 from robustlab.errors import UserError
 from robustlab.options import changed, flat, from_file, given
 from robustlab.records import Run
 from robustlab.training import method
 from robustlab.training.distributed import ALONE, World, join, leave
-from robustlab.training.prepare import matching
 
 MAY_CHANGE = ("out", "resume", "device", "threads", "workers", "no_test", "cache")  # in a run that is resumed
 

@@ -27,6 +27,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.models.placement import on_device
 from robustlab.models.zoo import load, pretrained
+from robustlab.paths import place_of
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
 
@@ -132,7 +133,7 @@ def construct(
         building = Building(folder, plan)
         source = _measured(kind, classifier, images, name or known_as)
         _make_shards(building, progress, stop)
-        return _opened(building, kind, source, Path(out) if out else None)
+        return _opened(building, kind, source, place_of(out) if out else None)
 
 
 def _measured(kind: str, model: Classifier, images: Images, name: str) -> SourceModel:
@@ -186,7 +187,7 @@ def _as_classifier(network: nn.Module, images: Images) -> Classifier:
 def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
     """The set's folder; where there is to be none, one that is gone at the end."""
     if out:
-        yield Path(out)
+        yield place_of(out)
         return
     with tempfile.TemporaryDirectory(prefix="robustlab-") as temporary:
         yield Path(temporary)

@@ -34,6 +34,7 @@ from robustlab.models.digest import digest_of, weights_of
 from robustlab.models.frozen import frozen
 from robustlab.models.placement import on_cpu, on_device
 from robustlab.norms import L2
+from robustlab.paths import place_of
 from robustlab.pixels import to_float, to_uint8
 from robustlab.records import differences, environment
 from robustlab.seeding import example_keys, fold
@@ -151,7 +152,7 @@ class Building:
     """
 
     def __init__(self, folder: str | os.PathLike[str], plan: Plan) -> None:
-        self.folder, self.plan = Path(folder), plan
+        self.folder, self.plan = place_of(folder), plan
         plan.described()  # before the lock, since it may take a while
         existed = self.folder.exists()
         try:

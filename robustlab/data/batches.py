@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustlab.data.augment import Augment
-from robustlab.data.imageset import Images, ImageSet
+from robustlab.data.imageset import Images, ImageSet, positions_of
 from robustlab.errors import UserError
 from robustlab.pixels import to_float
 from robustlab.seeding import example_keys, fold, generator, permutation
@@ -25,7 +25,7 @@ class Batch:
 
     x: Tensor  # float32 in [0, 1], (B, C, H, W)
     y: Tensor  # int64, (B,)
-    index: Tensor  # positions in the images, int64, (B,)
+    index: Tensor  # positions in the images, or in their whole split, int64, (B,)
     keys: Tensor  # this epoch's random keys of the examples, int64, (B,)
 
 
@@ -47,6 +47,8 @@ class Batches:
         drop_last: leave out a last batch that is not full; otherwise its slices differ in size by at most one.
         workers: processes that read images not in memory; 0 reads them in this one.
         channels_last: lay the images out as convolutions like best; the values are the same.
+        of_split: let ``index`` and ``keys`` follow the images' places in their whole split, see ``positions_of``, in place of those in
+            ``images``. So evaluations do; training counts the images that it trains on.
     """
 
     images: Images
@@ -60,6 +62,7 @@ class Batches:
     drop_last: bool = False
     workers: int = 0
     channels_last: bool = False
+    of_split: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.world_size:
@@ -83,13 +86,15 @@ class Batches:
             order[b * self.batch_size : (b + 1) * self.batch_size].tensor_split(self.world_size)[self.rank] for b in range(start, len(self))
         ]
         labels = self.images.labels.to(self.device)
+        places = positions_of(self.images).to(self.device) if self.of_split else None
         for index, pixels in zip(slices, self._pixels(slices), strict=True):
             index, pixels = index.to(self.device), pixels.to(self.device)
-            keys = fold(example_keys(self.seed, index), "epoch", n)
+            place = index if places is None else places[index]
+            keys = fold(example_keys(self.seed, place), "epoch", n)
             if self.augment:
                 pixels = self.augment(pixels, keys)
             x = to_float(pixels)
-            yield Batch(x.contiguous(memory_format=torch.channels_last) if self.channels_last else x, labels[index], index, keys)
+            yield Batch(x.contiguous(memory_format=torch.channels_last) if self.channels_last else x, labels[index], place, keys)
 
     def _pixels(self, slices: list[Tensor]) -> Iterator[Tensor]:
         if isinstance(self.images, ImageSet):

@@ -36,6 +36,7 @@ from robustlab.data.imageset import Images
 from robustlab.data.released import released_name
 from robustlab.data.tensors import head
 from robustlab.errors import UserError, unknown
+from robustlab.markup import markdown_text, yaml_text
 from robustlab.pixels import rounding_error, to_float, to_uint8
 
 FORMAT = "robustlab-export-1"
@@ -284,7 +285,7 @@ def _page(export: _Export, facts: dict[str, Any]) -> str:
     split = {"val": "validation"}.get(export.split, export.split)
     header = [
         "---",
-        f"pretty_name: {_quoted(export.images.name)}",
+        f"pretty_name: {yaml_text(export.images.name)}",
         "task_categories:",
         "- image-classification",
         "size_categories:",
@@ -306,28 +307,18 @@ def _page(export: _Export, facts: dict[str, Any]) -> str:
     )
     counts = export.images.labels.cpu().bincount(minlength=len(export.images.classes)).tolist()
     text = [
-        f"# {_cell(export.images.name)}",
+        f"# {markdown_text(export.images.name)}",
         "",
         f"{len(export.images):,} images ({split}) of {width}x{height} pixels and {channels} channel{'s' * (channels > 1)}. "
         f"Pixels: {pixels}.",
         "",
         "| label | label_name | images |",
         "| --- | --- | --- |",
-        *(f"| {k} | {_cell(name)} | {n} |" for k, (name, n) in enumerate(zip(export.images.classes, counts, strict=True))),
+        *(f"| {k} | {markdown_text(name)} | {n} |" for k, (name, n) in enumerate(zip(export.images.classes, counts, strict=True))),
         "",
     ]
     about = ["The card of the set that these images come from:", "", export.about] if export.about else []
     return "\n".join([*header, *text, *about])
-
-
-def _quoted(text: str) -> str:
-    """A YAML string; JSON's, but for characters that YAML allows only by their number."""
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))
-
-
-def _cell(text: str) -> str:
-    """Text within a line of Markdown."""
-    return "".join(("\\" + c if c in "\\|`*_<>[]#" else c) if c.isprintable() else " " for c in text)
 
 
 def _size_category(n: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, TypeAlias, cast
@@ -59,7 +59,8 @@ def evaluate(
             must stay within it; those with only a ``norm`` look for the nearest adversarial image, see ``Report.at``.
         threat: the threat model of attacks that are given by name.
         batch_size: images attacked together, where the data do not come in batches.
-        seed: of the attacks' random draws. Each example's draws follow its position, so that they do not depend on the batches.
+        seed: of the attacks' random draws. Each example's draws follow its position in the whole split, so that they
+            depend neither on the batches nor on which images were chosen.
         device: where the images go; the model's own where left out.
         workers: processes that read images which are not in memory.
         fast_model: a faster stand-in for the attacks' steps, see ``robustlab.models.accelerate``.
@@ -79,6 +80,7 @@ def evaluate(
     with frozen(model), Progress(_title(chosen), stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
             found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if told else None)
+            found = _with_files(found, stream.files, len(records))
             for one, tell in product(adversarial, told):
                 tell(one)
             if on_batch:
@@ -93,6 +95,13 @@ def evaluate(
 def _title(attacks: Mapping[str, AnyAttack]) -> str:
     """What the progress bar says."""
     return next(iter(attacks), "predicting") if len(attacks) < 2 else f"{len(attacks)} attacks"
+
+
+def _with_files(records: list[Record], files: Sequence[str] | None, start: int) -> list[Record]:
+    """Records of the images from ``start`` on, with the files that they come from, where there are any."""
+    if files is None:
+        return records
+    return [replace(record, file=file) for record, file in zip(records, files[start:], strict=False)]
 
 
 def attacks_of(attacks: str | AnyAttack | Iterable[str | AnyAttack], threat: ThreatModel | None = None) -> dict[str, AnyAttack]:

@@ -37,12 +37,13 @@ class Record:
     """One example, and what each attack made of it.
 
     Attributes:
-        index: its position in the data.
+        index: its position in the whole split of the data, whatever was chosen of it.
         label: its class, as the model numbers them.
         prediction: the class predicted before any attack.
         attacks: by name, what attacks within a threat model did; empty where the prediction was wrong already.
         nearest: by name, what minimum-norm attacks found.
         single: whether the model gave one class only a logit that is finite, so that no attack can reach another.
+        file: the name of its file within the data's folder; None where it comes from no file of its own.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Record:
     attacks: Mapping[str, Attacked]
     nearest: Mapping[str, Attacked] = field(default_factory=dict)
     single: bool = False
+    file: str | None = None
 
     @property
     def broken_by(self) -> str | None:
@@ -73,8 +75,9 @@ class Record:
         return found.distance if found.prediction != self.label else math.inf
 
     def to_json(self) -> dict[str, Any]:
-        """Values that JSON holds; ``nearest`` only where there was a minimum-norm attack, ``single`` only where it is true."""
-        found: dict[str, Any] = {"index": self.index, "label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
+        """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where true, ``file`` where there is one."""
+        found: dict[str, Any] = {"index": self.index} if self.file is None else {"index": self.index, "file": self.file}
+        found |= {"label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
         found["attacks"] = {name: vars(attacked) for name, attacked in self.attacks.items()}
         found |= {"nearest": {name: vars(attacked) for name, attacked in self.nearest.items()}} if self.nearest else {}
         return found | ({"single": True} if self.single else {})

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.experiments.cache import ExperimentCache
 from robustlab.experiments.finding import Finding
 from robustlab.interrupts import interruptible
+from robustlab.paths import place_of
 from robustlab.records import environment
 from robustlab.reports.plots import heat_map, line_plot
 
@@ -72,18 +72,18 @@ def reproduce(
     """
     check_experiment(name, data)
     config = configured(name, scale, changes)
-    device, began = choose_device(device, threads), time.monotonic()
+    device, began, out = choose_device(device, threads), time.monotonic(), place_of(out)
     amp = computes_bfloat16(device) if bfloat16 is None else bfloat16
     with interruptible() as noted:
-        cache = ExperimentCache(Path(out), None if data is None else os.fspath(data), device, amp, say, lambda: bool(noted) or stop())
+        cache = ExperimentCache(out, None if data is None else os.fspath(data), device, amp, say, lambda: bool(noted) or stop())
         found: Finding = _module(name).run(cache, config)
-    files.write_text(Path(out) / f"{name}.md", "\n\n".join(str(table) for table in found.tables) + "\n")
+    files.write_text(out / f"{name}.md", "\n\n".join(str(table) for table in found.tables) + "\n")
     for title, grid in found.maps.items():
-        heat_map(Path(out) / f"{title}.png", grid)
+        heat_map(out / f"{title}.png", grid)
     for title, plot in found.lines.items():
-        line_plot(Path(out) / f"{title}.png", plot.lines, plot.axes, title=plot.title, references=plot.references)
+        line_plot(out / f"{title}.png", plot.lines, plot.axes, title=plot.title, references=plot.references)
     record = {"config": dataclasses.asdict(config), "found": found.numbers, "environment": environment()}
-    files.write_json(Path(out) / f"{name}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
+    files.write_json(out / f"{name}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
     return found
 
 

@@ -26,10 +26,12 @@ import torch
 from robustlab import files, pictures
 from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
+from robustlab.data.splits import matching
 from robustlab.errors import UserError, unknown
 from robustlab.models.checkpoints import read_record
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
+from robustlab.paths import place_of
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
 from robustlab.records import differences, environment
@@ -154,7 +156,7 @@ def quickstart(
     for name in changes:
         if name not in Settings.__dataclass_fields__:
             raise unknown("setting", name, Settings.__dataclass_fields__)
-    args, out = replace(settings or Settings(), **changes).completed(), Path(out)
+    args, out = replace(settings or Settings(), **changes).completed(), place_of(out)
     compute = _Compute(torch.device(device), workers, bfloat16, download)
     _claim(out, args)
     trained = {name: _trained(name, args, out / name, compute, say) for name in RECIPES}
@@ -210,6 +212,7 @@ def _trained(name: str, args: Settings, out: Path, compute: _Compute, say: Calla
 def _train(recipe: str, args: Settings, out: Path, compute: _Compute) -> None:
     """Run or resume one training, which ends with ``out/model.json``."""
     images = open_dataset(args.dataset, args.data, "train", image_size=args.image_size, limit=args.limit, download=compute.download)
+    matching(_test_images(args), images)  # what does not fit is told before the training, not after it
     train(
         images,
         recipe=recipe,

@@ -16,6 +16,7 @@ from robustlab.models.architectures import architectures, build
 from robustlab.models.checkpoints import find_pretrained, pretrained, read_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, from_description, load_weights
+from robustlab.paths import place_of
 from robustlab.settings import Checkpoint, Network
 
 __all__ = [
@@ -128,7 +129,7 @@ def normalization_of(how: Checkpoint | Network) -> tuple[list[float], list[float
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> Path:
-    path = Path(name_or_path)
+    path = place_of(name_or_path)
     if path.is_file():
         return path
     if path.is_dir():

@@ -12,6 +12,7 @@ from torch import Tensor
 from robustlab import files, pictures
 from robustlab.construction import ConstructedSet, SourceModel
 from robustlab.data.imageset import first_of_each_class
+from robustlab.markup import markdown_code, markdown_text
 from robustlab.pixels import to_float
 from robustlab.reports.tables import markdown, percent
 
@@ -47,9 +48,9 @@ def card(kind: str, manifest: Mapping[str, Any], source: SourceModel, command: s
         command: makes the set again.
     """
     lines = [
-        f"# {kind}: {manifest['n']:,} images of {manifest['settings']['source']['name']}, {TITLES[kind]}",
+        f"# {kind}: {manifest['n']:,} images of {markdown_text(manifest['settings']['source']['name'])}, {TITLES[kind]}",
         "",
-        f"Made by `{command}`. Method: Ilyas et al. (2019), Adversarial Examples Are Not Bugs, They Are Features.",
+        f"Made by {markdown_code(command)}. Method: Ilyas et al. (2019), Adversarial Examples Are Not Bugs, They Are Features.",
         "",
         markdown(("", ""), [*_settings(manifest), *_model(manifest, source), *_facts(manifest)]),
         "",
@@ -85,7 +86,7 @@ def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     size = "x".join(map(str, manifest["shape"]))
     return [
         ("images", f"{manifest['n']:,} of {size}, stored as {manifest['dtype']}, in {len(manifest['shards'])} shards"),
-        ("classes", _listed(manifest["classes"])),
+        ("classes", markdown_text(_listed(manifest["classes"]), pipes=False)),
         ("construction", ", ".join(f"{name} {value}" for name, value in args["construction"].items())),
         ("seed", str(args["seed"])),
         ("steps computed in", f"{args['compute_dtype']} on {args['device']}; success is judged in float32"),
@@ -97,7 +98,7 @@ def _model(manifest: Mapping[str, Any], source: SourceModel) -> list[tuple[str, 
     model = manifest["settings"]["model"]
     measured = f"clean {percent(source.clean.value)}, {source.attack} {percent(source.robust.value)}"
     rows = [
-        ("source model", f"{source.name} ({model['arch']}), weights sha256 {model['sha256'][:16]}"),
+        ("source model", f"{markdown_text(source.name, pipes=False)} ({model['arch']}), weights sha256 {model['sha256'][:16]}"),
         (f"its accuracy on {source.clean.n} of them", measured),
     ]
     if source.record:

@@ -13,8 +13,9 @@ from torch import nn
 
 from robustlab.data.adapt import as_images
 from robustlab.data.catalog import open_dataset
-from robustlab.data.folder import SUFFIXES, open_pictures
+from robustlab.data.folder import open_pictures
 from robustlab.data.imageset import Images, ImageSet
+from robustlab.data.picturefiles import SUFFIXES
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen

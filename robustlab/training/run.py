@@ -17,11 +17,13 @@ import torch
 
 from robustlab.data.adapt import Data, as_images
 from robustlab.data.imageset import Images
+from robustlab.data.splits import matching, note_empty_classes
 from robustlab.devices import choose_device, computes_bfloat16
 from robustlab.errors import UserError
 from robustlab.evaluation.accuracy import Attack
 from robustlab.interrupts import interruptible
 from robustlab.options import changed
+from robustlab.paths import place_of
 from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import ALONE, World, synchronize_batch_norm
@@ -30,7 +32,6 @@ from robustlab.training.method import complete, method_of
 from robustlab.training.prepare import (
     check_trainable,
     evaluation_batches,
-    matching,
     network_to_train,
     recorded_threads,
     recorded_training,
@@ -94,6 +95,10 @@ def train(
     settings = complete(changed(settings, **changes), bfloat16=computes_bfloat16(device), resumed=resume)
     images = as_images(data, split="train")
     tested = None if test is None else matching(as_images(test, split="test"), images)
+    if world.leads:
+        note_empty_classes(images, "training")
+    if world.leads and tested is not None:
+        note_empty_classes(tested, "test", images.classes)
     asked = asked or {"machine": {"threads": threads, "workers": workers}}
     trainer = _trainer(images, settings, folder, before, device, workers, world, asked)
     trainer.on_epoch, trainer.progress = on_epoch, progress and world.leads
@@ -107,7 +112,7 @@ def _folder(out: str | os.PathLike[str] | None, resume: bool) -> tuple[Path | No
     """The run folder, and what its ``settings.json`` holds; nothing for a new run."""
     if resume and out is None:
         raise UserError("resume goes on with the run in a folder: name it by `out`")
-    folder = None if out is None else Path(out)
+    folder = None if out is None else place_of(out)
     return folder, Run.settings_of(folder) if folder and resume else {}
 
 
