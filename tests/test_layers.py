@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 # From the ground up. Modules of one row know nothing of each other; a package is one entry and may import itself.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts"},
-    {"norms", "settings"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "interrupts"},
+    {"norms", "settings", "devices"},
     {"constraints", "goals", "pixels"},
     {"objectives", "pictures", "threats"},
     {"optimize"},

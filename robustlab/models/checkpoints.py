@@ -5,8 +5,8 @@ Training writes them into its run folder; those in ``folder()`` are the pretrain
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +26,15 @@ from robustlab.models.description import describe, fill, from_description
 from robustlab.models.digest import on_cpu
 
 FORMAT = "robustlab-weights-1"
+RECORD = {  # of what every record holds, beside the network's description
+    "sha256": str,
+    "arch": str,
+    "dataset": str,
+    "recipe": str,
+    "threat": str,
+    "accuracies": dict,
+    "n": int,
+}
 LARGEST = 25 * 10**6  # bytes: what a repository can carry of one model
 
 
@@ -114,14 +123,13 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged, or does not describe weights.
     """
-    try:
-        record = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}, which says what network the weights are for: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    if not path.is_file():
+        raise UserError(f"cannot read {path}, which says what network the weights are for: {os.strerror(errno.ENOENT)}")
+    what = "what is known of weights"
+    record = files.read_json_value(path, what)
     if not isinstance(record, dict) or record.get("format") != FORMAT or "sha256" not in record:
         raise UserError(f"{path} does not describe the weights of a network (it has no format {FORMAT!r} or no sha256)")
+    files.check_kinds(record, RECORD, path, what)
     return record
 
 
