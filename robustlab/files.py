@@ -202,7 +202,9 @@ def parse_json(text: str | bytes, source: str | os.PathLike[str], what: str, *, 
     Raises:
         UserError: no JSON, a name that comes twice in one object, nesting deeper than ``DEEPEST``, a number beyond 64 bits.
     """
-    return _parsed(text, lambda text: json.loads(text, object_pairs_hook=_object), f"{source} cannot be read as {what}: it is not JSON", finite)
+    return _parsed(
+        text, lambda text: json.loads(text, object_pairs_hook=_object), f"{source} cannot be read as {what}: it is not JSON", finite
+    )
 
 
 def read_json_value(path: str | os.PathLike[str], what: str) -> Any:
@@ -348,7 +350,9 @@ def _in_words(kind: Kind) -> str:
         return f"a list, each {_in_words(kind[0])}"
     if isinstance(kind, dict):
         return f"an object with {', '.join(kind)}"
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object", list: "a list"}.get(kind, "null")
+    return {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object", list: "a list"}.get(
+        kind, "null"
+    )
 
 
 def sweep(folder: Path) -> None:

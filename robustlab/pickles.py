@@ -143,7 +143,7 @@ class _Array(np.ndarray):
             fits = False
         if not fits:
             raise UserError("it holds an array whose shape and bytes do not agree")
-        super().__setstate__((1, tuple(shape), dtype.real, bool(fortran), content))
+        super().__setstate__((1, tuple(shape), dtype.real, bool(fortran), content))  # type: ignore[arg-type]
 
 
 def _array(*unused: Any) -> _Array:

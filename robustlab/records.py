@@ -241,7 +241,10 @@ class Run:
         path = self.folder / f"{name}.pt"
         if not path.exists():
             return None
-        return pickles.read(path, "checkpoint of a run", trust=None, map_location=map_location)
+        found = pickles.read(path, "checkpoint of a run", trust=None, map_location=map_location)
+        if not isinstance(found, dict):
+            raise UserError(f"{path} should hold the checkpoint of a run, not a {type(found).__name__}")
+        return found
 
     def close(self) -> None:
         if self._board is not None:

@@ -15,6 +15,7 @@ from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
+from robustlab.models.description import check_weights
 from robustlab.models.matching import check_reads
 from robustlab.models.zoo import from_description
 from robustlab.options import from_file
@@ -114,6 +115,7 @@ def network_to_train(settings: Training, images: Images, saved: Any, source: str
     if settings.network.init is None:
         network = network_for(images, str(settings.network.arch), seed=settings.seed)
     elif saved is not None:
+        check_weights(saved, saved.get("model") or {}, source)
         network = from_description(saved, source)
     else:
         network = pretrained_network_for(images, settings.network, seed=settings.seed)

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustlab import pictures
+from robustlab import files, pictures
 from robustlab.data.batches import Batches
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.evaluation.accuracy import Attack
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import fill
+from robustlab.models.description import check_finite, fill
 from robustlab.models.zoo import TRAINING_FORMAT, describe, from_description, load
 from robustlab.options import flat
 from robustlab.progress import Progress
@@ -89,8 +89,11 @@ class Trainer:
             try:
                 self.state.load_state_dict(saved)
                 self.best, self.seconds = saved["best"], saved["seconds"]
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 raise UserError(f"{self.folder}/last.pt is not the checkpoint that this run wrote: what it holds does not fit") from error
+            files.check_kinds(saved, {"best": {"value": float, "epoch": int}, "seconds": float}, f"{self.folder}/last.pt", "a training")
+            for network in filter(None, (self.state.model, self.state.average)):
+                check_finite(network.state_dict(), f"{self.folder}/last.pt")
         if run:
             run.keep_epochs_before(self.state.epoch)
             self.history = list(run.metrics)
