@@ -207,6 +207,8 @@ def from_file(cls: type[Settings], values: Mapping[str, Any], source: str, *, pa
         UserError: a name that these settings do not have; names the nearest.
     """
     known = leaves(cls)
+    if not isinstance(values, Mapping):
+        raise UserError(f"{source} should hold settings by name, got {values!r:.60}")
     found = {name: value for name, value in by_name(cls, values).items() if name in known or not passed_over}
     for name in found:
         if name not in known:

@@ -27,6 +27,13 @@ from robustlab.progress import Progress
 FORMAT = "robustlab-constructed-1"
 DTYPES = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
 MANIFEST = "manifest.json"
+KINDS = {
+    "n": int,
+    "shape": [int],
+    "classes": [str],
+    "dtype": str,
+    "shards": [{"file": str, "sha256": str, "n": int}],
+}
 
 OnImages = Callable[[int, int], object]  # images done, images in all
 
@@ -50,6 +57,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     lacking = [name for name in ("n", "shape", "classes", "dtype", "shards") if name not in manifest]
     if lacking:
         raise UserError(f"{path / MANIFEST} lacks {', '.join(lacking)}: run the set's `robustlab construct` again to mend it")
+    what = "the manifest of a constructed set"
+    files.check_kinds(manifest, KINDS, path / MANIFEST, what)
+    sizes = [manifest["n"], *manifest["shape"], *(shard["n"] for shard in manifest["shards"])]
+    named = [shard["file"] for shard in manifest["shards"]]
+    if len(manifest["shape"]) != 3 or min(sizes) < 1 or max(sizes) >= 1 << 31 or manifest["dtype"] not in DTYPES:
+        raise UserError(f"{path / MANIFEST} does not hold {what}: its n, shape or dtype cannot be")
+    if any(Path(name).name != name or "\0" in name for name in named):  # a manifest may come from anywhere, and names its own files only
+        raise UserError(f"{path / MANIFEST} does not hold {what}: a shard is a file in shards/, named without a folder")
     return manifest
 
 

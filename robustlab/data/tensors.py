@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from robustlab import files
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
 
@@ -64,10 +65,7 @@ def head(labels: Sequence[int], shape: Sequence[int], dtype: str, classes: Seque
 
 
 def _names(path: Path, text: str) -> tuple[str, ...]:
-    try:
-        names = json.loads(text)
-    except json.JSONDecodeError:
-        names = None
+    names = files.parse_json(text, path, "the classes in its metadata")
     if not isinstance(names, list):
         raise UserError(f"{path}: the classes in its metadata must be a JSON list of names")
     return tuple(map(str, names))

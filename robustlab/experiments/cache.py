@@ -30,6 +30,7 @@ from robustlab.data.catalog import open_dataset
 from robustlab.data.constructed import open_constructed
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images, hold_out
+from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
@@ -208,7 +209,18 @@ class ExperimentCache:
         for wait in (False, True):
             for measurement in measurements:
                 self._measure(experiment, measurement, wait)
-        return [files.read_json(self._file(experiment, measurement), "a measurement")["found"] for measurement in measurements]
+        return [self._found(self._file(experiment, measurement)) for measurement in measurements]
+
+    def _found(self, path: Path) -> Values:
+        """What a measurement's file holds."""
+        kept = files.read_json(path, "a measurement")
+        try:
+            files.check_kinds(kept, {"found": dict}, path, "a measurement")
+            if kept.get("sha256", _digest(kept["found"])) != _digest(kept["found"]):  # older files have none
+                raise UserError(f"{path} is damaged or was changed: its sha256 is that of other numbers")
+        except UserError as error:
+            raise UserError(f"{error}; without the file it is measured again") from None
+        return kept["found"]
 
     def _measure(self, experiment: str, measurement: Measurement, wait: bool) -> None:
         path = self._file(experiment, measurement)
@@ -222,7 +234,8 @@ class ExperimentCache:
                 self.say(f"{experiment}: {measurement.name}")
                 began = time.monotonic()
                 found = measurement.measure()
-                kept = {"settings": self._settings(measurement), "found": found, "seconds": round(time.monotonic() - began)}
+                kept = {"settings": self._settings(measurement), "found": found, "sha256": _digest(found)}
+                kept["seconds"] = round(time.monotonic() - began)
                 files.write_json(path, {**kept, "environment": environment()})
         if path.exists():
             files.remove_lock(lock)
@@ -253,6 +266,11 @@ def trained_here(source: str) -> bool:
 def rate(value: Rate) -> Values:
     """A rate as a measurement keeps it."""
     return {"count": value.count, "n": value.n}
+
+
+def _digest(found: Values) -> str:
+    """SHA-256 of a measurement's numbers."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _slug(name: str, settings: Mapping[str, Any]) -> str:

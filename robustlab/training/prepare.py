@@ -128,7 +128,8 @@ def network_to_train(settings: Training, images: Images, saved: Any, source: str
 
 def recorded_threads(found: Mapping[str, Any]) -> int | None:
     """The CPU threads that a run was started with, from its ``settings.json``; in older files they are in no group."""
-    return found.get("machine", found).get("threads")
+    machine = found.get("machine", found)
+    return machine.get("threads") if isinstance(machine, Mapping) else None
 
 
 def recorded_training(found: Mapping[str, Any], folder: Path) -> Training:

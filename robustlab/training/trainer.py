@@ -249,7 +249,7 @@ class Trainer:
             accuracies={name: round(100 * rate.value, 2) for name, rate in report.rates().items()} if report else {},
             n=report.clean.n if report else 0,
             seed=self.settings.seed,
-            commit=begun_with["commit"] or "unknown",
+            commit=str(begun_with.get("commit") or "unknown"),
             details={
                 "best_epoch": int(self.best["epoch"]),
                 "epochs": self.method.optimization.epochs,
