@@ -82,9 +82,6 @@ def _check_archive(path: Path, what: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            size, declared = os.path.getsize(path), sum(entry.file_size for entry in entries)
-            if declared > size:
-                raise UserError(f"{path} takes {size:,} bytes and says that it holds {declared:,}: torch.save compresses nothing")
             inner = {entry.filename.partition("/")[2] for entry in entries}
             if "constants.pkl" in inner:
                 raise UserError(
@@ -93,6 +90,9 @@ def _check_archive(path: Path, what: str) -> None:
                 )
             if "data.pkl" not in inner and inner & {"archive_format", "serialized_exported_program.json", "models/model.json"}:
                 raise UserError(f"{path} is a program of torch.export and no {what}: torch.save the state_dict() of its network")
+            size, declared = os.path.getsize(path), sum(entry.file_size for entry in entries)
+            if declared > size:
+                raise UserError(f"{path} takes {size:,} bytes and says that it holds {declared:,}: torch.save compresses nothing")
             wrong = archive.testzip()
     # What a damaged archive raises: BadZipFile, zlib.error, NotImplementedError for a compression that there is not, EOFError, ...
     except UserError:

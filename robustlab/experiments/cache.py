@@ -234,7 +234,7 @@ class ExperimentCache:
                 self.say(f"{experiment}: {measurement.name}")
                 began = time.monotonic()
                 found = measurement.measure()
-                kept = {"settings": self._settings(measurement), "found": found, "sha256": _digest(found)}
+                kept: Values = {"settings": self._settings(measurement), "found": found, "sha256": _digest(found)}
                 kept["seconds"] = round(time.monotonic() - began)
                 files.write_json(path, {**kept, "environment": environment()})
         if path.exists():
@@ -269,8 +269,9 @@ def rate(value: Rate) -> Values:
 
 
 def _digest(found: Values) -> str:
-    """SHA-256 of a measurement's numbers."""
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of a measurement's numbers, as JSON has them: all names are text, and sorted as such."""
+    as_read = files.parse_json(json.dumps(found), "it", "a measurement")
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def _slug(name: str, settings: Mapping[str, Any]) -> str:

@@ -26,9 +26,29 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.description import check_shapes, fill
 
 # Where the weights lie in a dictionary of several things: averaged and best weights before the others.
-AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "model_state_dict_ema", "ema_model_state_dict")
+AVERAGED: tuple[str, ...] = (
+    "ema",
+    "model_ema",
+    "ema_model",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_state_dict_ema",
+    "ema_model_state_dict",
+)
 AVERAGED += ("swa", "swa_model", "swa_state_dict", "averaged_model", "avg_model", "module_ema", "params_ema")
-CONTAINERS = (*AVERAGED, "best", "last", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params")
+CONTAINERS: tuple[str, ...] = (
+    *AVERAGED,
+    "best",
+    "last",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "params",
+)
 CONTAINERS += ("weights", "shadow")
 # Names of a normalization's buffers: MadryLab, RobustBench, and a plain first layer.
 NORMALIZATIONS = (("new_mean", "new_std"), ("mu", "sigma"), ("mean", "std"))
@@ -157,20 +177,17 @@ class _Network:
     body: dict[str, Tensor]
     head: dict[str, Tensor]
     arch: str | None = None
+    channels: int = 3
     left_out: tuple[str, ...] = ()
-
-    @property
-    def channels(self) -> int:
-        return next((w.shape[1] for w in self.body.values() if w.dim() == 4), 3)
 
 
 def _network_in(weights: Mapping[str, Tensor], arch: str | None, source: str) -> _Network:
     """The network among a file's tensors: all that are not known to be something else; else those under one prefix that fit exactly."""
     buffers = {name for pair in NORMALIZATIONS for name in pair}
     kept = {k: w for k, w in weights.items() if not SET_ASIDE & set(k.split(".")) and k.rpartition(".")[2] not in buffers}
-    whole = _split(kept, _shared_prefix(list(kept)))
-    if fitting := _fitting(whole, arch):
-        return replace(whole, arch=fitting)
+    prefix = _shared_prefix(list(kept))
+    if whole := _fitting(kept, prefix, arch):
+        return whole
     parts = _parts(kept, arch)
     averaged = [part for prefix, part in parts.items() if set(re.split(r"[._]", prefix)) & {"ema", "swa", "averaged", "avg"}]
     candidates = averaged or list(parts.values())
@@ -178,7 +195,7 @@ def _network_in(weights: Mapping[str, Tensor], arch: str | None, source: str) ->
         raise UserError(f"{source} holds {len(candidates)} networks ({', '.join(parts)}), and one is a model: save the one you mean alone")
     if candidates:
         return candidates[0]
-    if not whole.head:
+    if not (whole := _split(kept, prefix, arch)).head:
         raise UserError(f"{source} holds no matrix that could be the last layer of a classifier")
     return whole
 
@@ -192,9 +209,8 @@ def _parts(kept: Mapping[str, Tensor], arch: str | None) -> dict[str, _Network]:
         if _is_beside(prefix) or any(prefix.startswith(other) for other in found if other):
             continue
         inside = {key: w for key, w in kept.items() if key.startswith(prefix) and not _is_beside(key.removeprefix(prefix), 1)}
-        part = _split(inside, prefix)
-        if fitting := _fitting(part, arch):
-            found[prefix] = replace(part, arch=fitting, left_out=tuple(key for key in kept if key not in inside))
+        if part := _fitting(inside, prefix, arch):
+            found[prefix] = replace(part, left_out=tuple(key for key in kept if key not in inside))
     networks = tuple(prefix for prefix in found if prefix)
     return {prefix: part for prefix, part in found.items() if all(_may_be_left_out(key, kept[key], networks) for key in part.left_out)}
 
@@ -209,15 +225,15 @@ def _may_be_left_out(key: str, tensor: Tensor, networks: tuple[str, ...]) -> boo
     return _is_beside(key) or tensor.dim() <= 1 or not tensor.is_floating_point() or key.startswith(networks)
 
 
-def _split(weights: Mapping[str, Tensor], prefix: str) -> _Network:
-    """Body and head of what is called by a prefix, under common names; the last matrix is the head."""
+def _split(weights: Mapping[str, Tensor], prefix: str, arch: str | None) -> _Network:
+    """Body and head of what is called by a prefix, under common names, where nothing fits exactly; the last matrix is taken for the head."""
     kept = {key.removeprefix(prefix): w for key, w in weights.items()}
     matrices = [key for key, w in kept.items() if w.dim() == 2 and key.endswith(".weight")]
     head = matrices[-1].removesuffix("weight") if matrices else "head."
-    return _Network(
-        {_common_name(key): w for key, w in kept.items() if not key.startswith(head)},
-        {key.removeprefix(head): w for key, w in kept.items() if key.startswith(head)},
-    )
+    body = {_common_name(key): w for key, w in kept.items() if not key.startswith(head)}
+    first = next((w.shape[1] for w in body.values() if w.dim() == 4), 3)
+    channels = first if arch is None else _channels(body, arch)
+    return _Network(body, {key.removeprefix(head): w for key, w in kept.items() if key.startswith(head)}, None, channels)
 
 
 def _shared_prefix(keys: list[str]) -> str:
@@ -240,13 +256,29 @@ def _own_names(body: nn.Module) -> dict[str, str]:
     return {_common_name(key): key for key in body.state_dict()}
 
 
-def _fitting(network: _Network, arch: str | None) -> str | None:
-    """The architecture whose body has exactly these tensors, of all or only of ``arch``; no two of ours have the same."""
-    if "weight" not in network.head or not 1 <= network.channels <= MOST_CHANNELS:
-        return None
-    shapes = _shapes(network.body)
-    candidates = (*architectures(), *IMAGENET) if arch is None else (arch,)
-    return next((each for each in candidates if _shapes_of(each, network.channels) == shapes), None)
+def _fitting(weights: Mapping[str, Tensor], prefix: str, arch: str | None) -> _Network | None:
+    """The network that has exactly these tensors and one matrix more, its head; of all architectures or only of ``arch``.
+
+    No two of ours have the same. The order of the tensors means nothing: the hub's files have none.
+    """
+    common = {_common_name(key.removeprefix(prefix)): w for key, w in weights.items()}
+    shapes = _shapes(common)
+    for each in (*architectures(), *IMAGENET) if arch is None else (arch,):
+        channels = _channels(common, each)
+        own = _shapes_of(each, channels) if 1 <= channels <= MOST_CHANNELS else {}
+        rest = shapes.keys() - own.keys()
+        name = next(iter(rest), "").rpartition(".")[0]
+        is_head = f"{name}.weight" in rest and len(shapes[f"{name}.weight"]) == 2 and rest <= {f"{name}.weight", f"{name}.bias"}
+        if own and is_head and all(shapes.get(key) == shape for key, shape in own.items()):
+            head = {part: common[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in rest}
+            return _Network({key: w for key, w in common.items() if key not in rest}, head, each, channels)
+    return None
+
+
+def _channels(weights: Mapping[str, Tensor], arch: str) -> int:
+    """The channels of the images that an architecture with some weights reads: what its first convolution has."""
+    stem = next((key for key, shape in _shapes_of(arch, 3).items() if len(shape) == 4), "")
+    return weights[stem].shape[1] if stem in weights and weights[stem].dim() == 4 else 3
 
 
 def _none_fits(source: str) -> NoReturn:
