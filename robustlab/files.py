@@ -191,7 +191,7 @@ def read_text(path: str | os.PathLike[str], what: str, largest: int = LARGEST_TE
 
 
 def parse_json(text: str | bytes, source: str | os.PathLike[str], what: str, *, finite: bool = True) -> Any:
-    """The value that a JSON text describes. The one place where the project reads JSON.
+    """The value that a JSON text describes. The one place where the project reads files of JSON.
 
     Args:
         text: bytes are UTF-8, and may begin with a byte order mark.

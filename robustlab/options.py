@@ -162,7 +162,7 @@ def check_value(leaf: Leaf, value: Any) -> None:
         if not isinstance(value, bool):
             raise UserError(f"{leaf.name} must be true or false, got {value!r:.60}")
     elif option.choices and value not in option.choices:
-        raise UserError(f"{leaf.name} must be one of {', '.join(option.choices)}, got {value!r:.60}")
+        raise unknown(leaf.name, f"{value!s:.60}", option.choices)
     elif option.type is str:
         if not isinstance(value, str | os.PathLike):
             raise UserError(f"{leaf.name} must be text, got {value!r:.60}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import pathlib
@@ -163,8 +162,8 @@ def _no_bytes() -> bytes:
 
 def _data() -> list[Any]:
     """What may be called, under each name that it has in files of any version of Python and NumPy."""
-    found: list[Any] = [(_DType, "numpy.dtype"), (_Array, "numpy.ndarray"), argparse.Namespace, types.SimpleNamespace]
-    found += [(_no_bytes, "builtins.bytes")]
+    found: list[Any] = [(_DType, "numpy.dtype"), (_Array, "numpy.ndarray"), types.SimpleNamespace]
+    found += [(_no_bytes, "builtins.bytes"), (types.SimpleNamespace, "argparse.Namespace")]
     for package in ("numpy.core", "numpy._core"):
         found += [(_number, f"{package}.multiarray.scalar"), (_array, f"{package}.multiarray._reconstruct")]
     for kind in ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath", "PurePath", "Path"):

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from robustlab import files
+from robustlab.checks import check_set_labels
 from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled
 from robustlab.errors import UserError
 from robustlab.progress import Progress
@@ -61,8 +62,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     files.check_kinds(manifest, KINDS, path / MANIFEST, what)
     sizes = [manifest["n"], *manifest["shape"], *(shard["n"] for shard in manifest["shards"])]
     named = [shard["file"] for shard in manifest["shards"]]
-    if len(manifest["shape"]) != 3 or min(sizes) < 1 or max(sizes) >= 1 << 31 or manifest["dtype"] not in DTYPES:
-        raise UserError(f"{path / MANIFEST} does not hold {what}: its n, shape or dtype cannot be")
+    total = sum(shard["n"] for shard in manifest["shards"])
+    if len(manifest["shape"]) != 3 or total != manifest["n"] or min(sizes) < 1 or max(sizes) >= 1 << 31 or manifest["dtype"] not in DTYPES:
+        raise UserError(f"{path / MANIFEST} does not hold {what}: its n, shape, dtype or shards cannot be")
     if any(Path(name).name != name or "\0" in name for name in named):  # a manifest may come from anywhere, and names its own files only
         raise UserError(f"{path / MANIFEST} does not hold {what}: a shard is a file in shards/, named without a folder")
     return manifest
@@ -136,6 +138,7 @@ def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: bool 
         tuple(manifest["shape"]),
         DTYPES[manifest["dtype"]],
     )
+    _check_stored(stream, path / MANIFEST)
     channels, height, width = stream.shape
     size = len(stream) * channels * height * width * stream.dtype.itemsize
     return stream if size > memory_limit else ImageSet(stream.fetch(torch.arange(len(stream))), labels, stream.classes, stream.name)
@@ -188,6 +191,14 @@ class ShardStream:
 
     def mean_std(self) -> tuple[Tensor, Tensor]:
         return mean_std(self, chunk=64)
+
+
+def _check_stored(stream: ShardStream, manifest: Path) -> None:
+    """Refuse a manifest that says other shapes, types or classes than its shards hold."""
+    pixels, n = stream._mapped[0], int(stream.ends[0])
+    if len(stream.labels) != int(stream.ends[-1]) or pixels.shape != (n, *stream.shape) or pixels.dtype != stream.dtype:
+        raise UserError(f"{manifest} does not say what the set's shards hold: run the set's `robustlab construct` again to mend it")
+    check_set_labels(stream.name, stream.labels, len(stream.labels), len(stream.classes))
 
 
 def _opened(path: Path) -> Any:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -301,9 +301,12 @@ def read_request(body: bytes, models: Mapping[str, Served], size: int) -> RunReq
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)
+
     try:
-        fields = files.parse_json(body, "the request", "what it asks for")
-    except UserError:
+        fields = json.loads(body.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError):
         raise UserError("the request is not JSON") from None
     if not isinstance(fields, dict):
         raise UserError("the request must be a JSON object")

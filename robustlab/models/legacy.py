@@ -226,7 +226,7 @@ def _may_be_left_out(key: str, tensor: Tensor, networks: tuple[str, ...]) -> boo
 
 
 def _split(weights: Mapping[str, Tensor], prefix: str, arch: str | None) -> _Network:
-    """Body and head of what is called by a prefix, under common names, where nothing fits exactly; the last matrix is taken for the head."""
+    """Body and head under common names, where nothing fits exactly; the last matrix is taken for the head."""
     kept = {key.removeprefix(prefix): w for key, w in weights.items()}
     matrices = [key for key, w in kept.items() if w.dim() == 2 and key.endswith(".weight")]
     head = matrices[-1].removesuffix("weight") if matrices else "head."

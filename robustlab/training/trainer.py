@@ -18,7 +18,7 @@ from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.evaluation.accuracy import Attack
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import check_finite, fill
+from robustlab.models.description import check_finite
 from robustlab.models.zoo import TRAINING_FORMAT, describe, from_description, load
 from robustlab.options import flat
 from robustlab.progress import Progress
@@ -232,7 +232,8 @@ class Trainer:
             return load(self.folder / "best.pt").to(self.device)
         weights = self.state.result.state_dict() if self.best_weights is None else self.best_weights
         network = from_description(describe(self.state.model))  # type: ignore[arg-type]
-        return fill(network, weights, "the training").eval().to(self.device)
+        network.load_state_dict(weights)
+        return network.eval().to(self.device)
 
     def _provenance(self, run: Run, report: Report | None) -> Provenance:
         """The record beside the weights, without places on this machine."""

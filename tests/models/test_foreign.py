@@ -1,4 +1,4 @@
-"""Checkpoints of other people: averaged weights first, what lies beside a network is left out and named, and nothing odd is taken for it."""
+"""Checkpoints of others: averaged weights first, what lies beside a network is left out and named, nothing odd is taken for it."""
 
 from __future__ import annotations
 
