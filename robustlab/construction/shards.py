@@ -138,7 +138,7 @@ def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
     if "search" in settings:
         settings["compute_dtype"] = settings.pop("search")
     construction = settings.get("construction")
-    if isinstance(construction, dict) and construction.get("targets") in OLD_TARGETS:
+    if isinstance(construction, dict) and str(construction.get("targets")) in OLD_TARGETS:
         settings["construction"] = {**construction, "targets": OLD_TARGETS[construction["targets"]]}
     return settings
 

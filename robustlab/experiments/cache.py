@@ -31,6 +31,7 @@ from robustlab.data.constructed import open_constructed
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images, hold_out
 from robustlab.data.splits import matching
+from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
@@ -211,7 +212,18 @@ class ExperimentCache:
         for wait in (False, True):
             for measurement in measurements:
                 self._measure(experiment, measurement, wait)
-        return [files.read_json(self._file(experiment, measurement), "a measurement")["found"] for measurement in measurements]
+        return [self._found(self._file(experiment, measurement)) for measurement in measurements]
+
+    def _found(self, path: Path) -> Values:
+        """What a measurement's file holds."""
+        kept = files.read_json(path, "a measurement")
+        try:
+            files.check_kinds(kept, {"found": dict}, path, "a measurement")
+            if kept.get("sha256", _digest(kept["found"])) != _digest(kept["found"]):  # older files have none
+                raise UserError(f"{path} is damaged or was changed: its sha256 is that of other numbers")
+        except UserError as error:
+            raise UserError(f"{error}; without the file it is measured again") from None
+        return kept["found"]
 
     def _measure(self, experiment: str, measurement: Measurement, wait: bool) -> None:
         path = self._file(experiment, measurement)
@@ -225,7 +237,8 @@ class ExperimentCache:
                 self.say(f"{experiment}: {measurement.name}")
                 began = time.monotonic()
                 found = measurement.measure()
-                kept = {"settings": self._settings(measurement), "found": found, "seconds": round(time.monotonic() - began)}
+                kept: Values = {"settings": self._settings(measurement), "found": found, "sha256": _digest(found)}
+                kept["seconds"] = round(time.monotonic() - began)
                 files.write_json(path, {**kept, "environment": environment()})
         if path.exists():
             files.remove_lock(lock)
@@ -256,6 +269,12 @@ def trained_here(source: str) -> bool:
 def rate(value: Rate) -> Values:
     """A rate as a measurement keeps it."""
     return {"count": value.count, "n": value.n}
+
+
+def _digest(found: Values) -> str:
+    """SHA-256 of a measurement's numbers, as JSON has them: all names are text, and sorted as such."""
+    as_read = files.parse_json(json.dumps(found), "it", "a measurement")
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def _slug(name: str, settings: Mapping[str, Any]) -> str:
