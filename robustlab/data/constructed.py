@@ -195,7 +195,7 @@ class ShardStream:
 
 def _check_stored(stream: ShardStream, manifest: Path) -> None:
     """Refuse a manifest that says other shapes, types or classes than its shards hold."""
-    pixels, n = stream._mapped[0], int(stream.ends[0])
+    pixels, n = _map(Path(stream.shards[0])), int(stream.ends[0])  # the stream itself maps its shards late
     if len(stream.labels) != int(stream.ends[-1]) or pixels.shape != (n, *stream.shape) or pixels.dtype != stream.dtype:
         raise UserError(f"{manifest} does not say what the set's shards hold: run the set's `robustlab construct` again to mend it")
     check_set_labels(stream.name, stream.labels, len(stream.labels), len(stream.classes))
