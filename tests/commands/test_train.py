@@ -585,7 +585,7 @@ def test_foreign_test_images_are_refused_before_training(refused, data, tmp_path
 def test_a_set_without_test_images_of_its_own_is_refused_before_training(call, refused, data: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     assert call("export", "--data", data, "--format", "released", "--out", made).code == 0
-    assert "name the original data by --data or --test-data" in refused("train", *MLP, "--data", made, "--out", tmp_path / "run")
+    assert "name the original data, --data or --test-data" in refused("train", *MLP, "--data", made, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert call("train", *MLP, "--data", made, "--no-test", "--out", tmp_path / "run").code == 0
 
@@ -724,7 +724,7 @@ def test_small_and_odd_data_train(call, tmp_path: Path, shape: tuple[int, ...], 
         (["--arch", "torchvision:resnet81"], r"Did you mean torchvision:resnet18"),
         (["--dataset", "cifar-10"], r"unknown dataset 'cifar-10'\. Did you mean 'cifar10'\?"),
         (["--data", "nowhere"], r"there is nothing at nowhere"),
-        (["--dataset", "npz"], r"the dataset 'npz' needs the place of its images: --data PATH"),
+        (["--dataset", "npz"], r"the dataset 'npz' needs the place of its images, --data PATH"),
         (["--dataset", "cifar10"], r"--download"),
         (["--device", "tpu"], r"unknown device 'tpu'"),
         (["--steps", "3"], r"the recipe 'standard' trains without an attack"),
