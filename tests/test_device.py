@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from robustlab.attacks import FGSM, MIFGSM, NFGSM, PGD
 from robustlab.constraints import ThreatModel
+from robustlab.errors import UserError
 from robustlab.goals import Away, Targeted, dlr, margin
 from robustlab.norms import L2, Linf
 from robustlab.seeding import example_keys
+from robustlab.training.fit import Optimization, TrainingState
 from robustlab.training.losses import TRADES, Adversarial, Standard, TrainingLoss
 
 X, Y, KEYS = images(6, 3, 8, 8), torch.arange(6), example_keys(0, torch.arange(6))
@@ -200,3 +202,19 @@ def test_a_training_step_is_the_same_there_and_neither_stops_the_device_nor_copi
             assert not device.copies, device.copies
     for here, there in zip(*(model.state_dict().values() for model in models), strict=True):
         assert_same(there, here)
+
+
+def test_counting_a_step_and_flagging_divergence_neither_stops_the_device_nor_copies_to_it(tiny_model, device):
+    model, settings = moved(tiny_model, device), Optimization()
+    sums = torch.tensor([3.0, 6.0, 6.0], dtype=torch.float64).to(device.name)
+    state = TrainingState.fresh(model, settings)
+    state.add(["accuracy"], sums.clone())
+    device.forget()
+    state.add(["accuracy"], sums)
+    assert not device.stops and not device.copies, device
+    assert state.read(settings, 10).loss == 0.5
+    assert sum(device.stops.values()) == 1, "all is read at once"
+    model[1].running_var.fill_(float("inf"))
+    state.add(["accuracy"], sums)
+    with pytest.raises(UserError, match="training diverged: weights or statistics of BatchNorm are no longer finite in epoch 1"):
+        state.read(settings, 10)
