@@ -19,7 +19,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from robustlab import files, pickles
 from robustlab.errors import UserError
 from robustlab.options import from_file, leaves
 
+LOCK = ".lock"  # hidden: it may stay behind where a process was killed
 Read = Callable[[dict[str, Any]], Mapping[str, Any]]  # from settings as an older file has them to today's
 
 
@@ -171,6 +172,30 @@ class Run:
         if not (path / "environment.json").exists():  # killed between the first two files
             files.write_json(path / "environment.json", environment())
         return cls(path, _repaired(path / "metrics.jsonl"))
+
+    @staticmethod
+    @contextmanager
+    def alone(folder: str | os.PathLike[str], what: str = "run") -> Iterator[None]:
+        """Inside, no other process works in the folder; one that is killed holds it no longer. The folder is made where it is missing.
+
+        Args:
+            what: what is in the folder, for the message.
+
+        Raises:
+            UserError: another process works there.
+        """
+        path, lock = Path(folder), Path(folder) / LOCK
+        made = not path.exists()
+        with files.file_lock(lock) as mine:
+            if not mine:
+                raise UserError(f"another process works on the {what} in {path}: wait for its end, or name another folder with --out")
+            try:
+                yield
+            finally:
+                files.remove_lock(lock)
+                if made:
+                    with suppress(OSError):  # which keeps a folder that something was written to
+                        path.rmdir()
 
     def keep_epochs_before(self, epoch: int) -> None:
         """Forget what was logged from ``epoch`` on: those epochs will run again."""

@@ -52,7 +52,7 @@ class Checkpoint:
         None, "channel means of another project's model that does not carry them: 0.49,0.48,0.45", radii, metavar="M,M,M"
     )
     std: list[float] | None = option(None, "channel deviations of such a model", radii, metavar="S,S,S")
-    trust_checkpoint: bool = option(False, "also load a checkpoint that runs code while loading", None)
+    trust_checkpoint: bool = option(False, "also load a checkpoint that runs code while loading", None, only_typed=True)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Network:
     )
     mean: list[float] | None = option(None, "channel means for --init, where its file has none", radii, metavar="M,M,M")
     std: list[float] | None = option(None, "channel deviations for --init", radii, metavar="S,S,S")
-    trust_checkpoint: bool = option(False, "also load an --init that runs code while loading", None)
+    trust_checkpoint: bool = option(False, "also load an --init that runs code while loading", None, only_typed=True)
 
 
 @dataclass(frozen=True)
