@@ -41,7 +41,7 @@ from robustlab.models.zoo import build, load  # noqa: E402
 from robustlab.objectives import goal_objective, value_and_gradient  # noqa: E402
 from robustlab.options import positive, radius  # noqa: E402
 from robustlab.records import environment  # noqa: E402
-from robustlab.threats import threat_of  # noqa: E402
+from robustlab.threats import named_threat  # noqa: E402
 
 BARE = "bare loop"
 
@@ -191,7 +191,7 @@ def run(wanted: argparse.Namespace) -> None:
         raise UserError(f"{images.name} has {len(images)} images, too few for {wanted.repeats} batches of {wanted.batch_size}")
     batches = list(Batches(images, wanted.batch_size, shuffle=True, device=device).epoch(0))
     model = load(wanted.model).to(device) if wanted.model else calibrated(wanted.arch, images, batches[0].x)
-    threat = threat_of(wanted.norm, wanted.eps)
+    threat = named_threat(wanted.norm, wanted.eps)
     task = Task(threat, wanted.steps, not wanted.no_random_start, (wanted.batch_size, *images.shape), model.num_classes)
 
     rows, missing = measure(model, batches, task, compile=wanted.compile, peers=not wanted.no_peers)

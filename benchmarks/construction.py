@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.interleaved import Spread, clock, described, in_turn, table  # noqa: E402
 from robustlab import files  # noqa: E402
-from robustlab.construction import Construction, Inverted, Plan, Relabelled, build, next_class  # noqa: E402
+from robustlab.construction import Construction, Inverted, Plan, Relabelled, build_set, next_class  # noqa: E402
 from robustlab.data.catalog import open_dataset  # noqa: E402
 from robustlab.data.imageset import Images  # noqa: E402
 from robustlab.devices import choose_device, computes_bfloat16  # noqa: E402
@@ -39,7 +39,7 @@ from robustlab.models.zoo import load  # noqa: E402
 from robustlab.options import positive, radius  # noqa: E402
 from robustlab.pixels import to_float  # noqa: E402
 from robustlab.records import environment  # noqa: E402
-from robustlab.threats import threat_of  # noqa: E402
+from robustlab.threats import named_threat  # noqa: E402
 
 BARE = "bare loop, float32"
 
@@ -82,7 +82,7 @@ def contenders(
     def builder(compute_dtype: torch.dtype | None) -> Callable[[int], Any]:
         def task(number: int) -> Any:
             with tempfile.TemporaryDirectory() as folder:
-                return build(folder, Plan(construction, images, model, compute_dtype=compute_dtype, **common))
+                return build_set(folder, Plan(construction, images, model, compute_dtype=compute_dtype, **common))
 
         return task
 
@@ -140,7 +140,7 @@ def _work(folder: str, argv: list[str], rounds: int, barrier: Barrier, rank: int
     for number in range(rounds + 1):
         barrier.wait(timeout=600)
         try:
-            build(Path(folder) / str(number), plan)
+            build_set(Path(folder) / str(number), plan)
         except BaseException:
             barrier.abort()  # the others would wait for us
             raise
@@ -149,7 +149,7 @@ def _work(folder: str, argv: list[str], rounds: int, barrier: Barrier, rank: int
 
 def constructions(wanted: argparse.Namespace) -> dict[str, Construction]:
     return {
-        "relabelled": Relabelled(next_class, threat_of(wanted.norm, wanted.eps), wanted.steps, None),
+        "relabelled": Relabelled(next_class, named_threat(wanted.norm, wanted.eps), wanted.steps, None),
         "inverted": Inverted(wanted.steps),
     }
 

@@ -35,7 +35,7 @@ from robustlab.errors import UserError  # noqa: E402
 from robustlab.options import positive, radius  # noqa: E402
 from robustlab.records import environment  # noqa: E402
 from robustlab.seeding import fold  # noqa: E402
-from robustlab.threats import threat_of  # noqa: E402
+from robustlab.threats import named_threat  # noqa: E402
 from robustlab.training.fit import Epoch, Optimization, TrainingState, fit  # noqa: E402
 from robustlab.training.losses import Adversarial, Standard, TrainingLoss  # noqa: E402
 from robustlab.training.start import network_for  # noqa: E402
@@ -128,7 +128,7 @@ def parts(attack: NFGSM | PGD, batch: Batch, now: Clock) -> tuple[float, float]:
 
 def contenders(images: Images, args: argparse.Namespace, device: torch.device) -> list[Contender]:
     """Standard, N-FGSM and PGD training, each in float32 and in bfloat16, from the same weights."""
-    threat = threat_of(args.norm, args.eps)
+    threat = named_threat(args.norm, args.eps)
     attacks: dict[str, NFGSM | PGD | None] = {
         "standard": None,
         "N-FGSM": NFGSM(threat),
@@ -211,7 +211,7 @@ def run(args: argparse.Namespace) -> None:
                 one.forget()
     rows = [Row.of(one, entered[0], args.batch_size) for one in entered]
     where = environment()
-    print(f"{args.arch}, batches of {args.batch_size} from {len(images)} images of {images.name}, {threat_of(args.norm, args.eps)}")
+    print(f"{args.arch}, batches of {args.batch_size} from {len(images)} images of {images.name}, {named_threat(args.norm, args.eps)}")
     print(f"{args.repeats} rounds of {args.updates} steps; {described(where)}\n")
     print(table([row.cells() for row in rows]))
     if args.out:

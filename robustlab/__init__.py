@@ -18,6 +18,8 @@ Models:
     build: a new network by name
     list_models: what can be built, and what can be loaded with what it reaches
     Classifier: a network with its normalization inside and names for its classes
+    frozen: borrow a network in evaluation mode, and give it back as it was
+    accelerate: a faster stand-in for the steps of an attack
 
 Tasks:
     train: train a standard or robust classifier
@@ -33,7 +35,9 @@ Results:
 Attacks:
     PGD: projected gradient descent, with restarts and momentum
     FGSM: one step of length eps
+    MIFGSM: steps with momentum
     NFGSM: noise and one step, for training only
+    named_attack: an attack by its name, such as pgd-20
     with_eps: the same attack with another radius
     ThreatModel: what an adversary may do: a norm and a radius
 
@@ -46,14 +50,24 @@ Goals:
     Untargeted: any class but the label
     Targeted: the class that is asked for
     Away: away from a prediction
+    margin: the logit margin, a loss that goals can take
+    dlr: the difference of logits ratio, another one
 
 The engine under them:
     minimize: projected descent of any function with one value per example
+    Solution: the points that it found, with what is known of them
+    when_achieved: lets examples leave as soon as their goal is achieved
+    goal_objective: a model and a goal as a function to minimize
+    feature_distance: the distance of representations as a function to minimize
     Steepest: the step rule of PGD
+    Momentum: the step rule of MI-FGSM
+    Adam: the step rule of Adam
+    Everywhere: no constraint
     Box: all points between two bounds
     Ball: all points of a box within eps of a centre
     Masked: points that differ from a centre only where a mask allows it
     Search: radius, step size and steps of a synthesis
+    example_keys: random keys of examples by their positions
 
 Errors:
     UserError: a mistake that the user can mend, told in one sentence
@@ -70,44 +84,61 @@ __all__ = [
     "FGSM",
     "L1",
     "L2",
+    "MIFGSM",
     "NFGSM",
     "PGD",
+    "Adam",
     "Away",
     "Ball",
     "Box",
     "Classifier",
+    "Everywhere",
     "ImageSet",
     "Linf",
     "Masked",
+    "Momentum",
     "Rate",
     "Report",
     "Search",
+    "Solution",
     "Steepest",
     "Targeted",
     "ThreatModel",
     "Untargeted",
     "UserError",
+    "accelerate",
     "as_images",
     "build",
     "construct",
     "curve",
+    "dlr",
     "evaluate",
+    "example_keys",
+    "feature_distance",
+    "frozen",
+    "goal_objective",
     "list_models",
     "load",
+    "margin",
     "minimize",
+    "named_attack",
     "open_dataset",
     "synthesize",
     "train",
+    "when_achieved",
     "with_eps",
 ]
 
 if TYPE_CHECKING:
+    from robustlab.attacks.by_name import named_attack as named_attack
     from robustlab.attacks.nfgsm import NFGSM as NFGSM
     from robustlab.attacks.pgd import FGSM as FGSM
+    from robustlab.attacks.pgd import MIFGSM as MIFGSM
     from robustlab.attacks.pgd import PGD as PGD
     from robustlab.attacks.protocols import with_eps as with_eps
     from robustlab.constraints import Ball as Ball
     from robustlab.constraints import Box as Box
+    from robustlab.constraints import Everywhere as Everywhere
     from robustlab.constraints import Masked as Masked
     from robustlab.constraints import ThreatModel as ThreatModel
     from robustlab.construction import construct as construct
@@ -122,14 +153,25 @@ if TYPE_CHECKING:
     from robustlab.goals import Away as Away
     from robustlab.goals import Targeted as Targeted
     from robustlab.goals import Untargeted as Untargeted
+    from robustlab.goals import dlr as dlr
+    from robustlab.goals import margin as margin
+    from robustlab.models.accelerate import accelerate as accelerate
     from robustlab.models.classifier import Classifier as Classifier
+    from robustlab.models.frozen import frozen as frozen
     from robustlab.models.zoo import build as build
     from robustlab.models.zoo import list_models as list_models
     from robustlab.models.zoo import load as load
     from robustlab.norms import L1 as L1
     from robustlab.norms import L2 as L2
     from robustlab.norms import Linf as Linf
+    from robustlab.objectives import feature_distance as feature_distance
+    from robustlab.objectives import goal_objective as goal_objective
+    from robustlab.optimize import Solution as Solution
     from robustlab.optimize import minimize as minimize
+    from robustlab.optimize import when_achieved as when_achieved
+    from robustlab.seeding import example_keys as example_keys
+    from robustlab.steps import Adam as Adam
+    from robustlab.steps import Momentum as Momentum
     from robustlab.steps import Steepest as Steepest
     from robustlab.synthesis import Search as Search
     from robustlab.synthesis.run import synthesize as synthesize
@@ -139,34 +181,48 @@ else:
         "FGSM": "robustlab.attacks.pgd",
         "L1": "robustlab.norms",
         "L2": "robustlab.norms",
+        "MIFGSM": "robustlab.attacks.pgd",
         "NFGSM": "robustlab.attacks.nfgsm",
         "PGD": "robustlab.attacks.pgd",
+        "Adam": "robustlab.steps",
         "Away": "robustlab.goals",
         "Ball": "robustlab.constraints",
         "Box": "robustlab.constraints",
         "Classifier": "robustlab.models.classifier",
+        "Everywhere": "robustlab.constraints",
         "ImageSet": "robustlab.data.imageset",
         "Linf": "robustlab.norms",
         "Masked": "robustlab.constraints",
+        "Momentum": "robustlab.steps",
         "Rate": "robustlab.evaluation",
         "Report": "robustlab.evaluation",
         "Search": "robustlab.synthesis",
+        "Solution": "robustlab.optimize",
         "Steepest": "robustlab.steps",
         "Targeted": "robustlab.goals",
         "ThreatModel": "robustlab.constraints",
         "Untargeted": "robustlab.goals",
         "UserError": "robustlab.errors",
+        "accelerate": "robustlab.models.accelerate",
         "as_images": "robustlab.data.adapt",
         "build": "robustlab.models.zoo",
         "construct": "robustlab.construction",
         "curve": "robustlab.evaluation",
+        "dlr": "robustlab.goals",
         "evaluate": "robustlab.evaluation",
+        "example_keys": "robustlab.seeding",
+        "feature_distance": "robustlab.objectives",
+        "frozen": "robustlab.models.frozen",
+        "goal_objective": "robustlab.objectives",
         "list_models": "robustlab.models.zoo",
         "load": "robustlab.models.zoo",
+        "margin": "robustlab.goals",
         "minimize": "robustlab.optimize",
+        "named_attack": "robustlab.attacks.by_name",
         "open_dataset": "robustlab.data.catalog",
         "synthesize": "robustlab.synthesis.run",
         "train": "robustlab.training.run",
+        "when_achieved": "robustlab.optimize",
         "with_eps": "robustlab.attacks.protocols",
     }
 

@@ -47,7 +47,7 @@ def _accelerator(device: torch.device, name: str) -> torch.device:
         raise UserError(f"device {name!r} is not supported: use {NAMES}")
     backend = _backend(device)
     if backend is None or not backend.is_available():
-        raise UserError(f"device {name!r} is not available on this machine; try --device auto")
+        raise UserError(f"device {name!r} is not available on this machine; try `device=auto`")
     device = torch.device(device.type, device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0")))
     if device.index >= backend.device_count():
         raise UserError(f"there is no {device}: this machine has {backend.device_count()} GPUs")
@@ -84,6 +84,7 @@ def _keep_memory() -> None:
 
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is fast there. CPUs without instructions for it emulate it, up to twelve times slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    supported = getattr(_backend(device), "is_bf16_supported", None)
+    return supported is not None and supported(including_emulation=False)

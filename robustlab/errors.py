@@ -23,3 +23,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
     guess = f" Did you mean {by_lower[near[0]]!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{guess} Known: {', '.join(names)}")
+
+
+def in_one_line(error: BaseException, most: int = 300) -> str:
+    """What an exception says, in one line that can be printed."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = " ".join(text.split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)[:most]

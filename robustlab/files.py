@@ -7,15 +7,18 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from robustlab.errors import UserError
+from robustlab.errors import UserError, in_one_line
+from robustlab.paths import place_of, shown
 
+JSON_BYTES = 256 << 20  # no JSON file that the project reads comes near
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without locks answer
 
 
@@ -29,7 +32,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the place cannot be written.
     """
-    path = Path(path)
+    path = place_of(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,15 +47,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
-def check_vacant(path: str | os.PathLike[str]) -> None:
+def check_vacant(path: str | os.PathLike[str], *, hidden_allowed: bool = False) -> None:
     """Refuse a place for a new folder where something is already; an empty folder is fine.
+
+    Args:
+        hidden_allowed: whether files whose names begin with a dot, such as locks, count as nothing.
 
     Raises:
         UserError: something is there.
     """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is not an empty folder: name another one with --out")
+    path = place_of(path)
+    if path.exists() and (not path.is_dir() or any(not (hidden_allowed and entry.name.startswith(".")) for entry in path.iterdir())):
+        raise UserError(f"{path} is not an empty folder: name another one with `out`")
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         UserError: ``path`` is not an empty folder, the disk is full, or the place cannot be written.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(place_of(path)))
     check_vacant(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -96,7 +102,7 @@ def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         UserError: the disk is full or the place cannot be written.
     """
     try:
-        with open(path, "ab", buffering=0) as file:
+        with open(place_of(path), "ab", buffering=0) as file:
             end = file.tell()
             try:
                 left = memoryview(content)
@@ -140,7 +146,7 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[b
     Raises:
         UserError: the place cannot be written.
     """
-    path = Path(path)
+    path = place_of(path)
     # A marker file in place of a lock would outlive a process that is killed, and nobody would ever do its work.
     lock = FileLock(path, fallback_to_soft=False)
     held = True
@@ -161,24 +167,74 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[b
 def remove_lock(path: str | os.PathLike[str]) -> None:
     """Take away a lock's file once its work is done; not where another process still has it open and the system refuses."""
     with suppress(OSError):
-        Path(path).unlink()
+        place_of(path).unlink()
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from a file.
+    """A JSON object from a file; a byte order mark is passed over.
 
     Raises:
         UserError: no such file, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text())
+        with open_regular(place_of(path)) as file:
+            if os.fstat(file.fileno()).st_size > JSON_BYTES:
+                raise UserError(f"{path} cannot be read as {what}: it is larger than {JSON_BYTES >> 20} MiB")
+            value = json.loads(file.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {what} should be there") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as {what}: {error}") from error
+    except UserError:
+        raise
+    # Not JSON, no text, a number of too many digits, or brackets nested without end.
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{path} cannot be read as {what}: {in_one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold a JSON object with {what}, not a {type(value).__name__}")
     return value
+
+
+# Reading with care
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read its bytes; a pipe or a device, which might keep a reader waiting for ever, is refused.
+
+    Raises:
+        OSError: as ``open`` does, and for what is no file.
+        ValueError: a name that no file can have.
+    """
+    # Opened without waiting for a writer at the other end of a pipe, and looked at only then: nobody can exchange it in between.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Whatever a reader raises inside over a damaged file becomes one sentence.
+
+    Args:
+        path: the file, for the message.
+        what: what it was read as: ``"an .npz file"``.
+
+    Raises:
+        UserError: in place of any other exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {shown(path)}") from error
+    except MemoryError as error:
+        raise UserError(f"{shown(path)} takes more memory than there is") from error
+    except Exception as error:  # the readers of large formats raise whatever they stumble over
+        raise UserError(f"cannot read {shown(path)} as {what}: {in_one_line(error)}") from error
 
 
 def sweep(folder: Path) -> None:
@@ -197,7 +253,7 @@ def check_space(folder: str | os.PathLike[str], size: int) -> None:
     Raises:
         UserError: with what is needed and what is free.
     """
-    place = Path(folder).absolute()
+    place = place_of(folder).absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free

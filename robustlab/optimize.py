@@ -130,6 +130,23 @@ def minimize(
     evaluated = keep_best or evaluate_last or done is not None
     if not batch.size:
         return batch.nothing if evaluated else batch.found
+    t = _take_steps(batch, steps, stop, done, on_step)
+    if evaluated and batch.size:
+        with torch.no_grad():
+            value, achieved = evaluate_objective(at_step(batch.objective, t), batch.x)
+        here = batch.record(value, achieved, value.isnan())
+        if on_step:
+            on_step(t, *batch.shown(here))
+    solution = batch.whole(batch.settled() if allow_nonfinite else batch.found)
+    if not allow_nonfinite:
+        refuse_nonfinite(solution)
+    return solution
+
+
+def _take_steps(
+    batch: _Batch, steps: int, stop: Callable[[], bool], done: Callable[[Solution], Tensor] | None, on_step: OnStep | None
+) -> int:
+    """The loop: evaluate and move, until all steps are taken, every example is done, or ``stop`` says so; returns the steps taken."""
     t = 0
     while t < steps and batch.size and not stop():
         value, achieved, grad = value_and_gradient(at_step(batch.objective, t), batch.x)
@@ -142,16 +159,7 @@ def minimize(
         if batch.size:
             batch.move(value, grad)
             t += 1
-    if evaluated and batch.size:
-        with torch.no_grad():
-            value, achieved = evaluate_objective(at_step(batch.objective, t), batch.x)
-        here = batch.record(value, achieved, value.isnan())
-        if on_step:
-            on_step(t, *batch.shown(here))
-    solution = batch.whole(batch.settled() if allow_nonfinite else batch.found)
-    if not allow_nonfinite:
-        refuse_nonfinite(solution)
-    return solution
+    return t
 
 
 @dataclass

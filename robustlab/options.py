@@ -26,13 +26,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from robustlab.errors import UserError, unknown
+from robustlab.paths import place_of
 
 Settings = TypeVar("Settings")
+COMMAS = 8  # parts of a list that are tried as one path
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,31 @@ def names(text: str) -> list[str]:
     return found
 
 
+def location(text: str) -> str:
+    """A path, with ``~`` as the home folder."""
+    return str(place_of(text)) if text else text
+
+
+def paths(text: str) -> list[str]:
+    """Paths, or names of other things, separated by commas, at least one; a path that is there may hold commas itself."""
+    parts, found = text.split(","), []
+    while parts:
+        lengths = [len(parts), *range(min(len(parts), COMMAS), 1, -1)]
+        length = next((k for k in lengths if k > 1 and os.path.exists(os.path.expanduser(",".join(parts[:k]).strip()))), 1)
+        one = ",".join(parts[:length]).strip()
+        if one:
+            found.append(str(place_of(one)) if one.startswith("~") else one)
+        parts = parts[length:]
+    if not found:
+        raise UserError(f"{text!r} names nothing")
+    return found
+
+
+def several(text: str) -> str:
+    """Paths or names with commas between them, as one text; see ``paths``."""
+    return ",".join(paths(text)) if text.strip(", ") else text  # nothing is named: the command says what it wants
+
+
 def radius(text: str) -> float:
     """A number that is not negative."""
     value = number(text)
@@ -264,9 +292,9 @@ def positive(text: str) -> int:
     return value
 
 
-def images(text: str) -> int | list[str]:
+def count_or_files(text: str) -> int | list[str]:
     """How many, or files separated by commas."""
-    return positive(text) if text.lstrip("+-").isdigit() else names(text)
+    return positive(text) if text.lstrip("+-").isdigit() else paths(text)
 
 
 def times(text: str) -> float:
@@ -275,3 +303,6 @@ def times(text: str) -> float:
     if value < 1:
         raise UserError(f"{text} is too small; it must be >= 1")
     return value
+
+
+TEXTS = (str, location, several)  # what is read from text and stays text

@@ -26,16 +26,13 @@ def _numpy_numbers() -> list[Any]:
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *types]
 
 
-def read(
-    path: str | os.PathLike[str], what: str = "checkpoint", *, trust: bool | None = False, map_location: torch.device | str = "cpu"
-) -> Any:
-    """What ``torch.save`` wrote. The one place where the project reads pickles.
+def load_pickle(path: str | os.PathLike[str], what: str = "checkpoint", *, trust: bool | None = False) -> Any:
+    """What ``torch.save`` wrote, on the CPU. The one place where the project reads pickles.
 
     Args:
         path: a file of the present format or of the one before PyTorch 1.6.
         what: what the file should be, for messages.
         trust: also read files that run code while they are read; None where the caller has no way to say so.
-        map_location: where the tensors go.
 
     Raises:
         UserError: no such file, a damaged one, or one that would run code and is not trusted; names what it would call.
@@ -43,14 +40,14 @@ def read(
     _check_beginning(Path(path), what)
     with safe_globals(_numpy_numbers()):
         try:
-            return torch.load(path, map_location=map_location, weights_only=not trust)
+            return torch.load(path, map_location="cpu", weights_only=not trust)
         except ModuleNotFoundError as error:
             raise UserError(f"{path} needs the package {error.name}, which is not installed") from error
         # A damaged pickle can raise anything: KeyError, EOFError, UnicodeDecodeError, RuntimeError, ...
         except Exception as error:
             calls = _unsafe_calls(path, error)
             if calls and not trust:
-                advice = "" if trust is None else "; if you trust its source, give --trust-checkpoint"
+                advice = "" if trust is None else "; if you trust its source, give `trust=True`"
                 raise UserError(f"{path} would run code when read ({', '.join(calls)}){advice}") from error
             raise UserError(f"{path} is a damaged or incomplete {what}, or a file of another kind ({type(error).__name__})") from error
 

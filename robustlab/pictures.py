@@ -10,6 +10,9 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,9 @@ from robustlab.pixels import to_uint8
 INK, FAINT, ALARM = "#111827", "#6b7280", "#b91c1c"  # colours of words
 PAD = 4  # white pixels between the images of a picture with words
 LINE = 18  # height of a line of words
+OWN_SIGNS = (
+    "\N{COPYRIGHT SIGN}\N{DEGREE SIGN}\N{PLUS-MINUS SIGN}\N{MIDDLE DOT}\N{HORIZONTAL ELLIPSIS}"  # that Pillow's font has beyond ASCII
+)
 READABLE = 96  # pixels: images at least this wide have room for a word or two
 
 
@@ -79,12 +85,13 @@ def titled(rows: Sequence[tuple[str, Tensor]], heads: Sequence[str], feet: Seque
     height, width = rows[0][1].shape[-2] * scale + PAD, rows[0][1].shape[-1] * scale + PAD
     image = Image.new("RGB", (left + grid.width, 2 * LINE + grid.height), "white")
     image.paste(grid, (left, LINE))
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
+    draw = ImageDraw.Draw(image)
     for i, (title, _) in enumerate(rows):
-        draw.text((left - 8, LINE + PAD + height * i + (height - PAD) / 2), title, fill=INK, font=font, anchor="rm")
+        draw.text((left - 8, LINE + PAD + height * i + (height - PAD) / 2), title, fill=INK, font=_font(title), anchor="rm")
     for words, y in ((heads, LINE / 2 + 2), (feet, LINE * 1.5 + grid.height)):
         for j, word in enumerate(words):
-            draw.text((left + PAD + width * j + (width - PAD) / 2, y), _fitting(word, font, width), fill=INK, font=font, anchor="mm")
+            font, middle = _font(word), (left + PAD + width * j + (width - PAD) / 2, y)
+            draw.text(middle, _fitting(word, font, width), fill=INK, font=font, anchor="mm")
     return _to_picture(image)
 
 
@@ -112,26 +119,40 @@ def captioned(rows: Sequence[Row], scale: int = 1) -> Tensor:
         rows: all with as many images of one size.
         scale: width of each pixel, see ``fitting_scale``.
     """
-    font = ImageFont.load_default(12)
-    left = max((int(font.getlength(row.title)) + 2 * PAD + 8 for row in rows if row.title), default=PAD)
+    left = max((int(_font(row.title).getlength(row.title)) + 2 * PAD + 8 for row in rows if row.title), default=PAD)
     height, width = (side * scale for side in rows[0].images.shape[-2:])
     down, across = height + PAD + LINE, width + 2 * PAD
     image = Image.new("RGB", (left + across * len(rows[0].images) + PAD, down * len(rows) + 2 * PAD), "white")
     draw = ImageDraw.Draw(image)
     for i, row in enumerate(rows):
         top = PAD + down * i
-        draw.text((left - PAD - 4, top + height / 2), row.title, fill=INK, font=font, anchor="rm")
+        draw.text((left - PAD - 4, top + height / 2), row.title, fill=INK, font=_font(row.title), anchor="rm")
         colors = row.colors or [INK] * len(row.captions)
         for j, (one, words, color) in enumerate(zip(row.images, row.captions, colors, strict=True)):
             image.paste(to_image(sheet([one[None]], scale, pad=0)), (left + across * j + PAD, top))
             middle = (left + across * j + PAD + width / 2, top + height + LINE / 2)
-            draw.text(middle, _fitting(words, font, width + PAD), fill=color, font=font, anchor="mm")
+            draw.text(middle, _fitting(words, _font(words), width + PAD), fill=color, font=_font(words), anchor="mm")
     return _to_picture(image)
 
 
 def fitting_scale(width: int, at_least: int = READABLE) -> int:
     """How often to repeat each pixel so that images of this width become ``at_least`` so many pixels wide."""
     return max(1, -(-at_least // width))
+
+
+def _font(words: str) -> Any:
+    """Pillow's own font; for words with letters that it lacks, such as accents, DejaVu Sans, which matplotlib brings along."""
+    if all(sign.isascii() or sign in OWN_SIGNS for sign in words):
+        return ImageFont.load_default(12)
+    return _wide_font() or ImageFont.load_default(12)
+
+
+@cache
+def _wide_font() -> Any:
+    """DejaVu Sans, as large as Pillow's own font; None where matplotlib lies elsewhere."""
+    found = find_spec("matplotlib")  # without an import of it, which takes a second
+    path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf" if found and found.origin else None
+    return ImageFont.truetype(path, 11) if path and path.is_file() else None
 
 
 def _fitting(word: str, font: Any, width: float) -> str:

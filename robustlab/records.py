@@ -31,6 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 from robustlab import files, pickles
 from robustlab.errors import UserError
 from robustlab.options import from_file, leaves
+from robustlab.paths import place_of
 
 LOCK = ".lock"  # hidden: it may stay behind where a process was killed
 Read = Callable[[dict[str, Any]], Mapping[str, Any]]  # from settings as an older file has them to today's
@@ -48,9 +49,9 @@ class Board:
     """
 
     def __init__(self, folder: str | os.PathLike[str], purge_from: int | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = place_of(folder)
         with self._writing():
-            self._writer = SummaryWriter(str(folder), purge_step=purge_from)
+            self._writer = SummaryWriter(str(self.folder), purge_step=purge_from)
 
     def __enter__(self) -> Board:
         return self
@@ -97,14 +98,14 @@ class Run:
     """
 
     def __init__(self, folder: str | os.PathLike[str], metrics: list[dict[str, Any]] | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = place_of(folder)
         self.metrics = metrics or []
         self._board: Board | None = None
 
     @staticmethod
     def is_run(folder: str | os.PathLike[str]) -> bool:
         """Whether a run was begun in the folder."""
-        return (Path(folder) / "settings.json").exists()
+        return (place_of(folder) / "settings.json").exists()
 
     @staticmethod
     def settings_of(folder: str | os.PathLike[str], what: str = "run") -> dict[str, Any]:
@@ -113,7 +114,7 @@ class Run:
         Raises:
             UserError: it is missing or damaged.
         """
-        return files.read_json(Path(folder) / "settings.json", f"a {what}'s settings")
+        return files.read_json(place_of(folder) / "settings.json", f"a {what}'s settings")
 
     @classmethod
     def open(
@@ -135,11 +136,10 @@ class Run:
         Raises:
             UserError: the folder holds another run, or other files.
         """
-        path = Path(folder)
+        path = place_of(folder)
         if cls.is_run(path):
-            raise UserError(f"{path} holds a {what} already: go on with it by --resume, or name another folder with --out")
-        if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
-            raise UserError(f"{path} is not an empty folder: name another one with --out")
+            raise UserError(f"{path} holds a {what} already: go on with it by `resume`, or name another folder with `out`")
+        files.check_vacant(path, hidden_allowed=True)
         files.sweep(path)
         # First the file that makes the folder a run's: killed in between, it can be resumed.
         files.write_json(path / "settings.json", _plain(settings))
@@ -160,14 +160,14 @@ class Run:
         Raises:
             UserError: there is no run in the folder, its settings differ (the sentence names the differences), or a damaged log.
         """
-        path = Path(folder)
+        path = place_of(folder)
         before = cls.settings_of(path, what)
         if read is None and dataclasses.is_dataclass(settings):
             kind = type(settings)
             read = lambda found: _plain(from_file(kind, found, str(path / "settings.json"), passed_over=True))  # noqa: E731
         different = differences(_fixed(read(before) if read else before, settings, free), _fixed(_plain(settings), settings, free))
         if different:
-            raise UserError(f"{path} holds a {what} with other settings ({different}): name another folder with --out")
+            raise UserError(f"{path} holds a {what} with other settings ({different}): name another folder with `out`")
         files.sweep(path)
         if not (path / "environment.json").exists():  # killed between the first two files
             files.write_json(path / "environment.json", environment())
@@ -184,11 +184,13 @@ class Run:
         Raises:
             UserError: another process works there.
         """
-        path, lock = Path(folder), Path(folder) / LOCK
-        made = not path.exists()
+        path, made = place_of(folder), not place_of(folder).exists()
+        lock = path / LOCK
+        if not path.is_dir():
+            files.check_vacant(path)
         with files.file_lock(lock) as mine:
             if not mine:
-                raise UserError(f"another process works on the {what} in {path}: wait for its end, or name another folder with --out")
+                raise UserError(f"another process works on the {what} in {path}: wait for its end, or name another folder with `out`")
             try:
                 yield
             finally:
@@ -257,8 +259,8 @@ class Run:
         torch.save(checkpoint, content)
         files.write_bytes(self.folder / f"{name}.pt", content.getbuffer())
 
-    def load(self, name: str, map_location: torch.device) -> dict[str, Any] | None:
-        """Read ``name.pt``; None where it was never written.
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Read ``name.pt`` onto the CPU; None where it was never written.
 
         Raises:
             UserError: the file is damaged, or holds more than tensors and numbers.
@@ -266,7 +268,7 @@ class Run:
         path = self.folder / f"{name}.pt"
         if not path.exists():
             return None
-        return pickles.read(path, "checkpoint of a run", trust=None, map_location=map_location)
+        return pickles.load_pickle(path, "checkpoint of a run", trust=None)
 
     def close(self) -> None:
         if self._board is not None:

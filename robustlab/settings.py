@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustlab.options import count, group, names, number, option, positive, radii, radius
+from robustlab.options import count, group, location, names, number, option, positive, radii, radius, several
 
 NORMS = ("linf", "l2", "l1")
 SCHEDULES = ("one-cycle", "cosine", "steps")
@@ -23,14 +23,22 @@ class Data:
         None, "shapes, cifar10, cifar100, folder, npz, safetensors, constructed or released; inferred from --data", metavar="NAME"
     )
     path: str | None = option(
-        None, "folder, .npz or .safetensors file of the data, or a constructed set; not needed for shapes", metavar="PATH", name="data"
+        None,
+        "folder, .npz or .safetensors file of the data, or a constructed set; not needed for shapes",
+        location,
+        metavar="PATH",
+        name="data",
     )
-    image_size: int | None = option(None, "resize and crop images to this many pixels", positive)
+    image_size: int | None = option(None, "width and height to which images are resized and cropped, in pixels", positive)
     download: bool = option(False, "download the dataset if it is missing", None)
     classes: list[str] | None = option(None, "only the images of these classes, in this order: dog,cat", names, metavar="NAME,NAME,...")
-    limit: int | None = option(None, "use this many images only, spread over the whole set", positive)
+    limit: int | None = option(None, "use only this many images, spread over the whole set", positive)
     cache: str | None = option(
-        None, "where decoded images are kept for the next time; a hidden folder beside the images where left out", metavar="FOLDER"
+        None,
+        "folder in which decoded images are kept for the next run",
+        location,
+        metavar="FOLDER",
+        shown="a hidden one beside the images",
     )
 
 
@@ -46,13 +54,17 @@ class Checkpoint:
     """How another project's checkpoint is read."""
 
     arch: str | None = option(
-        None, "architecture of a checkpoint that does not say it: small, resnet18, ..., torchvision:NAME, timm:NAME", metavar="NAME"
+        None,
+        "architecture, for a checkpoint whose file does not name it: small, resnet18, ..., torchvision:NAME, timm:NAME",
+        metavar="NAME",
     )
     mean: list[float] | None = option(
-        None, "channel means of another project's model that does not carry them: 0.49,0.48,0.45", radii, metavar="M,M,M"
+        None, "channel means, for another project's checkpoint that does not hold them: 0.49,0.48,0.45", radii, metavar="M,M,M"
     )
-    std: list[float] | None = option(None, "channel deviations of such a model", radii, metavar="S,S,S")
-    trust_checkpoint: bool = option(False, "also load a checkpoint that runs code while loading", None, only_typed=True)
+    std: list[float] | None = option(None, "channel standard deviations, for such a checkpoint", radii, metavar="S,S,S")
+    trust_checkpoint: bool = option(
+        False, "also load a checkpoint that runs code when it is loaded; only from a source that you trust", None, only_typed=True
+    )
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ class Model(Checkpoint):
     name: str | None = option(
         None,
         "a pretrained model's name, a run's folder, or the path of a checkpoint; several with commas",
+        several,
         metavar="NAME|PATH",
         name="model",
     )
@@ -101,13 +114,16 @@ class Network:
     )
     init: str | None = option(
         None,
-        "begin with the weights of a pretrained model or a checkpoint; the last layer begins anew where the classes are others. With its "
-        "own --seed the images held out to choose the epoch by are those that it was not trained on either",
+        "start from the weights of a pretrained model or a checkpoint; for other classes the last layer starts anew. Give the --seed of "
+        "its training too: then the images held out for validation are those that it was not trained on",
+        location,
         metavar="NAME|PATH",
     )
-    mean: list[float] | None = option(None, "channel means for --init, where its file has none", radii, metavar="M,M,M")
-    std: list[float] | None = option(None, "channel deviations for --init", radii, metavar="S,S,S")
-    trust_checkpoint: bool = option(False, "also load an --init that runs code while loading", None, only_typed=True)
+    mean: list[float] | None = option(None, "channel means for --init, if its file has none", radii, metavar="M,M,M")
+    std: list[float] | None = option(None, "channel standard deviations for --init, if its file has none", radii, metavar="S,S,S")
+    trust_checkpoint: bool = option(
+        False, "also load an --init that runs code when it is loaded; only from a source that you trust", None, only_typed=True
+    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,10 @@ class TrainingThreat:
 
     norm: str | None = option(None, "norm of the threat model", choices=NORMS, shown="the recipe's")
     eps: float | None = option(
-        None, "radius in pixel units of [0, 1] images, such as 0.5 or 8/255", radius, shown="the recipe's; usual for a norm that is not"
+        None,
+        "radius in pixel units of [0, 1] images, such as 0.5 or 8/255",
+        radius,
+        shown="the recipe's; for another norm 8/255 in linf, 0.5 in l2, 12 in l1",
     )
 
 
@@ -131,7 +150,7 @@ class TrainingAttack:
     step_size: float | None = option(
         None, "length of a step in pixel units", radius, shown="2.5 eps / steps for madry, ema and trades, eps for fast"
     )
-    attack_in_train_mode: bool = option(False, "attack the network in training mode, not in evaluation mode", None)
+    attack_in_train_mode: bool = option(False, "attack the network in training mode instead of evaluation mode", None)
 
 
 @dataclass(frozen=True)
@@ -139,8 +158,8 @@ class Optimizing:
     """How the weights move."""
 
     epochs: int | None = option(None, "passes over the training set", positive, shown="the recipe's, 30 to 200")
-    batch_size: int | None = option(None, "images of one step, over all processes together", positive, shown="128")
-    accumulate: int = option(1, "take the images of a step in this many parts, one after another, which needs less memory", positive)
+    batch_size: int | None = option(None, "images in one step, all processes together", positive, shown="128")
+    accumulate: int = option(1, "split the images of a step into this many parts, one after another; it needs less memory", positive)
     optimizer: str = option("sgd", "sgd (with Nesterov momentum), adam, adamw or adamax", choices=OPTIMIZERS)
     lr: float | None = option(
         None, "peak learning rate", number, shown="the recipe's for sgd, 0.1 or 0.2; 0.001 for adam and adamw, 0.002 for adamax"
@@ -148,7 +167,9 @@ class Optimizing:
     schedule: str | None = option(None, "schedule of the learning rate", choices=SCHEDULES, shown="the recipe's")
     weight_decay: float | None = option(None, "weight decay", radius, shown="5e-4")
     label_smoothing: float = option(0.0, "label smoothing, 0 to 1", radius)
-    ema: float | None = option(None, "decay of the weight average that is judged and kept; 0 for none", radius, shown="the recipe's")
+    ema: float | None = option(
+        None, "decay of the averaged weights, which are then validated and kept; 0 for no averaging", radius, shown="the recipe's"
+    )
     clip: float | None = option(None, "largest norm of the gradient; 0 for no clipping", radius, shown="0")
     no_augment: bool = option(False, "train without random crops and flips", None)
     amp: bool | None = option(None, "compute in bfloat16", None, shown="where the recipe says so and the device is fast at it")
@@ -160,7 +181,7 @@ class Choosing:
     """Which epoch is kept."""
 
     val_size: int = option(
-        1000, "images cut from the training set to choose the best epoch by, at most a fifth of it; 0 keeps the last epoch", count
+        1000, "training images held out to choose the best epoch, at most a fifth of them; with 0 the last epoch is kept", count
     )
     patience: int | None = option(None, "stop after this many epochs without a better validation accuracy", positive)
 

@@ -8,7 +8,7 @@ from robustlab.norms import L2, NORMS
 DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}  # in pixel units
 
 
-def threat_of(norm: str | None, eps: float | None, default: ThreatModel | None = None) -> ThreatModel:
+def named_threat(norm: str | None, eps: float | None, default: ThreatModel | None = None) -> ThreatModel:
     """The threat model that settings name.
 
     Args:

@@ -10,6 +10,8 @@ is copied to it.
         x_adv = attack(model, x, y)
         assert sum(device.stops.values()) <= 2, device.stops
 
+By its name it is a device like any other: ``train(..., device="pretend")``, ``robustlab train --device pretend``.
+
 It stands on torch's support for backends written in Python, which is younger than the oldest torch that the project allows; where that
 is missing, or where there is a real accelerator, whose place it would take, the test is skipped. The device is made known when this
 module is imported, as long as nothing was differentiated in the process: autograd counts the devices only once.
@@ -30,7 +32,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "pretend"
 PACKAGE = Path(__file__).parents[1] / "robustlab"
@@ -125,31 +126,47 @@ class _Everywhere(TorchDispatchMode):
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """What every operator goes through: refused, noted, computed on the CPU, and put on the device where it belongs there."""
     name = func._schema.name
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if name in {"aten::_pin_memory", "aten::pin_memory"}:
+        return args[0]
+    tensors = [leaf for leaf in _leaves([*args, *kwargs.values()]) if isinstance(leaf, Tensor)]
     there = any(isinstance(t, _Pretended) for t in tensors)
     target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
+    if not there and target != NAME:
+        return func(*args, **kwargs)
     if there:
         _refuse_mixture(name, tensors)
     _note(name, args, there, target)
-    if name in {"aten::_pin_memory", "aten::pin_memory"}:
-        return args[0]
     elsewhere = {"device": torch.device("cpu")} if target == NAME else {}
     unpinned = {"pin_memory": False} if "pin_memory" in kwargs else {}
-    out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs | elsewhere | unpinned))
-    if name in READS or not (target == NAME or (there and target != "cpu")):
+    out = func(*_mapped(_inner, args), **{key: _mapped(_inner, value) for key, value in (kwargs | elsewhere | unpinned).items()})
+    if name in READS or target == "cpu":
         return out
     if name == "aten::copy_" and not isinstance(args[0], _Pretended):
         return args[0]
     written = _written(func, args)
     if isinstance(written, _Pretended) and isinstance(out, Tensor):
-        if written.shape != written.inner.shape:
-            raise RuntimeError(f"{name} changed a shape in place, which this double cannot show")
+        if (written.shape, written.stride()) != (written.inner.shape, written.inner.stride()):
+            written.data = _Pretended(written.inner)  # changes what it says of its shape
         return written
-    return tree_map(lambda leaf: _Pretended(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, _Pretended) else leaf, out)
+    return _mapped(_outer, out)
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    """Of the arguments of an operator, which may be lists."""
+    for value in values:
+        yield from value if isinstance(value, list | tuple) else (value,)
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    return type(value)(_mapped(change, part) for part in value) if type(value) in (list, tuple) else change(value)
 
 
 def _inner(leaf: Any) -> Any:
     return leaf.inner if isinstance(leaf, _Pretended) else leaf
+
+
+def _outer(leaf: Any) -> Any:
+    return _Pretended(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, _Pretended) else leaf
 
 
 def _written(func: Any, args: Any) -> Any:
@@ -193,6 +210,36 @@ def _place() -> str:
     return "an unknown place"
 
 
+class _Module:
+    """What ``torch.pretend`` is: a module for a kind of device, there only inside ``pretending()``."""
+
+    bfloat16 = False  # whether the device says that it is fast at it
+
+    def is_available(self) -> bool:
+        return _device is not None
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_bf16_supported(self, including_emulation: bool = True) -> bool:
+        return self.bfloat16
+
+    def device_count(self) -> int:
+        return 1
+
+    def current_device(self) -> int:
+        return 0
+
+    def set_device(self, device: Any) -> None:
+        assert torch.device(NAME, device).index == 0
+
+    def manual_seed_all(self, seed: int) -> None:
+        """There are no random numbers of its own."""
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+
 # torch.tensor and its like leave Python's dispatch out; for a device of one's own they arrive here.
 _PAST_DISPATCH: dict[str, Callable[..., Any]] = {
     "empty_strided": torch.ops.aten.empty_strided.default,
@@ -210,7 +257,7 @@ def _registered() -> torch.library.Library | None:
         return None
     if torch.accelerator.is_available():
         return None
-    set_up(NAME)
+    set_up(NAME, _Module())
     library = torch.library.Library("aten", "IMPL")
     for name, operator in _PAST_DISPATCH.items():
         library.impl(name, partial(_arrived, operator), "PrivateUse1")

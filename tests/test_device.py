@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import count
 from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -13,13 +17,32 @@ from pretend import Device, pretending
 from torch import Tensor, nn
 
 from robustlab.attacks import FGSM, MIFGSM, NFGSM, PGD
+from robustlab.commands import main
 from robustlab.constraints import ThreatModel
+from robustlab.construction import KINDS, ConstructedSet, Plan, construct, published_construction
+from robustlab.data.imageset import ImageSet
+from robustlab.data.shapes import shapes
+from robustlab.demo.page import make_page
+from robustlab.demo.session import Frame, RunRequest, perform
+from robustlab.devices import choose_device, computes_bfloat16
 from robustlab.errors import UserError
+from robustlab.evaluation import Report, curve, evaluate, predictions
 from robustlab.goals import Away, Targeted, dlr, margin
+from robustlab.models.architectures import BODIES, build
+from robustlab.models.classifier import Classifier
+from robustlab.models.resnet import BasicBlock, ResNet
+from robustlab.models.zoo import load
 from robustlab.norms import L2, Linf
+from robustlab.pixels import to_float
 from robustlab.seeding import example_keys
+from robustlab.settings import OPTIMIZERS, Training
+from robustlab.synthesis import Pictures, synthesize
+from robustlab.synthesis.tasks import TASKS
+from robustlab.training import Stopped, train
 from robustlab.training.fit import Optimization, TrainingState
 from robustlab.training.losses import TRADES, Adversarial, Standard, TrainingLoss
+from robustlab.training.method import complete
+from robustlab.training.recipes import RECIPES
 
 X, Y, KEYS = images(6, 3, 8, 8), torch.arange(6), example_keys(0, torch.arange(6))
 
@@ -43,6 +66,12 @@ def test_it_refuses_what_a_device_refuses(device):
     with pytest.raises(RuntimeError, match="tensors on pretend:0 and on the CPU"):
         X.to(device.name) + X
     assert torch.equal((X.to(device.name) + torch.tensor(2.0)).cpu(), X + 2), "a number is no tensor"
+
+
+def test_it_shows_a_change_of_shape_in_place(device):
+    x = X[:1].to(device.name)
+    x.squeeze_(0).transpose_(0, 2)
+    assert x.shape == (8, 8, 3) and torch.equal(x.cpu(), X[0].transpose(0, 2)) and torch.equal((x + 1).cpu(), X[0].transpose(0, 2) + 1)
 
 
 STOPS = {
@@ -218,3 +247,251 @@ def test_counting_a_step_and_flagging_divergence_neither_stops_the_device_nor_co
     state.add(["accuracy"], sums)
     with pytest.raises(UserError, match="training diverged: weights or statistics of BatchNorm are no longer finite in epoch 1"):
         state.read(settings, 10)
+
+
+# Everything that the library does: on a small network with BatchNorm, and a few *shapes*.
+
+SHAPES, TEST = shapes(40), shapes(12, "test")
+QUIET: dict[str, Any] = {"progress": False}
+T = TypeVar("T")
+FEW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "val_size": 8, "arch": "narrow", "amp": False}
+STEPS = 4  # of an epoch: 40 images without the 8 that choose it, by 8
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Classifier:
+    """A classifier of *shapes* by an architecture of that name, in evaluation mode."""
+    monkeypatch.setitem(BODIES, "narrow", lambda channels: ResNet(BasicBlock, (1, 1), (4, 8), channels))
+    return narrow_with_seed(0)
+
+
+def narrow_with_seed(seed: int) -> Classifier:
+    return build("narrow", num_classes=10, classes=SHAPES.classes, mean=[0.4] * 3, std=[0.2] * 3, seed=seed).eval()
+
+
+def assert_same_model(there: nn.Module, here: nn.Module, *, exactly: bool = False) -> None:
+    for name, tensor in here.state_dict().items():
+        found = there.state_dict()[name].cpu()
+        assert torch.equal(found, tensor.cpu()) if exactly else torch.allclose(found, tensor.cpu(), rtol=0, atol=1e-6), name
+
+
+def assert_same_numbers(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    assert there == pytest.approx(dict(here), abs=1e-5, nan_ok=True)
+
+
+class Watched:
+    """A ``stop`` for a training that never says so, and knows what each step cost the device."""
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.seen = device, []
+
+    def __call__(self) -> bool:
+        self.seen.append((self.device.stops.total(), self.device.copies.total()))
+        return False
+
+    def assert_free(self, steps: int, epochs: int = 2) -> None:
+        """Between two steps of an epoch the device was neither stopped nor copied to; asked once more at the end of each."""
+        assert len(self.seen) == epochs * (steps + 1)
+        for first in range(0, len(self.seen), steps + 1):
+            assert len(set(self.seen[first : first + steps])) == 1, self.device
+
+
+def attacked(recipe: str) -> dict[str, int]:
+    """Two steps for a recipe that attacks in many."""
+    return {"steps": 2} if RECIPES[recipe].steps > 1 else {}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_trains_the_same_there_also_when_it_is_stopped_and_goes_on(recipe, narrow, device, tmp_path):
+    test: dict[str, Any] = {"test": TEST, "test_attack": PGD(THREATS[1], steps=2)}
+    options: dict[str, Any] = {"recipe": recipe, **test, **FEW, **QUIET, **attacked(recipe)}
+    here = train(SHAPES, device="cpu", **options)
+    watched = Watched(device)
+    there = train(SHAPES, device=device.name, stop=watched, out=tmp_path / "whole", **options)
+    watched.assert_free(STEPS)
+    assert str(there.model.mean.device) == device.name
+    assert_same_model(there.model, here.model)
+    assert there.report.records == here.report.records and there.best_epoch == here.best_epoch
+    for after, before in zip(there.history, here.history, strict=True):
+        assert_same_numbers(*({name: line[name] for name in line if "second" not in name} for line in (after, before)))
+
+    steps = count()
+    with pytest.raises(Stopped):
+        train(SHAPES, device=device.name, stop=lambda: next(steps) == 1, out=tmp_path / "parts", **options)
+    resumed = train(SHAPES, device=device.name, out=tmp_path / "parts", resume=True, **test, **QUIET)
+    assert_same_model(resumed.model, there.model, exactly=True)
+    assert resumed.report.records == there.report.records
+    assert_same_model(load(tmp_path / "parts/model.safetensors"), there.model, exactly=True)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"optimizer": name} for name in OPTIMIZERS),
+        {"clip": 0.1},
+        {"ema": 0.9},
+        {"accumulate": 2},
+        {"label_smoothing": 0.1},
+        {"no_augment": True},
+        {"attack_in_train_mode": True},
+        {"norm": "l1"},
+    ],
+    ids=str,
+)
+def test_whatever_the_settings_no_step_of_a_training_stops_the_device_or_copies_to_it(option, narrow, device, tmp_path):
+    """Not after it was taken up again either."""
+    options = {"recipe": "fast-l2", **FEW, **QUIET, **option}
+    here, watched, steps = train(SHAPES, device="cpu", **options), Watched(device), count()
+    with pytest.raises(Stopped):
+        train(SHAPES, device=device.name, stop=lambda: next(steps) == STEPS, out=tmp_path, **options)
+    there = train(SHAPES, device=device.name, stop=watched, out=tmp_path, resume=True, **QUIET)
+    watched.assert_free(STEPS, epochs=1)
+    assert_same_model(there.model, here.model)
+
+
+def counted(device: Device, run: Callable[..., T], *args: Any) -> tuple[T, int]:
+    """What a run gives, and how often it stopped the device."""
+    device.forget()
+    return run(*args), device.stops.total()
+
+
+@pytest.mark.filterwarnings("ignore:.* needs a:UserWarning")
+@pytest.mark.parametrize(("kind", "dtype"), [*((kind, "float32") for kind in KINDS), ("D_det", "uint8")])
+def test_a_set_is_constructed_the_same_there_and_no_step_of_it_stops_the_device(kind, dtype, narrow, device):
+    def made(steps: int, where: str) -> ConstructedSet:
+        return construct(narrow, SHAPES, kind, steps=steps, dtype=dtype, shard_size=20, batch_size=16, device=where, **QUIET)
+
+    here, (there, stops) = made(2, "cpu"), counted(device, made, 2, device.name)
+    index = torch.arange(len(SHAPES))
+    assert_same(to_float(there.images.fetch(index)), to_float(here.images.fetch(index)))
+    assert torch.equal(there.images.labels, here.images.labels) and there.model == here.model
+    for name, column in here.facts.items():
+        assert_same(there.facts[name].double(), column.double())
+    settings = {where: made.manifest["settings"] for where, made in (("cpu", here), ("pretend", there))}
+    assert settings["pretend"] == {**settings["cpu"], "device": "pretend"}
+    assert counted(device, made, 4, device.name)[1] == stops
+
+
+def test_a_plan_reads_the_weights_once_and_in_one_piece(narrow, device):
+    plan = Plan(published_construction("D_det"), SHAPES, moved(narrow, device), device=torch.device(device.name))
+    device.forget()
+    assert (
+        plan.described()["model"] == plan.described()["model"] == Plan(published_construction("D_det"), SHAPES, narrow).described()["model"]
+    )
+    assert device.stops.total() == 1, device.stops
+
+
+@dataclass(frozen=True)
+class Halved:
+    """A minimum-norm attack: the way to an adversarial image in a wide ball, or half of it where that is enough."""
+
+    norm: L2 = L2()
+
+    def __str__(self) -> str:
+        return "halved"
+
+    def __call__(self, model, x, y, *, keys=None, fast_model=None):
+        x_adv = PGD(ThreatModel(self.norm, 2.0), steps=2)(model, x, y, keys=keys, fast_model=fast_model)
+        half = (x + x_adv) / 2
+        return torch.where((predictions(model, half) != y)[:, None, None, None], half, x_adv)
+
+
+def test_an_evaluation_is_the_same_there_and_no_step_of_it_stops_the_device(narrow, device):
+    data = ImageSet(SHAPES.pixels, predictions(narrow, to_float(SHAPES.pixels)), SHAPES.classes, "taken")  # all of them are attacked
+
+    def found(model: nn.Module) -> Report:
+        attacks = [*(PGD(threat, steps=2) for threat in THREATS), PGD(THREATS[1], steps=2, restarts=2), Halved()]
+        return evaluate(model, data, attacks, batch_size=16, keep=True, **QUIET)
+
+    there_model = moved(narrow, device)
+    here, there = found(narrow), found(there_model)
+    for after, before in zip(there.records, here.records, strict=True):
+        assert (after.index, after.label, after.prediction) == (before.index, before.label, before.prediction)
+        for name in before.attacks | before.nearest:
+            assert vars((after.attacks | after.nearest)[name]) == pytest.approx(vars((before.attacks | before.nearest)[name]))
+    for name, before in here.adversarial.items():
+        after = there.adversarial[name]
+        for column in fields(before):
+            if isinstance(value := getattr(before, column.name), Tensor):
+                assert_same(getattr(after, column.name).double(), value.double())
+    few, many = (counted(device, evaluate, there_model, data, PGD(THREATS[1], steps)) for steps in (1, 3))
+    assert few[1] == many[1]
+
+
+@pytest.mark.parametrize("attack", [PGD(THREATS[1], steps=2), FGSM(THREATS[2]), Halved()], ids=str)
+def test_a_curve_is_the_same_there(attack, narrow, device):
+    radii = (0.0, 0.01, 0.1, 0.5, 1.0)
+    assert curve(moved(narrow, device), SHAPES, attack, radii, **QUIET) == curve(narrow, SHAPES, attack, radii, **QUIET)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_makes_the_same_pictures_there_and_no_step_of_it_stops_the_device(task, narrow, device):
+    known, judge = TASKS[task], narrow_with_seed(1)
+
+    def made(where: str, steps: int = 2) -> Pictures:
+        asked: dict[str, Any] = {"steps": steps} if known.presets else {}
+        asked |= {"train": SHAPES} if known.training_images else {}
+        return synthesize(task, narrow, SHAPES, n=6, batch_size=4, judge=judge if known.judged else False, device=where, **asked, **QUIET)
+
+    here, (there, stops) = made("cpu"), counted(device, made, device.name)
+    for (title, x), (_, before) in zip([*there.given, *there.rows], [*here.given, *here.rows], strict=True):
+        assert torch.allclose(x.cpu(), before, rtol=0, atol=1e-5), title
+    assert_same_numbers(there.numbers, here.numbers)
+    assert_same(there.objective, here.objective)
+    assert there.replay["models"] == here.replay["models"] and there.heads == here.heads and there.notes == here.notes
+    assert torch.equal(there.sheet(), here.sheet())
+    if known.presets:
+        assert counted(device, made, device.name, 4)[1] == stops
+
+
+@pytest.mark.parametrize("change", [{"target": 1}, {"target": 1, "minimize": True}, {"attribute": 0}, {"steps": 0}], ids=str)
+def test_a_press_on_the_page_draws_the_same_there(change, narrow, device):
+    narrow.classes = tuple("abcdefghij")  # of which no attribute is known, so that none need be learned
+    frames: dict[str, list[Frame]] = {}
+    results: dict[str, Frame] = {}
+    for where in ("cpu", device.name):
+        page = make_page({"narrow": narrow}, SHAPES, device=where)
+        served, picture = page.models["narrow"], page.starters[-1].picture
+        assert str(served.directions.device) == where
+        frames[where] = []
+        results[where] = perform(RunRequest(served, picture, **{"steps": 3, **change}), frames[where].append).frame
+    for after, before in zip([*frames[device.name], results[device.name]], [*frames["cpu"], results["cpu"]], strict=True):
+        assert (after.step, after.picture) == (before.step, before.picture)
+        assert after.distance == pytest.approx(before.distance)
+        assert after.logits == pytest.approx(before.logits, abs=1e-5) and after.levels == pytest.approx(before.levels, abs=1e-5)
+
+
+# By its name.
+
+
+def test_it_is_a_device_like_any_other(device):
+    assert choose_device("pretend") == choose_device("pretend:0") == choose_device(torch.device("pretend:0"))
+    with pytest.raises(UserError, match="there is no pretend:1: this machine has 1 GPUs"):
+        choose_device("pretend:1")
+    assert not computes_bfloat16(choose_device("pretend"))
+
+
+def test_it_says_whether_it_is_fast_at_bfloat16(device, monkeypatch):
+    """One place to change for whoever asks: training from Python, and commands."""
+    for fast in (True, False):
+        monkeypatch.setattr(torch.pretend, "bfloat16", fast)
+        method = complete(Training(recipe="fast-l2"), bfloat16=computes_bfloat16(choose_device("pretend")))
+        assert method.optimizing.amp is fast
+
+
+def test_it_is_there_only_while_it_is_pretended(device):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pretend._device", None)
+        with pytest.raises(UserError, match="device 'pretend' is not available on this machine"):
+            choose_device("pretend")
+
+
+def test_commands_take_it_and_say_the_same(narrow, device, tmp_path, capsys):
+    said = []
+    for where in ("cpu", "pretend"):
+        out = str(tmp_path / where)
+        words = ["--recipe", "fast-l2", "--arch", "narrow", "--epochs", "1", "--batch-size", "8", "--val-size", "8", "--no-amp"]
+        assert main(["train", "--dataset", "shapes", "--limit", "40", "--device", where, "--out", out, *words]) == 0
+        assert main(["evaluate", "--model", f"{out}/model.safetensors", "--dataset", "shapes", "--limit", "10", "--device", where]) == 0
+        said.append(re.sub(r"\d+ img/s|[\d.]+ s\b", "", capsys.readouterr().out).replace(out, "OUT"))
+    assert said[0] == said[1] != ""

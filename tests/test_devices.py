@@ -9,7 +9,7 @@ import torch
 
 from robustlab import devices
 from robustlab.commands import common, train
-from robustlab.devices import choose_device
+from robustlab.devices import choose_device, computes_bfloat16
 from robustlab.errors import UserError
 
 
@@ -56,7 +56,7 @@ def test_under_torchrun_each_process_takes_its_own(monkeypatch: pytest.MonkeyPat
     [
         ("tpu", None, "unknown device 'tpu': use auto, cpu, cuda or cuda:N"),
         ("mps", None, "device 'mps' is not supported: use auto, cpu, cuda or cuda:N"),
-        ("xpu", backend(available=False), "device 'xpu' is not available on this machine; try --device auto"),
+        ("xpu", backend(available=False), "device 'xpu' is not available on this machine; try `device=auto`"),
         ("xpu:2", backend(), "there is no xpu:2: this machine has 2 GPUs"),
     ],
 )
@@ -91,6 +91,28 @@ def test_float64_is_tried_and_not_believed(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(torch, "ones", refuses)
     assert not devices._has_float64(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_an_accelerator_says_itself_whether_bfloat16_is_fast_there(monkeypatch: pytest.MonkeyPatch, kind: str, says: bool) -> None:
+    """Emulated it is not."""
+    told = SimpleNamespace(is_bf16_supported=lambda including_emulation=True: including_emulation or says)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: told)
+    assert computes_bfloat16(torch.device(kind)) is says
+
+
+@pytest.mark.parametrize("instructions", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+def test_a_cpu_has_instructions_for_bfloat16_or_is_slow_at_it(monkeypatch: pytest.MonkeyPatch, instructions: str) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert not computes_bfloat16(torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, instructions, lambda: True)
+    assert computes_bfloat16(torch.device("cpu"))
+
+
+def test_a_device_that_says_nothing_of_bfloat16_is_slow_at_it() -> None:
+    assert not computes_bfloat16(torch.device("meta"))
 
 
 def test_commands_reach_the_same_functions_by_their_own_names() -> None:

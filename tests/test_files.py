@@ -180,7 +180,7 @@ def test_a_place_that_is_taken_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / ".hidden").write_text("also something")
     for name in ("file", "full"):
-        with pytest.raises(UserError, match=f"{name} is not an empty folder: name another one with --out"):
+        with pytest.raises(UserError, match=f"{name} is not an empty folder: name another one with `out`"):
             files.check_vacant(tmp_path / name)
         with pytest.raises(UserError, match="is not an empty folder"), files.atomic_folder(tmp_path / name):
             pytest.fail("the folder was begun")

@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 # From the ground up. Modules of one row know nothing of each other; a package is one entry and may import itself.
 FLOORS = (
     {"errors"},
-    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts"},
+    {"paths"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts", "markup"},
     {"norms", "settings"},
     {"constraints", "goals", "pixels"},
     {"objectives", "pictures", "threats"},
@@ -83,6 +84,15 @@ def talk(source: str, here: str, place: str) -> Iterator[str]:
             yield f"{place}:{node.lineno} prints"
 
 
+def flags_in_sentences(source: str, place: str) -> Iterator[str]:
+    """Sentences on flags in what errors and warnings say: code that is called from Python knows settings, and only commands know flags."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("UserError", "unknown", "warnings.warn", "warn"):
+            for part in ast.walk(node):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str) and re.search(r"(?<![\w-])--([a-z]|$)", part.value):
+                    yield f"{place}:{part.lineno} names a flag: write the setting in backquotes"
+
+
 def named(path: Path) -> str:
     return path.relative_to(PACKAGE.parent).as_posix()
 
@@ -106,6 +116,33 @@ def test_imports_go_strictly_downward():
 def test_only_the_top_floors_parse_arguments_and_print_and_only_reports_plot():
     found = [line for path in MODULES for line in talk(path.read_text(encoding="utf-8"), room(path), named(path))]
     assert not found, "\n" + "\n".join(found)
+
+
+FLAGS_LEFT = {"robustlab/data/catalog.py", "robustlab/data/folder.py", "robustlab/training/fit.py"}
+
+
+def test_sentences_of_the_library_name_settings_and_no_flags():
+    found = [
+        line
+        for path in MODULES
+        if room(path) not in TOP and named(path) not in FLAGS_LEFT
+        for line in flags_in_sentences(path.read_text(encoding="utf-8"), named(path))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ('raise UserError(f"{x} is there: name another by --out")', 1),
+        ('warnings.warn("slow; try --batch-size 8", stacklevel=2)', 1),
+        ('raise UserError("name another by `out`: a -- b, x--y")', 0),
+        ('raise UserError(f"there is no --{word}; try another")', 1),
+        ('words = ["train", "--out", "here"]', 0),
+    ],
+)
+def test_the_rule_on_flags(source, expected):
+    assert len(list(flags_in_sentences(source, "x.py"))) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 from laws import drawn, images, small_files
-from PIL import Image
+from PIL import Image, ImageFont
 
 from robustlab import pictures
 from robustlab.errors import UserError
@@ -145,3 +145,36 @@ def test_a_picture_travels_within_html():
     source = re.search(r'src="data:image/png;base64,([^"]+)"', text)
     assert source and "<b>bold</b>" in text
     assert Image.open(io.BytesIO(base64.b64decode(source[1]))).size == (5, 4)
+
+
+MARKS = ("Möwe", "chaîne", "čáp", "łoś", "ñandú", "Ångström", "ёж", "δέλτα")
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_letters_with_accents_are_drawn_and_not_boxes(name):
+    """A box stands for every letter that a font lacks, so two names that differ in one such letter would look the same."""
+    x = images(1, 3, 8, 8)
+    drawn_as = {
+        letters: pictures.captioned([pictures.Row("", x, [letters])], 12)
+        for letters in (name, *(name.replace(letter, "\N{LATIN SMALL LETTER THORN}") for letter in set(name) if not letter.isascii()))
+    }
+    shown = list(drawn_as.values())
+    assert not any(torch.equal(shown[0], other) for other in shown[1:])
+    titled = [pictures.titled([(letters, x)], [letters], [letters], 12) for letters in drawn_as]
+    assert not any(torch.equal(titled[0], other) for other in titled[1:])
+
+
+@pytest.mark.parametrize("name", ["truck", "label: dog\n99 %", "a \N{HORIZONTAL ELLIPSIS}", "\N{PLUS-MINUS SIGN}3\N{DEGREE SIGN}", ""])
+def test_plain_words_keep_the_font_that_they_had(name):
+    plain = ImageFont.load_default(12)
+    assert pictures._font(name).getname() == plain.getname() and pictures._font(name).size == plain.size
+
+
+def test_a_name_with_accents_is_shortened_to_its_image_too():
+    x = images(1, 3, 96, 96)
+    assert pictures.captioned([pictures.Row("", x, ["é" * 200])]).shape == pictures.captioned([pictures.Row("", x, ["e"])]).shape
+
+
+def test_where_matplotlib_brings_no_font_pillows_own_is_taken(monkeypatch):
+    monkeypatch.setattr(pictures, "_wide_font", lambda: None)
+    assert pictures._font("Möwe").getname() == ImageFont.load_default(12).getname()

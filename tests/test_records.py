@@ -18,7 +18,6 @@ from robustlab.options import group, option, positive, radius
 from robustlab.records import Board, Run, differences
 
 SETTINGS = {"eps": 0.5, "norm": "l2", "epochs": 3, "threads": None, "radii": (0.1, 0.2)}
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 def test_a_folder_that_holds_a_run_is_not_taken_again(run):
     before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
-    with pytest.raises(UserError, match="holds a run already: .*--resume.*--out"):
+    with pytest.raises(UserError, match="holds a run already: .*`resume`.*`out`"):
         Run.create(run.folder, SETTINGS)
     assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
 
@@ -49,7 +48,7 @@ def test_a_folder_that_holds_a_run_is_not_taken_again(run):
 def test_a_folder_of_other_files_or_a_file_is_not_taken(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for place in (tmp_path, tmp_path / "thesis.tex"):
-        with pytest.raises(UserError, match="is not an empty folder: .*--out"):
+        with pytest.raises(UserError, match="is not an empty folder: .*`out`"):
             Run.create(place, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
@@ -65,7 +64,7 @@ def test_a_folder_is_opened_whether_or_not_there_is_a_run_in_it(tmp_path):
     Run.open(tmp_path / "run", SETTINGS).log({"epoch": 0})
     assert Run.is_run(tmp_path / "run") and Run.settings_of(tmp_path / "run")["eps"] == 0.5
     assert Run.open(tmp_path / "run", SETTINGS).metrics == [{"epoch": 0}]
-    with pytest.raises(UserError, match="holds a set with other settings .eps: 0.5 there, 1.0 here.: name another folder with --out"):
+    with pytest.raises(UserError, match="holds a set with other settings .eps: 0.5 there, 1.0 here.: name another folder with `out`"):
         Run.open(tmp_path / "run", {**SETTINGS, "eps": 1.0}, what="set")
     Run.open(tmp_path / "run", {**SETTINGS, "eps": 1.0}, ["eps"])
 
@@ -218,10 +217,10 @@ def test_tensorboard_gets_the_numbers_and_the_pictures(run):
 def test_a_checkpoint_comes_back_as_it_was(run):
     checkpoint = {"weights": {"w": torch.arange(6.0).reshape(2, 3)}, "epoch": 3, "best": {"value": 0.5}, "random": torch.get_rng_state()}
     run.save("last", checkpoint)
-    loaded = run.load("last", CPU)
+    loaded = run.load("last")
     assert loaded["epoch"] == 3 and loaded["best"] == {"value": 0.5}
     assert torch.equal(loaded["weights"]["w"], checkpoint["weights"]["w"]) and torch.equal(loaded["random"], checkpoint["random"])
-    assert run.load("best", CPU) is None
+    assert run.load("best") is None
 
 
 @pytest.mark.parametrize(
@@ -237,7 +236,7 @@ def test_a_damaged_checkpoint_is_named(run, damage, sentence):
     path = run.folder / "last.pt"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=sentence):
-        run.load("last", CPU)
+        run.load("last")
 
 
 class Trap:
@@ -252,14 +251,14 @@ def test_a_checkpoint_that_would_run_code_is_refused(run):
     (run.folder / "best.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
     for name in ("last", "best"):
         with pytest.raises(UserError, match=f"{name}.pt would run code when read .*exec"):
-            run.load(name, CPU)
+            run.load(name)
 
 
 def test_a_full_disk_keeps_the_checkpoint_and_the_metrics_of_before(run):
     run.save("last", {"w": torch.zeros(2)})
     with small_files(4000), pytest.raises(UserError, match="cannot write .*last.pt: File too large"):
         run.save("last", {"w": torch.zeros(100_000)})
-    assert torch.equal(run.load("last", CPU)["w"], torch.zeros(2))
+    assert torch.equal(run.load("last")["w"], torch.zeros(2))
     run.log({"epoch": 0, "loss": 1.0})
     run.close()
     with small_files(1000), pytest.raises(UserError, match="cannot write .*metrics.jsonl: File too large"):

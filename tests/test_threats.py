@@ -6,7 +6,7 @@ import pytest
 
 from robustlab.constraints import ThreatModel
 from robustlab.norms import L1, L2, NORMS, Linf
-from robustlab.threats import DEFAULT_EPS, norm_name, threat_of
+from robustlab.threats import DEFAULT_EPS, named_threat, norm_name
 
 TRAINED = ThreatModel(Linf(), 4 / 255)
 
@@ -24,9 +24,9 @@ TRAINED = ThreatModel(Linf(), 4 / 255)
     ],
 )
 def test_what_is_left_out_is_the_default_s_or_the_norm_s_own(norm, eps, default, expected) -> None:
-    assert threat_of(norm, eps, default) == expected
+    assert named_threat(norm, eps, default) == expected
 
 
 @pytest.mark.parametrize("name", NORMS)
 def test_a_threat_s_norm_has_the_name_that_makes_it(name: str) -> None:
-    assert norm_name(threat_of(name, None)) == name and threat_of(name, None).eps == DEFAULT_EPS[name]
+    assert norm_name(named_threat(name, None)) == name and named_threat(name, None).eps == DEFAULT_EPS[name]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from robustlab.construction import Inverted, Relabelled
-from robustlab.experiments import data_size, mislabelled, regimes, robustified, transfer, two_classes
+from robustlab.experiments import capacity, data_size, mislabelled, regimes, robustified, transfer, two_classes, usefulness
 from robustlab.models.architectures import BODIES
 from robustlab.models.mlp import MLP
 from robustlab.training import trainer
@@ -29,6 +29,8 @@ CONFIGS: dict[str, Any] = {
     "robustified": robustified.Config("fast-l2:1", "standard:1", n=140, steps=2, arch="tiny", epochs=1, test=20),
     "transfer": transfer.Config("standard:1", ("tiny", "tiny2", "tiny3"), n=140, steps=1, attacked=20, epochs=1),
     "data-size": data_size.Config((130, 260), shipped=(), arch="tiny", updates=2, epochs=(1, 2), seeds=2, test=20),
+    "capacity": capacity.Config(("tiny", "tiny3"), n=140, epochs=1, seeds=2, test=20),
+    "usefulness": usefulness.Config(("standard:1", "fast-l2:1"), steps=1, n=140, per_class=10, arch="tiny"),
     "regimes": regimes.Config(("standard:1:150", "standard:2"), (0.5, 1.0), (True, False), n=140, steps=1, arch="tiny", epochs=1),
 }
 

@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import Any
 
 from robustlab.commands import settings
-from robustlab.commands.flags import parse
+from robustlab.commands.flags import parse, with_flags
 from robustlab.errors import UserError, unknown
+from robustlab.paths import shown
 
 COMMANDS = {
     "quickstart": settings.Quickstart,
@@ -24,6 +25,7 @@ COMMANDS = {
     "demo": settings.Demo,
     "models": settings.Models,
 }
+MESSAGE = 20_000  # characters; a list of a thousand classes is one sentence too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"robustlab: {error}", file=sys.stderr)
+        print(f"robustlab: {shown(str(error), MESSAGE)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("robustlab: interrupted", file=sys.stderr)
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     """One sentence, without the place in the code that it comes from."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {shown(str(message), MESSAGE)}", file=sys.stderr)
 
 
 def _run(argv: list[str]) -> int:
@@ -67,7 +69,12 @@ def _run(argv: list[str]) -> int:
     # of the speed as soon as anything else runs on the same cores (two threads beside one busy process: measured 1/4 to 1/8).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # Only now, since this imports torch: help and mistakes in the flags are answered at once.
-    import_module(f"robustlab.commands.{name}").run(args)
+    command = import_module(f"robustlab.commands.{name}")
+    warnings.showwarning = lambda message, *where, **more: _warn(with_flags(str(message), type(args)))
+    try:
+        command.run(args)
+    except UserError as error:
+        raise UserError(with_flags(str(error), type(args))) from error
     return 0
 
 

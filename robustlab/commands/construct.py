@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, interruptible, load_model, open_images, required_model, threat_of
-from robustlab.construction import KINDS, Unfinished, construct, published
+from robustlab.commands.common import choose_device, images_for, interruptible, load_model, named_threat, required_model
+from robustlab.construction import KINDS, Unfinished, construct, published_construction
 from robustlab.construction.kinds import kind_named
 from robustlab.errors import UserError
 from robustlab.models.matching import check_fits
@@ -25,13 +25,13 @@ def run(args: settings.Construct) -> None:
     if method.kind is None:
         raise UserError(f"which set? --kind takes one of: {', '.join(KINDS)}")
     kind, name = kind_named(method.kind), required_model(args.model, "through which model?")
-    threat = None if method.norm is None and method.eps is None else threat_of(method.norm, method.eps)
+    threat = None if method.norm is None and method.eps is None else named_threat(method.norm, method.eps)
     how: dict[str, Any] = {"threat": threat, "steps": method.steps, "step_size": method.step_size}
-    published(kind, **how)  # a mistake in these is told before anything is read
+    published_construction(kind, **how)  # a mistake in these is told before anything is read
     out = Path(args.output.out or f"datasets/{kind}-{Path(name).stem}")
     device = choose_device(compute.device, compute.threads)
     model = load_model(name, args.model)
-    images = open_images(args.data, args.data.split)
+    images = images_for({name: model}, args.data, args.data.split)
     check_fits(model, images, name, chosen=bool(args.data.classes))
     how |= {"seed": compute.seed, "dtype": args.output.store, "shard_size": args.output.shard_size, "batch_size": compute.batch_size}
     how |= {"compute_dtype": torch.bfloat16 if compute.amp else None, "device": device, "name": name}

@@ -7,6 +7,7 @@ from robustlab.commands.common import choose_device, load_model
 from robustlab.data.catalog import open_dataset
 from robustlab.demo import make_page
 from robustlab.demo.launch import check_packages, token_for
+from robustlab.options import paths
 
 
 def run(args: settings.Demo) -> None:
@@ -20,7 +21,7 @@ def run(args: settings.Demo) -> None:
     generated = args.data.path is None and args.data.dataset in (None, "shapes")
     data, limit = args.data, 10 if generated else None
     images = open_dataset(data.dataset, data.path, "test", image_size=data.image_size, limit=limit)
-    models = None if args.model.name is None else args.model.name.split(",")
+    models = None if args.model.name is None else paths(args.model.name)
     # Generated pictures are there to begin with; their classes say nothing of a model's.
     page = make_page(models, None if generated else images, device=device, load=lambda name: load_model(name, args.model))
 

@@ -16,7 +16,7 @@ from robustlab.attacks import PGD
 from robustlab.attacks.by_name import named_attack
 from robustlab.attacks.protocols import Attack
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, load_model, open_images, required_model, threat_of
+from robustlab.commands.common import choose_device, images_for, load_model, named_threat, required_model
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
@@ -26,7 +26,7 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.matching import check_fits
 from robustlab.models.naming import short_names
-from robustlab.options import changed, given, names
+from robustlab.options import changed, given, names, paths
 from robustlab.records import environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
@@ -35,12 +35,12 @@ SHOWN = 10  # images on a grid
 
 def run(args: settings.Evaluate) -> None:
     """Print the accuracies of each model; with ``--out`` also write them, the records, pictures, and the curve."""
-    chosen = names(required_model(args.model))
+    chosen = paths(required_model(args.model))
     out, kept, grid = _places(args, len(chosen))
-    attacks = attacks_of(args)
+    attacks = _attacks(args)
     device = choose_device(args.compute.device, args.compute.threads)
     models = {name: load_model(name, args.model).to(device) for name in chosen}
-    images = open_images(args.data, args.data.split)
+    images = images_for(models, args.data, args.data.split)
     for name, model in models.items():
         check_fits(model, images, name, chosen=bool(args.data.classes))
     short, curves = short_names(models), {}
@@ -48,9 +48,9 @@ def run(args: settings.Evaluate) -> None:
         with nullcontext() if kept is None else saving(kept / short[name] if len(models) > 1 else kept) as save:
             report, curves[short[name]] = measured(args, name, model, images, attacks, save)
         if out:
-            write(out / short[name] if len(models) > 1 else out, args, model, images, attacks, report, curves[short[name]])
+            _write(out / short[name] if len(models) > 1 else out, args, model, images, attacks, report, curves[short[name]])
         if grid:
-            pictures.save(grid, examples(args, model, images, attacks[0]))
+            pictures.save(grid, _examples(args, model, images, attacks[0]))
     if out and args.attack.curve:
         axes = Axes(f"{type(attacks[0].threat.norm).__name__} eps, pixels in [0, 1]", "accuracy", percent=True)
         title = f"{images.name}: accuracy under {method(attacks[0])}"
@@ -71,13 +71,13 @@ def _places(args: settings.Evaluate, models: int) -> tuple[Path | None, Path | N
     return out, kept, grid
 
 
-def attacks_of(args: settings.Evaluate) -> list[Attack]:
+def _attacks(args: settings.Evaluate) -> list[Attack]:
     """The attacks of ``--attack``; ``--steps``, ``--step-size`` and ``--restarts`` are those of ``pgd``.
 
     Raises:
         UserError: no such attack, or settings of PGD where there is no ``pgd``.
     """
-    threat = threat_of(args.threat.norm, args.threat.eps)
+    threat = named_threat(args.threat.norm, args.threat.eps)
     pgd = PGD(threat, args.attack.steps, args.attack.step_size, restarts=args.attack.restarts)
     chosen = names(args.attack.attack)
     own = [name for name in ("steps", "step_size", "restarts") if name in given(args)]
@@ -116,7 +116,7 @@ def _batches(args: settings.Evaluate) -> dict[str, Any]:
     return {"batch_size": args.compute.batch_size, "seed": args.compute.seed, "workers": args.compute.workers}
 
 
-def examples(args: settings.Evaluate, model: Classifier, images: Images, attack: Attack) -> torch.Tensor:
+def _examples(args: settings.Evaluate, model: Classifier, images: Images, attack: Attack) -> torch.Tensor:
     """Some images before and after an attack, one of each class where there are ten; float ``(3, H, W)``."""
     shown = hold_out(images, min(SHOWN, len(images)), seed=0)[1]
     some = evaluate(model, images.subset(shown), attack, keep=True, progress=False, **_batches(args))
@@ -125,7 +125,7 @@ def examples(args: settings.Evaluate, model: Classifier, images: Images, attack:
     return adversarial_grid(some.adversarial[str(attack)], len(shown))
 
 
-def write(
+def _write(
     out: Path, args: settings.Evaluate, model: Classifier, images: Images, attacks: list[Attack], report: Report, rates: dict[float, Rate]
 ) -> None:
     """Records first, the report last: a folder with a report is complete."""
@@ -136,7 +136,7 @@ def write(
         files.write_json(out / "curve.json", {"attack": method(attacks[0]), "norm": type(threat.norm).__name__, "points": points})
     if report.clean.count:
         try:
-            pictures.save(out / "examples.png", examples(args, model, images, attacks[0]))
+            pictures.save(out / "examples.png", _examples(args, model, images, attacks[0]))
         except UserError as error:
             print(f"note: no examples.png: {error}", file=sys.stderr)
     files.write_json(

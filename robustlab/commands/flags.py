@@ -6,6 +6,7 @@ Standard library only, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,35 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from robustlab.errors import UserError, unknown
-from robustlab.options import Leaf, Option, by_name, changed, leaves
+from robustlab.options import TEXTS, Leaf, Option, by_name, changed, leaves
+from robustlab.paths import place_of
 
 Settings = TypeVar("Settings")
+
+
+# What a sentence of the library calls a setting, alone or with a value: `out`, `batch_size=16`.
+SETTING = re.compile(r"`(\w+)(?:=([^`]*))?`")
+ARGUMENTS = {"trust": "trust_checkpoint"}  # of functions in Python, and the options that give them
+
+
+def with_flags(sentence: str, settings: type) -> str:
+    """A sentence of the library in the words of a command line: `` `batch_size=16` `` becomes ``--batch-size 16``.
+
+    Args:
+        sentence: names settings in backquotes.
+        settings: the command's; what is no option of it stays as it is.
+    """
+    known = leaves(settings)
+    by_name = {leaf.path[-1]: leaf for leaf in known.values()} | known
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        leaf = by_name.get(ARGUMENTS.get(name, name))
+        if leaf is None:
+            return found.group()
+        return leaf.flag if value is None or leaf.option.type is None else f"{leaf.flag} {value}"
+
+    return SETTING.sub(flag, sentence)
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,17 +64,17 @@ def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
     first = getattr(settings, "first_word", None)  # the option whose value may stand alone, as the first word
     if first and argv and not argv[0].startswith("-"):
         argv = [f"--{first}", *argv]
-    values, rest = build(settings, prog).parse_known_args(argv)
+    values, rest = build_parser(settings, prog).parse_known_args(argv)
     if rest:
         if rest[0].startswith("-"):
             raise unknown("flag", rest[0].partition("=")[0], [leaf.flag for leaf in known.values()])
         raise UserError(f"unexpected argument {rest[0]!r}: every setting is a flag, such as --out FOLDER")
     given = vars(values)
     config = given.pop("config", None)
-    return changed(settings(), **{**(read_config(Path(config), settings, prog) if config else {}), **given})
+    return changed(settings(), **{**(read_config(place_of(config), settings, prog) if config else {}), **given})
 
 
-def build(settings: type, prog: str) -> argparse.ArgumentParser:
+def build_parser(settings: type, prog: str) -> argparse.ArgumentParser:
     """The parser for a class of settings: a group of flags for each group of options, with defaults and examples in the help."""
     examples = getattr(settings, "examples", ())
     text = "\n".join(["examples:", *(f"  {line}" for line in examples)]) if examples else None
@@ -149,13 +176,13 @@ def read_config(path: Path, settings: type, prog: str) -> dict[str, Any]:
     for key, value in by_name(settings, _underscored(table)).items():
         if key not in known:
             raise UserError(f"{path}: {unknown('setting', key, [name.replace('_', '-') for name in known])}")
-        if known[key].option.only_typed:
+        if known[key].option.only_typed and value:
             raise UserError(f"{path}: {key} cannot stand in a file: give {known[key].flag} on the command line of each call that needs it")
         try:
             argv += _as_on_the_command_line(known[key], value)
         except TypeError as error:
             raise UserError(f"{path}: {key} must be {error}, got {value!r}") from None
-    return vars(build(settings, f"{prog}: {path}").parse_args(argv))
+    return vars(build_parser(settings, f"{prog}: {path}").parse_args(argv))
 
 
 def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +197,7 @@ def _as_on_the_command_line(leaf: Leaf, value: Any) -> list[str]:
         return [leaf.flag] if value else [f"--no-{leaf.flag[2:]}"] if leaf.default is None and option.type is None else []
     if option.type is None:
         raise TypeError("true or false")
-    if option.type is str and not isinstance(value, str):
+    if option.type in TEXTS and not isinstance(value, str):
         raise TypeError("text in quotes")
     if isinstance(value, bool | dict):
         raise TypeError("a number")

@@ -10,7 +10,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, ClassVar
 
-from robustlab.options import count, counts, group, images, leaves, option, positive, radii, radius
+from robustlab.options import count, count_or_files, counts, group, leaves, location, option, positive, radii, radius
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
 
@@ -22,7 +22,10 @@ class TrainData(Data):
     """Which images."""
 
     test_data: str | None = option(
-        None, "the test images, if not beside the training images: for a constructed set the original data", metavar="PATH"
+        None,
+        "where the test images are, if not beside the training images; for a constructed set: the original data",
+        location,
+        metavar="PATH",
     )
 
 
@@ -30,16 +33,18 @@ class TrainData(Data):
 class TrainMachine(Machine):
     """Where to compute."""
 
-    workers: int = option(2, "processes that read images which do not fit into memory", count)
+    workers: int = option(2, "processes that read images, if these do not fit into memory", count)
 
 
 @dataclass(frozen=True)
 class TrainOutput:
     """What is written, and going on with a run."""
 
-    out: str | None = option(None, "folder of the run", metavar="FOLDER", shown="runs/RECIPE-ARCH")
-    resume: str | None = option(None, "go on with the run in --out, or in the folder given", metavar="FOLDER", optional_value="auto")
-    no_test: bool = option(False, "do not read the test set at the end", None)
+    out: str | None = option(None, "folder of the run", location, metavar="FOLDER", shown="runs/RECIPE-ARCH")
+    resume: str | None = option(
+        None, "go on with the run in this folder; without a folder, with that in --out", location, metavar="FOLDER", optional_value="auto"
+    )
+    no_test: bool = option(False, "do not evaluate on the test set at the end", None)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class EvaluationAttack:
     attack: str = option("pgd", "attacks by name, with commas: pgd, fgsm, mi-fgsm, pgd-50, pgd-20x5 (steps x restarts)", metavar="NAME,...")
     steps: int = option(20, "gradient steps of pgd", count)
     step_size: float | None = option(None, "length of a step in pixel units", radius, shown="2.5 eps / steps")
-    restarts: int = option(1, "random starts of pgd; each image keeps its worst", positive)
+    restarts: int = option(1, "random starts of pgd; the first success counts, else the strongest attempt", positive)
     curve: list[float] | None = option(None, "also measure the accuracy at these radii: 0,0.25,0.5,1", radii, metavar="EPS,EPS,...")
 
 
@@ -75,19 +80,25 @@ class Batched(Compute):
     batch_size: int = option(250, "images in a batch", positive)
     amp: bool = option(False, "take the attack's steps in bfloat16; success is still judged in float32", None)
     compile: bool = option(False, "use torch.compile: slow to start, faster afterwards", None)
-    workers: int = option(2, "processes that read images which do not fit into memory", count)
+    workers: int = option(2, "processes that read images, if these do not fit into memory", count)
 
 
 @dataclass(frozen=True)
 class EvaluationOutput:
     """What is written."""
 
-    out: str | None = option(None, OUT, metavar="FOLDER")
+    out: str | None = option(None, OUT, location, metavar="FOLDER")
     save_adversarial: str | None = option(
-        None, "folder for the adversarial images, as 8-bit PNG files within eps and as floats, with a record of each", metavar="FOLDER"
+        None,
+        "folder for the adversarial images, as 8-bit PNG files within eps and as floats, with a record of each",
+        location,
+        metavar="FOLDER",
     )
     grid: str | None = option(
-        None, "PNG file: some images with label and confidence, the change made visible, and what the attack made of them", metavar="FILE"
+        None,
+        "PNG file with some images before and after the attack, their labels and confidence, and the amplified change",
+        location,
+        metavar="FILE",
     )
 
 
@@ -121,14 +132,14 @@ class Quick:
 class QuickMachine(Compute):
     """Where to compute, and with which random draws."""
 
-    workers: int = option(2, "processes that read images which do not fit into memory", count)
+    workers: int = option(2, "processes that read images, if these do not fit into memory", count)
 
 
 @dataclass(frozen=True)
 class QuickOutput:
     """What is written."""
 
-    out: str = option("runs/quickstart", "folder for both models, the pictures and the page", metavar="FOLDER")
+    out: str = option("runs/quickstart", "folder for both models, the pictures and the page", location, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,7 @@ class TrainingSplit(Data):
 
 @dataclass(frozen=True)
 class ConstructionMethod:
-    """How the images are changed; where nothing is said, as published."""
+    """How the images are changed; the defaults are the published settings."""
 
     kind: str | None = option(
         None, "D_rand, D_det (relabelled), D_R (inverted through a robust model) or D_NR (through a standard one)", metavar="NAME"
@@ -173,10 +184,10 @@ class ConstructionMethod:
 
 
 @dataclass(frozen=True)
-class Building(Compute):
+class ConstructionCompute(Compute):
     """Where to compute, and with which random draws."""
 
-    batch_size: int = option(250, "images that are changed at once; another number gives other last digits", positive)
+    batch_size: int = option(250, "images that are changed at once; the last digits of the pixels depend on it", positive)
     amp: bool = option(False, "take the steps in bfloat16; what is reached is still judged in float32", None)
 
 
@@ -184,9 +195,11 @@ class Building(Compute):
 class ConstructionOutput:
     """What is written."""
 
-    store: str = option("float32", "how pixels are stored; what rounding does is reported", choices=("float32", "float16", "uint8"))
-    shard_size: int = option(500, "images in a shard: what an interruption can cost", positive)
-    out: str | None = option(None, "folder of the set; called again it goes on there", metavar="FOLDER", shown="datasets/KIND-MODEL")
+    store: str = option("float32", "how pixels are stored; the effect of rounding is reported", choices=("float32", "float16", "uint8"))
+    shard_size: int = option(500, "images in a shard; an interruption loses only the shard in progress", positive)
+    out: str | None = option(
+        None, "folder of the set; an unfinished set in it is continued", location, metavar="FOLDER", shown="datasets/KIND-MODEL"
+    )
 
 
 @dataclass(frozen=True)
@@ -201,7 +214,7 @@ class Construct:
     method: ConstructionMethod = group(ConstructionMethod)
     model: Model = group(Model)
     data: TrainingSplit = group(TrainingSplit)
-    compute: Building = group(Building)
+    compute: ConstructionCompute = group(ConstructionCompute)
     output: ConstructionOutput = group(ConstructionOutput)
 
 
@@ -210,7 +223,7 @@ class ExportOutput:
     """What is written."""
 
     format: str | None = option(None, "the layout to write", choices=("folder", "huggingface", "npz", "safetensors", "released"))
-    out: str | None = option(None, "folder to write; it must be new or empty", metavar="FOLDER")
+    out: str | None = option(None, "folder to write; it must be new or empty", location, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -228,10 +241,10 @@ class Export:
 
 @dataclass(frozen=True)
 class ExperimentSettings:
-    """What to change in the experiment; where nothing is said, what --scale says."""
+    """What to change in the experiment; the other settings are those of --scale."""
 
     scale: str = option("small", "small: for two CPU cores; full: for a GPU", choices=("small", "full"))
-    model: str | None = option(None, "the source model: a name, a path, or RECIPE:EPOCHS to train one", metavar="NAME|PATH")
+    model: str | None = option(None, "the source model: a name, a path, or RECIPE:EPOCHS to train one", location, metavar="NAME|PATH")
     limit: int | None = option(None, "training images", positive)
     eps: float | None = option(None, "radius in pixel units", radius)
     steps: int | None = option(None, "gradient steps", count)
@@ -244,7 +257,9 @@ class ExperimentSettings:
 class ExperimentMachine(Machine):
     """Where to compute."""
 
-    amp: bool | None = option(None, "train and attack in bfloat16; success is still judged in float32", None, shown="where that is fast")
+    amp: bool | None = option(
+        None, "train and attack in bfloat16; success is still judged in float32", None, shown="if the device is fast at it"
+    )
 
 
 @dataclass(frozen=True)
@@ -257,22 +272,22 @@ class Reproduce:
         "robustlab reproduce known-features --seeds 1",
     )
 
-    experiment: str | None = option(None, "which experiment; it may stand alone, without the flag", metavar="NAME")
-    data: str | None = option(None, "folder or file of the images", metavar="PATH")
+    experiment: str | None = option(None, "which experiment; its name may also come first, without the flag", metavar="NAME")
+    data: str | None = option(None, "folder or file of the images", location, metavar="PATH")
     settings: ExperimentSettings = group(ExperimentSettings)
     machine: ExperimentMachine = group(ExperimentMachine)
-    out: str = option("runs/reproduce", "folder of all experiments; called again they go on there", metavar="FOLDER")
+    out: str = option("runs/reproduce", "folder of all experiments; unfinished ones in it are continued", location, metavar="FOLDER")
 
 
 def chosen_settings(task: Task | None = None) -> type:
     """Which images a task works on; None is any task."""
-    many = "how many images to work on, the first of each class, then the second, and so on"
+    many = "how many images to work on: the first of each class, then the second of each, and so on"
     shown = "" if task is None else str(task.n)
     if task is None or task.own:
         many, metavar = f"{many}; or picture files of your own: cat.png,dog.jpg", "N|FILE,FILE,..."
     else:
         metavar = "N"
-    fields = [("images", Any, option(None, many, images, metavar=metavar, shown=shown))]
+    fields = [("images", Any, option(None, many, count_or_files, metavar=metavar, shown=shown))]
     if task is None or task.positions:
         help = "work on the images at these positions of the split instead: 3,17"
         fields.append(("positions", Any, option(None, help, counts, metavar="N,N,...")))
@@ -283,7 +298,9 @@ def chosen_settings(task: Task | None = None) -> type:
 class Judging:
     """Who judges the pictures."""
 
-    judge: str | None = option(None, "independent classifier", metavar="NAME|PATH", shown="a pretrained one that did not make the pictures")
+    judge: str | None = option(
+        None, "independent classifier", location, metavar="NAME|PATH", shown="a pretrained one that did not make the pictures"
+    )
 
 
 @dataclass(frozen=True)
@@ -300,13 +317,14 @@ class SynthesisOutput:
     grid: str | None = option(
         None,
         "PNG file for the sheet of pictures; a replay file is written beside it, as .json",
+        location,
         metavar="FILE",
         shown="runs/synthesize/TASK.png, or grid.png in --out",
     )
-    columns: int = option(10, "pictures of a row that are shown on the sheet; the numbers are of all", positive)
-    out: str | None = option(None, "folder for every picture in a file of its own; it must be new or empty", metavar="FOLDER")
+    columns: int = option(10, "at most so many pictures in a row of the sheet; the numbers are still those of all pictures", positive)
+    out: str | None = option(None, "folder for every picture in a file of its own; it must be new or empty", location, metavar="FOLDER")
     tensorboard: bool = option(False, "also write pictures, numbers and the objective by step for TensorBoard, into --out", None)
-    replay: str | None = option(None, "make again what a replay file describes, byte for byte", metavar="FILE")
+    replay: str | None = option(None, "make again what a replay file describes, byte for byte", location, metavar="FILE")
 
 
 @dataclass(frozen=True)
@@ -389,7 +407,7 @@ class DemoData:
     """Which pictures to offer as a start."""
 
     dataset: str | None = option(None, "shapes, cifar10, folder, ...; inferred from --data", metavar="NAME")
-    path: str | None = option(None, "folder or file of images, one of each class is offered", metavar="PATH", name="data")
+    path: str | None = option(None, "folder or file of images, one of each class is offered", location, metavar="PATH", name="data")
     image_size: int | None = option(None, "width and height of the page's pictures, in pixels", positive)
 
 
@@ -397,9 +415,9 @@ class DemoData:
 class DemoServer:
     """Where the page is served."""
 
-    host: str = option("127.0.0.1", "address to listen on; any but this machine's own needs a token", metavar="ADDRESS")
+    host: str = option("127.0.0.1", "address to listen on; others than 127.0.0.1 need a token", metavar="ADDRESS")
     port: int = option(8765, "port to listen on; 0 for any free one", count)
-    token: str | None = option(None, "word that the page's address must carry; made up where one is needed and none given", metavar="WORD")
+    token: str | None = option(None, "password in the page's address; if one is needed and none is given, it is made up", metavar="WORD")
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 from robustlab import files
 from robustlab.commands.common import choose_device, load_model, normalization_of, open_images, required_model
-from robustlab.commands.flags import parse
+from robustlab.commands.flags import parse, with_flags
 from robustlab.commands.settings import synthesize_settings
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
-from robustlab.options import changed, flat, given, leaves, words
+from robustlab.options import changed, flat, given, leaves, paths, words
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.run import synthesize
@@ -29,7 +29,7 @@ HERE = ("device", "threads", "cache", "grid", "out", "tensorboard", "download", 
 
 def run(args: Any) -> None:
     """The command; ``args`` are those of ``settings.synthesize_settings``, or of ``settings.Synthesize`` with a replay file."""
-    before = None if args.output.replay is None else replay.read(Path(args.output.replay))
+    before = None if args.output.replay is None else replay.read_replay(Path(args.output.replay))
     if before is not None:
         args = replayed(args, before)
     if args.task is None:
@@ -48,10 +48,10 @@ def run(args: Any) -> None:
         write_tensorboard(out / "tensorboard", args.task, made, args.output.columns)
     print(markdown(*made.table()))
     for note in made.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {with_flags(note, type(args))}", file=sys.stderr)
     print(f"pictures: {grid}\nreplay file: {grid.with_suffix('.json')}")
     if before is not None:
-        cause = replay.difference(before, replay.read(grid.with_suffix(".json")))
+        cause = replay.difference(before, replay.read_replay(grid.with_suffix(".json")))
         if cause is None:
             print("the picture is that of the replay file, byte for byte")
         else:
@@ -61,7 +61,7 @@ def run(args: Any) -> None:
 def make(args: Any, before: dict[str, Any] | None) -> Pictures:
     """The pictures, of models and images that are opened as the settings say."""
     device = choose_device(args.compute.device, args.compute.threads)
-    names = [name for name in args.model.name.split(",") if name]
+    names = paths(args.model.name)
     if len(set(names)) < len(names) or not names:
         raise UserError(f"--model takes the names of different models, got {args.model.name!r}")
     models = {name: load_model(name, args.model).to(device) for name in names}

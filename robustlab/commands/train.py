@@ -14,13 +14,15 @@ from robustlab import training
 from robustlab.commands import settings
 from robustlab.commands.common import choose_device, computes_bfloat16, open_images
 from robustlab.data.imageset import Images, hold_out
+from robustlab.data.splits import matching
 from robustlab.errors import UserError
-from robustlab.options import changed, flat, from_file, given
+from robustlab.options import by_name, changed, flat, from_file, given, words
+from robustlab.paths import place_of
 from robustlab.progress import say
 from robustlab.records import Run
 from robustlab.training import method
 from robustlab.training.distributed import ALONE, Lost, World, is_first_to_tell, join, launch_words, leave
-from robustlab.training.prepare import check_test_images, matching
+from robustlab.training.prepare import check_test_images
 
 # In a run that is resumed; trust is for each call to give.
 MAY_CHANGE = ("out", "resume", "device", "threads", "workers", "no_test", "cache", "trust_checkpoint")
@@ -35,7 +37,7 @@ def run(args: settings.Train) -> None:
         threads = (args if args.output.resume is None else settings_of_run(args)).machine.threads
         device = choose_device(args.machine.device, threads)
         world = join(device)
-        train(args, device, world)
+        train_run(args, device, world)
     except UserError:
         if not is_first_to_tell():
             raise SystemExit(2) from None
@@ -48,22 +50,22 @@ def run(args: settings.Train) -> None:
         leave(world)
 
 
-def train(args: settings.Train, device: torch.device, world: World = ALONE) -> Path:
+def train_run(args: settings.Train, device: torch.device, world: World = ALONE) -> Path:
     """Train as the flags say, print what came out, and return the run folder."""
     resume = args.output.resume is not None
-    args = complete(settings_of_run(args) if resume else args, device)
+    args = completed(settings_of_run(args) if resume else args, device)
     out, images = Path(str(args.output.out)), open_images(args.data, "train")
     test = None if args.output.no_test else _same_test_images(args, images) if resume else _test_images(args, images)
-    groups = {"data": asdict(args.data), "machine": asdict(args.machine), "output": asdict(replace(args.output, resume=None))}
+    groups = {"data": asdict(_lasting(args.data)), "machine": asdict(args.machine), "output": asdict(replace(args.output, resume=None))}
     machine: dict[str, Any] = {"device": device, "threads": args.machine.threads, "workers": args.machine.workers, "world": world}
     try:
         trained = training.train(images, args.training, test=test, out=out, resume=resume, asked=groups, **machine)
     except training.Stopped as stopped:
         if world.leads:
-            say(f"{stopped}; go on with: {_resuming(out, world)}")
+            say(f"{stopped}; go on with: {_resuming(args, world)}")
         raise
     except Lost as lost:
-        raise UserError(f"{lost}; go on with: {_resuming(out, world)}") from lost
+        raise UserError(f"{lost}; go on with: {_resuming(args, world)}") from lost
     if world.leads:
         for name, rate in (trained.report.rates() if trained.report else {}).items():
             print(f"test {name}: {rate}")
@@ -71,22 +73,26 @@ def train(args: settings.Train, device: torch.device, world: World = ALONE) -> P
     return out
 
 
-def _resuming(out: Path, world: World) -> str:
-    """What to type to go on with a run."""
-    return shlex.join([*launch_words(world), "train", "--resume", str(out)])
+def _resuming(args: settings.Train, world: World) -> str:
+    """What to type to go on with a run, with the places that are no longer those it was started with."""
+    out, here = str(args.output.out), flat(_lasting(args.data))
+    before = by_name(settings.TrainData, Run.settings_of(out).get("data", {})) if Run.is_run(out) else {}
+    moved = {name: here[name] for name in PLACES if here[name] != before.get(name, here[name])}
+    return shlex.join([*launch_words(world), "train", "--resume", out, *words(moved)])
 
 
-def complete(args: settings.Train, device: torch.device) -> settings.Train:
-    """The settings with all that was left open filled in, and with places that mean the same from another working directory."""
+def completed(args: settings.Train, device: torch.device) -> settings.Train:
+    """The settings with all that was left open filled in."""
     resumed = args.output.resume is not None
     filled = method.complete(args.training, bfloat16=computes_bfloat16(device), resumed=resumed)
     out = args.output.out or f"runs/{filled.recipe}-{filled.network.arch}"
-    data = changed(args.data, **{name: _lasting(place) for name in PLACES if (place := flat(args.data)[name]) is not None})
-    return replace(args, data=data, training=filled, output=replace(args.output, out=out))
+    return replace(args, training=filled, output=replace(args.output, out=out))
 
 
-def _lasting(place: str) -> str:
-    return os.path.abspath(os.path.expanduser(place))
+def _lasting(data: settings.TrainData) -> settings.TrainData:
+    """The same places by paths that lead there from any working directory."""
+    found = {name: os.path.abspath(place_of(place)) for name in PLACES if (place := flat(data)[name]) is not None}
+    return changed(data, **found)
 
 
 def _test_images(args: settings.Train, images: Images) -> Images:
@@ -135,7 +141,7 @@ def settings_of_run(args: settings.Train) -> settings.Train:
     if "training" in found and "data" not in found:
         raise UserError(f"{folder} was trained from Python, on images of its own: go on there, by train(images, out=..., resume=True)")
     before, said = flat(from_file(settings.Train, found, f"{folder}/settings.json", passed_over=True)), given(args)
-    said |= {name: _lasting(said[name]) for name in PLACES if name in said}
+    said |= {name: place for name, place in flat(_lasting(args.data)).items() if name in PLACES and name in said}
     said |= {"init": method.lasting(said["init"])} if "init" in said else {}
     # The fingerprints show whether they are the same images.
     moved = [place for place, images in (("data", "images"), ("test_data", "test_images")) if images in found]

@@ -43,7 +43,9 @@ def kind_named(name: str) -> str:
     return kinds[name.lower().replace("_", "")]
 
 
-def published(kind: str, *, threat: ThreatModel | None = None, steps: int | None = None, step_size: float | None = None) -> Construction:
+def published_construction(
+    kind: str, *, threat: ThreatModel | None = None, steps: int | None = None, step_size: float | None = None
+) -> Construction:
     """The construction behind a set, with the settings published for CIFAR-10 where nothing else is said.
 
     Args:
@@ -58,7 +60,7 @@ def published(kind: str, *, threat: ThreatModel | None = None, steps: int | None
     kind = kind_named(kind)
     if kind in INVERTED:
         if threat is not None:
-            raise UserError(f"{kind} matches features wherever in the pixel box that leads, so norm and eps mean nothing to it")
+            raise UserError(f"{kind} searches the whole pixel box for images with the same features, so it takes no norm and no eps")
         return Inverted(1000 if steps is None else steps, 0.1 if step_size is None else step_size)
     threat = threat or ThreatModel(L2(), EPS)
     targets = random_target if kind == "D_rand" else next_class

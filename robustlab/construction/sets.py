@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
-from robustlab.construction.kinds import INVERTED, SourceModel, kind_named, measure_source, mismatch, published
+from robustlab.construction.kinds import INVERTED, SourceModel, kind_named, measure_source, mismatch, published_construction
 from robustlab.construction.shards import Building, Plan
 from robustlab.data.adapt import Data, as_images
 from robustlab.data.constructed import facts, open_constructed
@@ -27,6 +27,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.models.placement import on_device
 from robustlab.models.zoo import load, pretrained
+from robustlab.paths import place_of
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
 
@@ -97,8 +98,8 @@ def construct(
         made = construct("cifar10-small-standard", images, "D_det", out="datasets/d_det")
         train(made.images, test=test_images)
 
-    Several processes that are given the same folder make one set together, and a call after an interruption goes on; the bytes
-    are the same. For a construction of your own see ``Plan`` and ``build``.
+    Several processes with one folder make one set together, and a call after an interruption goes on; the bytes are the same. For a
+    construction of your own see ``Plan`` and ``build_set``.
 
     Args:
         model: a ``Classifier``, or the name or path of one. For D_rand and D_det also any network from images in [0, 1] to
@@ -106,7 +107,7 @@ def construct(
         data: labelled images in any form, see ``robustlab.data.adapt``.
         kind: D_rand, D_det, D_R or D_NR.
         out: the set's folder. Where left out the set is kept in memory only.
-        threat, steps, step_size: in place of the published settings, see ``published``.
+        threat, steps, step_size: in place of the published settings, see ``published_construction``.
         seed: of every random draw.
         dtype: of the stored pixels: float32, float16 or uint8.
         shard_size: images in a shard: what an interruption can cost.
@@ -118,42 +119,54 @@ def construct(
         stop: asked before every batch.
 
     Raises:
-        UserError: an unknown name, settings that do not fit the kind, images that do not fit the model, a folder that holds
-            something else, or no room on the disk.
+        UserError: an unknown name, settings that do not fit the kind, images that do not fit the model, a folder in use, a full disk.
         Unfinished: ``stop`` said so, or other processes still make the last shards.
 
     Warns:
         UserWarning: the model is robust where the kind needs a standard one, or the other way round; or shards were damaged.
     """
-    construction, kind = published(kind, threat=threat, steps=steps, step_size=step_size), kind_named(kind)
+    construction, kind = published_construction(kind, threat=threat, steps=steps, step_size=step_size), kind_named(kind)
     images = as_images(data)
-    classifier = _classifier(model, images, kind)
-    name = name or (os.fspath(model) if not isinstance(model, nn.Module) else classifier.arch or type(model).__name__)
-    classifier = on_device(classifier, device or classifier.mean.device)
+    classifier, known_as = _classifier(model, images, kind, device)
     plan = Plan(construction, images, classifier, seed, dtype, shard_size, batch_size, compute_dtype, classifier.mean.device)
     with _folder(out) as folder:
         building = Building(folder, plan)
-        source = measure_source(classifier, images, name, pretrained().get(name))
-        if sentence := mismatch(kind, source):
-            warnings.warn(sentence, stacklevel=2)
-        _finish(building, progress, stop)
-        manifest = building.finish()
-        made = open_constructed(folder, memory_limit=4 << 30 if out else sys.maxsize, verify=False)
-        known = facts(folder)
+        source = _measured(kind, classifier, images, name or known_as)
+        _make_shards(building, progress, stop)
+        return _opened(building, kind, source, place_of(out) if out else None)
+
+
+def _measured(kind: str, model: Classifier, images: Images, name: str) -> SourceModel:
+    """What the model reaches; warns where a set of this kind is made from others."""
+    source = measure_source(model, images, name, pretrained().get(name))
+    if sentence := mismatch(kind, source):
+        warnings.warn(sentence, stacklevel=3)
+    return source
+
+
+def _opened(building: Building, kind: str, source: SourceModel, out: Path | None) -> ConstructedSet:
+    """The set of a building whose shards are all there; read into memory where it is to have no folder."""
+    manifest, images = building.finish(), building.plan.source
+    made = open_constructed(building.folder, memory_limit=4 << 30 if out else sys.maxsize, verify=False)
     if isinstance(made, ImageSet) and not out:
         made = replace(made, name=f"{kind} of {images.name}")
-    return ConstructedSet(kind, made, images, known, manifest, source, Path(out) if out else None)
+    return ConstructedSet(kind, made, images, facts(building.folder), manifest, source, out)
 
 
-def _classifier(model: nn.Module | str | os.PathLike[str], images: Images, kind: str) -> Classifier:
-    """The model as a classifier: loaded by its name or path, or a network that is no ``Classifier`` made into one."""
-    if isinstance(model, Classifier):
-        return model
+def _classifier(
+    model: nn.Module | str | os.PathLike[str], images: Images, kind: str, device: torch.device | str | None
+) -> tuple[Classifier, str]:
+    """The model as a classifier on a device, and its name: loaded by name or path, or a network that is no ``Classifier`` made into one."""
     if not isinstance(model, nn.Module):
-        return load(model)
-    if kind in INVERTED:
+        found = load(model)
+    elif isinstance(model, Classifier):
+        found = model
+    elif kind not in INVERTED:
+        found = _as_classifier(model, images)
+    else:
         raise UserError(f"{kind} matches features, so its model must be a robustlab Classifier(body, head), not a {type(model).__name__}")
-    return _as_classifier(model, images)
+    name = (found.arch or type(model).__name__) if isinstance(model, nn.Module) else os.fspath(model)
+    return on_device(found, device or found.mean.device), name
 
 
 def _as_classifier(network: nn.Module, images: Images) -> Classifier:
@@ -174,13 +187,13 @@ def _as_classifier(network: nn.Module, images: Images) -> Classifier:
 def _folder(out: str | os.PathLike[str] | None) -> Iterator[Path]:
     """The set's folder; where there is to be none, one that is gone at the end."""
     if out:
-        yield Path(out)
+        yield place_of(out)
         return
     with tempfile.TemporaryDirectory(prefix="robustlab-") as temporary:
         yield Path(temporary)
 
 
-def _finish(building: Building, progress: bool, stop: Callable[[], bool]) -> None:
+def _make_shards(building: Building, progress: bool, stop: Callable[[], bool]) -> None:
     """Make what is missing, and check every shard until none is damaged."""
     total = len(building.plan.source)
     while True:

@@ -30,10 +30,11 @@ from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import predictions
 from robustlab.models.classifier import Classifier
-from robustlab.models.digest import digest, on_cpu
+from robustlab.models.digest import digest_of, weights_of
 from robustlab.models.frozen import frozen
-from robustlab.models.placement import on_device
+from robustlab.models.placement import on_cpu, on_device
 from robustlab.norms import L2
+from robustlab.paths import place_of
 from robustlab.pixels import to_float, to_uint8
 from robustlab.records import differences, environment
 from robustlab.seeding import example_keys, fold
@@ -103,7 +104,8 @@ class Plan:
     @cached_property
     def _description(self) -> dict[str, Any]:
         source, model = self.source, self.model
-        normalization = on_cpu({"mean": model.mean, "std": model.std})
+        weights = weights_of(model)
+        mean, std = (weights.pop(name).flatten().tolist() for name in ("mean", "std"))
         return {
             "format": FORMAT,
             "construction": self.construction.described(),
@@ -117,9 +119,9 @@ class Plan:
             "model": {
                 "arch": model.arch,
                 "classes": list(model.classes),
-                "mean": normalization["mean"].flatten().tolist(),
-                "std": normalization["std"].flatten().tolist(),
-                "sha256": digest(model, normalization=False),
+                "mean": mean,
+                "std": std,
+                "sha256": digest_of(weights),
             },
             "seed": self.seed,
             "dtype": self.dtype,
@@ -150,7 +152,7 @@ class Building:
     """
 
     def __init__(self, folder: str | os.PathLike[str], plan: Plan) -> None:
-        self.folder, self.plan = Path(folder), plan
+        self.folder, self.plan = place_of(folder), plan
         plan.described()  # before the lock, since it may take a while
         existed = self.folder.exists()
         try:
@@ -171,10 +173,9 @@ class Building:
         if settings.exists():
             different = differences(with_current_names(files.read_json(settings, "a set's settings")), described)
             if different:
-                raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with --out")
-        elif any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
-            raise UserError(f"{self.folder} is not an empty folder: name another one with --out")
+                raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with `out`")
         else:
+            files.check_vacant(self.folder, hidden_allowed=True)
             # No room for the set: nothing is begun.
             files.check_space(self.folder, len(self.plan.source) * self.plan.bytes_per_image)
             files.write_json(settings, described)
@@ -275,7 +276,7 @@ class Building:
             "classes": list(self.plan.source.classes),
             "dtype": self.plan.dtype,
             "sha256": hashlib.sha256("".join(f"{s['file']} {s['sha256']}\n" for s in shards).encode()).hexdigest(),
-            "facts": summary(facts_of([self.shard(k) for k in range(len(shards))]), self.plan),
+            "facts": _summary(facts_of([self.shard(k) for k in range(len(shards))]), self.plan),
             "settings": self.plan.described(),
             "shards": shards,
         }
@@ -335,7 +336,8 @@ class _ShardMaker:
         restored = to_float(stored)
         with frozen(self.model):
             before, after = predictions(self.model, made.x), predictions(self.model, restored)
-        columns = {
+        found = {
+            "x": stored,
             "y": made.y,
             "index": index,
             "label": plan.source.labels.cpu()[index],
@@ -344,10 +346,10 @@ class _ShardMaker:
             "added_by_storing": L2().measure(restored.double() - made.x.double()).float(),
             **made.facts,
         }
-        return {"x": stored.cpu().contiguous(), **{name: column.cpu() for name, column in columns.items()}}
+        return on_cpu(found)
 
 
-def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
+def _summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
     """What is known of a set as a whole, from what is known of each image.
 
     Args:
@@ -372,7 +374,7 @@ def summary(columns: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
     return known
 
 
-def build(folder: str | os.PathLike[str], plan: Plan, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
+def build_set(folder: str | os.PathLike[str], plan: Plan, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
     """Make a set, or what is missing of it, check every shard, and write the manifest.
 
     Args:

@@ -38,9 +38,10 @@ from torch.utils.data import (
 
 from robustlab.checks import check_set_labels
 from robustlab.data import examples
-from robustlab.data.batches import Batch, Batches
+from robustlab.data.batches import Batch, Batches, or_mistake, without_mistakes
 from robustlab.data.catalog import open_dataset
-from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled
+from robustlab.data.classes import check_names, numbers, told_apart
+from robustlab.data.imageset import Images, ImageSet, described, described_html, files_of, mean_std, relabelled, spread
 from robustlab.errors import UserError
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
@@ -48,6 +49,7 @@ from robustlab.seeding import content_keys, example_keys, fold, generator
 
 Data = Images | Batches | str | os.PathLike[str] | Dataset[Any] | Iterable[Any]
 
+LOOKED_AT = 16  # images of a set
 KINDS = "images of robustlab, a path, a torch Dataset or DataLoader, an iterable of pairs (x, y), or a pair of tensors or arrays"
 
 
@@ -60,12 +62,14 @@ class BatchStream:
         n: how many images there are; None where nobody knows.
         classes: the names of the classes; empty where they have none.
         name: what to call the data.
+        files: the names of the files that the images come from, in order; None where there are none.
     """
 
     make: Callable[[], Iterator[Batch]]
     n: int | None = None
     classes: tuple[str, ...] = ()
     name: str = "the data"
+    files: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         return self.make()
@@ -82,7 +86,8 @@ def as_batches(
 ) -> BatchStream:
     """Batches of any data, in the data's own order; no more than a few are in memory beside what was there before.
 
-    Each example's random draws follow its position, so that they depend on nothing else. A ``DataLoader`` that shuffles, or
+    Each example's random draws follow its position, so that they depend on nothing else: that in the whole split, or in the dataset
+    behind a ``Subset``, so that a choice of images leaves each of them its number and its draws. A ``DataLoader`` that shuffles, or
     chooses in another way, says nothing of positions: there equal images get equal draws, and ``index`` counts the images as
     they come.
 
@@ -104,10 +109,12 @@ def as_batches(
     """
     if isinstance(data, str | os.PathLike):
         data = open_dataset(data, split=split)
+    named = None
     if _is_images(data):
-        data = Batches(data, batch_size, seed=seed, device=device or "cpu", workers=workers)
+        named = files_of(data)
+        data = Batches(data, batch_size, seed=seed, device=device or "cpu", workers=workers, of_split=True)
     source = _source(data, batch_size, workers)
-    return BatchStream(lambda: _batches(source, seed, device), source.n, source.classes, source.name)
+    return BatchStream(lambda: _batches(source, seed, device), source.n, source.classes, source.name, named)
 
 
 def as_images(data: Data, *, name: str | None = None, classes: Sequence[str] | None = None, split: str = "train") -> Images:
@@ -118,8 +125,8 @@ def as_images(data: Data, *, name: str | None = None, classes: Sequence[str] | N
     read once, into memory.
 
     Args:
-        data: see the module. ``Images`` are given back as they are. The labels of a dataset are its ``targets`` or ``labels``;
-            else each item is read once for them.
+        data: see the module. ``Images`` are given back as they are, after a look at some of them. The labels of a dataset are its
+            ``targets`` or ``labels``; else each item is read once for them.
         name: what reports call the set.
         classes: names of the classes; else those that the data have, else 0, 1, ... up to the largest label.
         split: which part of a path's data.
@@ -133,7 +140,7 @@ def as_images(data: Data, *, name: str | None = None, classes: Sequence[str] | N
     if isinstance(data, Batches):
         data = data.images
     if _is_images(data):
-        return data
+        return _looked_at(data)
     if isinstance(data, DataLoader) and _gives_its_dataset(data):
         data = data.dataset
     if _is_dataset(data) and not isinstance(data, TensorDataset):
@@ -145,7 +152,8 @@ def as_images(data: Data, *, name: str | None = None, classes: Sequence[str] | N
         raise UserError(f"{name or source.name} holds no images")
     pixels = examples.joined([examples.in_range(x).cpu() for x, _ in parts])
     labels = torch.cat([y.cpu() for _, y in parts])
-    return ImageSet(pixels, labels, tuple(classes) if classes else source.classes or _numbers(labels), name or source.name)
+    called = name or source.name
+    return ImageSet(pixels, labels, tuple(classes) if classes else source.classes or numbers(called, labels), called)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -171,8 +179,17 @@ class DatasetImages:
     __repr__ = described
     _repr_html_ = described_html
 
+    def __post_init__(self) -> None:
+        check_names(self.name, self.classes)
+
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def positions(self) -> Tensor:
+        """The places in the dataset; of a ``Subset`` those in the dataset behind it."""
+        behind = _places(self.dataset)
+        return self.index if behind is None else behind[self.index]
 
     def fetch(self, index: Tensor) -> Tensor:
         if len(index) == 0:
@@ -206,6 +223,7 @@ class _Source:
     n: int | None = None
     classes: tuple[str, ...] = ()
     name: str = "the data"
+    places: Tensor | None = None  # of the images, where they are not counted from 0
 
 
 def _source(data: Any, batch_size: int, workers: int) -> _Source:
@@ -218,10 +236,14 @@ def _source(data: Any, batch_size: int, workers: int) -> _Source:
         return _Source(lambda: _cut(*pair, batch_size), n=len(pair[0]))
     if isinstance(data, DataLoader):
         name = type(data.dataset).__name__
-        return _Source(lambda: _grouped(data, batch_size), _is_in_order(data), _length(data), _class_names(data), name)
+        read, in_order = partial(_grouped, data, batch_size), _is_in_order(data)
+        return _Source(read, in_order, _length(data), _class_names(data), name, _places(data.dataset) if in_order else None)
     if _is_dataset(data):
-        loader = DataLoader(data, batch_size, num_workers=workers, collate_fn=examples.stacked, generator=generator(0, "loader"))
-        return _Source(lambda: iter(loader), n=len(data), classes=_class_names(data), name=type(data).__name__)
+        loader = DataLoader(
+            data, batch_size, num_workers=workers, collate_fn=partial(or_mistake, examples.stacked), generator=generator(0, "loader")
+        )
+        read = partial(without_mistakes, loader)
+        return _Source(read, True, len(data), _class_names(data), type(data).__name__, _places(data))
     if isinstance(data, Iterable) and not isinstance(data, Tensor | np.ndarray | Mapping):
         return _Source(lambda: _grouped(data, batch_size), classes=_class_names(data))
     if isinstance(data, Tensor | np.ndarray):
@@ -291,14 +313,21 @@ def _class_names(data: Any) -> tuple[str, ...]:
     """The names of the classes of a dataset, also of the one behind a subset or a loader; empty where there are none."""
     names = getattr(data, "classes", None)
     if isinstance(names, list | tuple):
-        return tuple(name if isinstance(name, str) else ", ".join(map(str, name)) for name in names)  # ImageNet has synonyms
+        joined = [", ".join(map(str, name)) if isinstance(name, list | tuple) else name for name in names]  # ImageNet has synonyms
+        return told_apart(type(data).__name__, joined)
     inner = getattr(data, "dataset", None)
     return () if inner is None else _class_names(inner)
 
 
-def _numbers(labels: Tensor) -> tuple[str, ...]:
-    """Names for classes that have none."""
-    return tuple(str(label) for label in range(int(labels.max()) + 1))
+def _places(data: Any) -> Tensor | None:
+    """Where the items of a ``Subset``, also of one within another, lie in the dataset behind it; None where it is no subset."""
+    if not isinstance(data, Subset):
+        return None
+    here = torch.as_tensor(list(data.indices), dtype=torch.int64)
+    inner = _places(data.dataset)
+    if inner is not None:
+        return inner[here]
+    return torch.where(here < 0, here + len(data.dataset), here) if (here < 0).any() else here  # type: ignore[arg-type]
 
 
 # Reading
@@ -312,6 +341,8 @@ def _batches(source: _Source, seed: int, device: torch.device | str | None) -> I
             continue
         x, y = to_float(examples.in_range(raw[0])), raw[1]
         index = torch.arange(first, first + len(x), device=x.device)
+        if source.places is not None:
+            index = source.places[first : first + len(x)].to(x.device)
         first += len(x)
         keys = fold(example_keys(seed, index), "epoch", 0) if source.in_order else content_keys(x, seed)  # as ``Batches`` does
         yield Batch(*((x, y, index, keys) if device is None else (part.to(device) for part in (x, y, index, keys))))
@@ -342,16 +373,26 @@ def _grouped(data: Iterable[Any], batch_size: int) -> Iterator[Any]:
         yield examples.stacked(waiting)
 
 
+def _looked_at(images: Images) -> Images:
+    """The images themselves, of which some, spread over the set, lie in [0, 1]: who trains on them does not look at each."""
+    if isinstance(images, ImageSet | DatasetImages):  # which look for themselves
+        return images
+    for most in (1, LOOKED_AT):  # one says whether they are whole grey levels, which need no look
+        if not examples.in_range(images.fetch(spread(len(images), most))).is_floating_point():
+            break
+    return images
+
+
 def _dataset_images(data: Any, name: str | None, classes: Sequence[str] | None) -> DatasetImages:
     called = name or type(data).__name__
     if not len(data):
         raise UserError(f"{called} holds no images")
     labels = _labels_of(data, called)
-    first = examples.image(examples.pair(data[0])[0])
+    first = examples.in_range(examples.image(examples.pair(data[0])[0]))
     if first.ndim != 3:
         raise UserError(f"images must have the shape (C, H, W), got {tuple(first.shape)}")
     channels, height, width = first.shape
-    names = tuple(classes) if classes else _class_names(data) or _numbers(labels)
+    names = tuple(classes) if classes else _class_names(data) or numbers(called, labels)
     check_set_labels(called, labels, len(data), len(names))
     return DatasetImages(data, torch.arange(len(data)), labels, names, called, (channels, height, width), first.dtype)
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from robustlab.data.cifar import FOLDERS, open_cifar
+from robustlab.data.classes import with_commas
 from robustlab.data.constructed import is_constructed, open_constructed
-from robustlab.data.folder import PARTS, TREE, open_folder, split_folder
-from robustlab.data.imageset import Images, ImageSet, hold_out
-from robustlab.data.npz import open_npz
+from robustlab.data.folder import FolderStream, open_folder
+from robustlab.data.imageset import Images, ImageSet, Some, hold_out, whole
+from robustlab.data.npz import has_parts, open_npz
 from robustlab.data.released import is_released, open_released
 from robustlab.data.shapes import shapes
 from robustlab.data.tensors import open_safetensors
+from robustlab.data.tree import PARTS, TREE, split_file, split_folder
 from robustlab.errors import UserError, unknown
+from robustlab.paths import place_of, shown
 
 DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz", "safetensors", "constructed", "released")
 ONE_FILE: dict[str, Callable[[Path], ImageSet]] = {"npz": open_npz, "safetensors": open_safetensors}  # by ending
@@ -24,9 +27,6 @@ SPLITS = tuple(PARTS)
 DOWNLOADS = Path("datasets")  # where CIFAR is looked for when no place is named
 SHAPES_SIZE = {"train": 20_000, "test": 2_000, "val": 2_000}
 UNDIVIDED_TEST = 0.1  # share of each class that is the test split of images stored without splits
-
-
-Some = TypeVar("Some", bound=Images)
 
 
 def open_dataset(
@@ -78,7 +78,7 @@ def open_dataset(
     name = name or _kind(path)
 
     def chosen(images: Some) -> Some:
-        images = images.only_classes(classes) if classes else images
+        images = images.only_classes(with_commas(classes, images.classes)) if classes else images
         return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
 
     if name == "shapes":
@@ -89,34 +89,41 @@ def open_dataset(
         raise unknown("dataset", name, DATASETS)
     elif path is None:
         raise UserError(f"the dataset {name!r} needs the place of its images: --data PATH")
-    elif name in ONE_FILE:
-        images = chosen(_open_file(path, split, name))
-    elif name in ONLY_FOR_TRAINING:
-        images = chosen(_open_for_training(name, path, split, memory_limit, progress))
+    elif name == "folder":
+        where: dict[str, Any] = {"memory_limit": memory_limit, "cache": cache, "progress": progress}
+        images = _open_folder(path, split, chosen, image_size=image_size, **where)
     else:
-        undivided = path.is_dir() and split_folder(path, split) == path
-        images = open_folder(
-            path,
-            split,
-            image_size=image_size,
-            memory_limit=memory_limit,
-            cache=cache,
-            progress=progress,
-            choose=lambda images: chosen(_cut(images, split) if undivided else images),
-        )
+        images = chosen(_open_stored(name, path, split, memory_limit, progress))
     _, height, width = images.shape
     if image_size is not None and not height == width == image_size:
         raise UserError(f"{images.name} has images of {width}x{height} pixels, and --image-size changes only image folders")
     return images
 
 
+def _open_folder(path: Path, split: str, chosen: Callable[[FolderStream], FolderStream], **how: Any) -> Images:
+    """Some images of an image folder, whose classes and files are chosen before any of them is decoded."""
+    undivided = path.is_dir() and split_folder(path, split) == path
+
+    def choose(images: FolderStream) -> FolderStream:
+        return chosen(_cut(images, split) if undivided else images)
+
+    return open_folder(path, split, choose=choose, **how)
+
+
+def _open_stored(name: str, path: Path, split: str, memory_limit: int, progress: bool) -> Images:
+    """All the images of a split that lie as arrays in files."""
+    if name in ONE_FILE:
+        return _open_file(path, split, name)
+    return _open_for_training(name, path, split, memory_limit, progress)
+
+
 def _name_and_path(name: str | os.PathLike[str] | None, root: str | os.PathLike[str] | None) -> tuple[str | None, Path | None]:
     """A dataset's name and its place, where the first word may be either."""
     if root is not None:
-        return None if name is None else os.fspath(name), Path(root).expanduser()
+        return None if name is None else os.fspath(name), place_of(root)
     if name is None or (isinstance(name, str) and name in DATASETS):
         return name, None
-    path = Path(name).expanduser()
+    path = place_of(name)
     if isinstance(name, str) and len(path.parts) == 1 and not path.suffix and not path.exists():
         raise UserError(f"there is nothing at {name}, and it names no dataset: {unknown('dataset', name, DATASETS)}")
     return None, path
@@ -124,7 +131,7 @@ def _name_and_path(name: str | os.PathLike[str] | None, root: str | os.PathLike[
 
 def only_for_training(name: str | None, root: str | Path | None) -> bool:
     """Whether a dataset, named as for ``open_dataset``, has no test images of its own."""
-    return (name or _kind(None if root is None else Path(root).expanduser())) in ONLY_FOR_TRAINING
+    return (name or _kind(None if root is None else place_of(root))) in ONLY_FOR_TRAINING
 
 
 def _kind(path: Path | None) -> str:
@@ -132,30 +139,40 @@ def _kind(path: Path | None) -> str:
     if path is None:
         return "shapes"
     if not path.exists():
-        raise UserError(f"there is nothing at {path}; expected {TREE}, an .npz or .safetensors file, or a CIFAR folder")
+        known = fetchable(path.name)
+        fetch = f"; --dataset {known} --download fetches {known}" if known else ""
+        raise UserError(f"there is nothing at {shown(path)}; expected {TREE}, an .npz or .safetensors file, or a CIFAR folder{fetch}")
     for name, folder in FOLDERS.items():
         if path.name == folder or (path / folder).is_dir():
             return name
-    if path.is_file():
-        if path.suffix[1:] not in ONE_FILE:
-            raise UserError(f"{path} is neither a folder nor an .npz file nor a .safetensors file")
-        return path.suffix[1:]
+    if not path.is_dir():
+        ending = path.suffix[1:].lower()
+        if ending not in ONE_FILE or not path.is_file():
+            raise UserError(f"{shown(path)} is neither a folder nor an .npz file nor a .safetensors file")
+        return ending
     if is_constructed(path):
         return "constructed"
     if is_released(path):
         return "released"
-    return next((kind for kind in ONE_FILE for part in PARTS if (path / f"{part}.{kind}").is_file()), "folder")
+    return next((kind for kind in ONE_FILE for part in PARTS if split_file(path, part, kind)), "folder")
+
+
+def fetchable(words: str) -> str | None:
+    """Which dataset that can be fetched is meant: ``cifar10`` by ``CIFAR-10 (JPEG copy)``; None where it is none."""
+    plain = words.lower().replace("-", "").replace("_", "").replace(" ", "")
+    return next((name for name in sorted(FOLDERS, key=len, reverse=True) if plain.startswith(name)), None)
 
 
 def _open_file(path: Path, split: str, kind: str) -> Images:
-    """``path`` is a file without splits, or a folder with ``train.npz`` and ``test.npz`` (or ``val.npz``)."""
-    if not path.is_dir():
-        return _cut(ONE_FILE[kind](path), split)
-    files = [path / f"{name}.{kind}" for name in PARTS[split]]
-    found = [file for file in files if file.is_file()]
-    if not found:
-        raise UserError(f"{path} has no {' or '.join(file.name for file in files)}")
-    return ONE_FILE[kind](found[0])
+    """``path`` is a file with or without splits, or a folder with ``train.npz`` and ``test.npz`` (or ``val.npz``)."""
+    if path.is_dir():
+        found = split_file(path, split, kind)
+        if found is None:
+            raise UserError(f"{path} has no {' or '.join(f'{name}.{kind}' for name in PARTS[split])}")
+        return ONE_FILE[kind](found)
+    if kind == "npz" and has_parts(path):
+        return open_npz(path, split)
+    return _cut(ONE_FILE[kind](path), split)
 
 
 def _open_for_training(name: str, path: Path, split: str, memory_limit: int, progress: bool) -> Images:
@@ -167,4 +184,4 @@ def _open_for_training(name: str, path: Path, split: str, memory_limit: int, pro
 
 def _cut(images: Some, split: str) -> Some:
     train, test = hold_out(images, UNDIVIDED_TEST, seed=0)
-    return images.subset(train if split == "train" else test)
+    return whole(images.subset(train if split == "train" else test))

@@ -29,12 +29,12 @@ def open_cifar(name: str, root: Path, split: str, download: bool = False) -> Ima
     folder = FOLDERS[name]
     parent = root.parent if root.name == folder else root
     if not download and not (parent / folder).is_dir():
-        raise UserError(f"{name} is not at hand: expected the folder {parent / folder}; add --download to fetch it")
+        raise UserError(f"{name} is not at hand: expected the folder {parent / folder}; add `download=True` to fetch it")
     kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     try:
         data = kind(str(parent), train=split == "train", download=download)
     except RuntimeError as error:  # a file missing or of another checksum
-        advice = "the download did not pass its checksum, try again" if download else "add --download to fetch them anew"
+        advice = "the download did not pass its checksum, try again" if download else "add `download=True` to fetch them anew"
         raise UserError(f"the files of {name} in {parent / folder} are incomplete or damaged; {advice}") from error
     except (OSError, HTTPException) as error:  # no network, no disk
         raise UserError(f"cannot {'download' if download else 'read'} {name} in {parent}: {error}") from error

@@ -20,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from robustlab import files
-from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled
+from robustlab.checks import check_set_labels
+from robustlab.data.classes import check_names
+from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, readable_name, relabelled
 from robustlab.errors import UserError
 from robustlab.progress import Progress
 
@@ -47,10 +49,38 @@ def read_manifest(path: Path) -> dict[str, Any]:
     manifest = files.read_json(path / MANIFEST, "the manifest of a constructed set")
     if manifest.get("format") != FORMAT:
         raise UserError(f"{path / MANIFEST} is not the manifest of a constructed set (it has no format {FORMAT!r})")
-    lacking = [name for name in ("n", "shape", "classes", "dtype", "shards") if name not in manifest]
+    lacking = [name for name in KNOWN if name not in manifest]
     if lacking:
         raise UserError(f"{path / MANIFEST} lacks {', '.join(lacking)}: run the set's `robustlab construct` again to mend it")
+    for name, (fits, wanted) in KNOWN.items():
+        if not fits(manifest[name]):
+            raise UserError(f"{path / MANIFEST}: {name} must be {wanted}, got {manifest[name]!a:.60}")
+    if sum(shard["n"] for shard in manifest["shards"]) != manifest["n"]:
+        raise UserError(f"{path / MANIFEST} says that there are {manifest['n']} images, and its shards hold another number")
+    check_names(str(path / MANIFEST), manifest["classes"])
     return manifest
+
+
+def _is_count(value: object, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 48
+
+
+def _is_shard(value: object) -> bool:
+    """Whether it has the name of a file within the folder, and that file's hash."""
+    if not isinstance(value, dict) or not _is_count(value.get("n")) or not isinstance(value.get("sha256"), str):
+        return False
+    file = value.get("file")
+    return isinstance(file, str) and file == Path(file).name and file not in ("", "..") and "\0" not in file and "\\" not in file
+
+
+# What a manifest must hold: how to know it, and in words.
+KNOWN: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "n": (_is_count, "the number of images"),
+    "shape": (lambda value: isinstance(value, list) and len(value) == 3 and all(_is_count(v, 1) for v in value), "(C, H, W)"),
+    "classes": (lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of names"),
+    "dtype": (lambda value: isinstance(value, str) and value in DTYPES, f"one of {', '.join(DTYPES)}"),
+    "shards": (lambda value: isinstance(value, list) and all(map(_is_shard, value)), "a list of files with n and sha256"),
+}
 
 
 def damaged(path: Path, manifest: dict[str, Any], progress: OnImages | None = None) -> list[str]:
@@ -109,7 +139,7 @@ def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: bool 
     if wrong:
         which = ", ".join(wrong[:3])
         raise UserError(f"the constructed set in {path} is damaged ({which}): run its `robustlab construct` again to mend it")
-    labels = facts(path)["y"]
+    labels = _labels(path, manifest)
     ends = torch.tensor([shard["n"] for shard in manifest["shards"]]).cumsum(0)
     stream = ShardStream(
         tuple(str(path / "shards" / shard["file"]) for shard in manifest["shards"]),
@@ -117,13 +147,28 @@ def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: bool 
         torch.arange(len(labels)),
         labels,
         tuple(manifest["classes"]),
-        path.resolve().name,
+        readable_name(path.resolve().name),
         tuple(manifest["shape"]),
         DTYPES[manifest["dtype"]],
     )
     channels, height, width = stream.shape
     size = len(stream) * channels * height * width * stream.dtype.itemsize
-    return stream if size > memory_limit else ImageSet(stream.fetch(torch.arange(len(stream))), labels, stream.classes, stream.name)
+    if size > memory_limit:
+        return stream
+    return ImageSet(stream.fetch(torch.arange(len(stream))), labels, stream.classes, stream.name)
+
+
+def _labels(path: Path, manifest: dict[str, Any]) -> Tensor:
+    """The labels of all images, once the shards hold what the manifest says."""
+    for shard in manifest["shards"]:
+        file, wanted = path / "shards" / shard["file"], [shard["n"], *manifest["shape"]]
+        with files.reading(file, "a shard"), safe_open(file, framework="pt") as opened:
+            found = opened.get_slice("x").get_shape() if "x" in opened.keys() else None  # noqa: SIM118, not a dict
+            if found != wanted or "y" not in opened.keys():  # noqa: SIM118
+                raise UserError(f"the shard {file} should hold labels y and images x of shape {tuple(wanted)}, found {found}")
+    labels = facts(path).get("y", torch.zeros(0, dtype=torch.int64))
+    check_set_labels(path.name, labels, manifest["n"], len(manifest["classes"]))
+    return labels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,6 +189,11 @@ class ShardStream:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def positions(self) -> Tensor:
+        """The places in the whole set."""
+        return self.index
 
     def fetch(self, index: Tensor) -> Tensor:
         positions = self.index[index.cpu()]

@@ -41,16 +41,18 @@ def place(folder: Path, image_size: int | None, cache: str | os.PathLike[str] | 
     return Path(cache).expanduser() / f"{folder.name}-{which}{size}.safetensors"
 
 
-def key(paths: Sequence[str], image_size: int | None) -> str:
+def key(folder: Path, paths: Sequence[str], image_size: int | None) -> str:
     """What decoding some files depends on, as a hash; the same after their folder was moved, or copied with its times.
 
     Args:
-        paths: ``.../CLASS/FILE``, in order.
+        folder: holds the class folders; of a path only what follows it counts.
+        paths: of all the files, in order.
         image_size: what the images are brought to.
     """
     found = hashlib.sha256(f"{FORMAT} {PIL.__version__} {image_size}".encode())
+    prefix = os.path.join(folder, "")
     for path in paths:
-        name = os.fsencode(os.sep.join(path.split(os.sep)[-2:]))
+        name = os.fsencode(path.removeprefix(prefix))
         try:
             about = os.stat(path)
             found.update(b"%s %d %d\0" % (name, about.st_size, about.st_mtime_ns))

@@ -34,7 +34,9 @@ from torch import Tensor
 from robustlab import files
 from robustlab.data.imageset import Images
 from robustlab.data.released import released_name
+from robustlab.data.tensors import head
 from robustlab.errors import UserError, unknown
+from robustlab.markup import markdown_text, yaml_text
 from robustlab.pixels import rounding_error, to_float, to_uint8
 
 FORMAT = "robustlab-export-1"
@@ -43,7 +45,6 @@ CHUNK = 512  # images fetched at a time
 BLOCK = 4096  # bytes; a small file takes this much of most disks
 NAME_BYTES = 100  # of a class's folder, in UTF-8; file systems allow 255
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}  # on Windows
-SAFETENSORS = {torch.uint8: "U8", torch.float16: "F16", torch.float32: "F32"}
 
 OnImages = Callable[[int], object]  # called with the number of images that were written since its last call
 
@@ -57,7 +58,7 @@ class Rounding:
 
 
 @dataclass(frozen=True, eq=False)
-class Export:
+class _Export:
     """One set on its way into a folder.
 
     Attributes:
@@ -135,7 +136,7 @@ def export(
     if double is not None:
         raise UserError(f"{images.name} has two classes called {double!r}, which an export could not tell apart")
     write, bytes_of = LAYOUTS[layout]
-    one = Export(images, split, on_images, about)
+    one = _Export(images, split, on_images, about)
     files.check_space(out, bytes_of(one))
     with files.atomic_folder(out) as folder:
         facts, rounding = write(one, folder)
@@ -180,11 +181,11 @@ def _safe(name: str) -> str:
 Written = tuple[dict[str, Any], Rounding | None]
 
 
-def _write_folder(export: Export, folder: Path) -> Written:
+def _write_folder(export: _Export, folder: Path) -> Written:
     return _write_pictures(export, folder, lambda line: None)
 
 
-def _write_huggingface(export: Export, folder: Path) -> Written:
+def _write_huggingface(export: _Export, folder: Path) -> Written:
     (folder / export.split).mkdir()
     with open(folder / export.split / "metadata.jsonl", "w", encoding="utf-8") as lines:
         facts, rounding = _write_pictures(export, folder, lambda line: lines.write(json.dumps(line) + "\n"))
@@ -192,7 +193,7 @@ def _write_huggingface(export: Export, folder: Path) -> Written:
     return facts, rounding
 
 
-def _write_pictures(export: Export, folder: Path, on_file: Callable[[dict[str, Any]], object]) -> Written:
+def _write_pictures(export: _Export, folder: Path, on_file: Callable[[dict[str, Any]], object]) -> Written:
     """Class folders of PNG files; ``on_file`` is called with the name and label of each."""
     names, classes = folder_names(export.images.classes), export.images.classes
     for label in export.images.labels.unique().tolist():
@@ -211,7 +212,7 @@ def _write_pictures(export: Export, folder: Path, on_file: Callable[[dict[str, A
     return export.facts(torch.uint8, folders=list(names), rounding=lost), rounding
 
 
-def _write_npz(export: Export, folder: Path) -> Written:
+def _write_npz(export: _Export, folder: Path) -> Written:
     channels, height, width = export.images.shape
     dtype = np.dtype(_short(export.dtype))
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(export.images), height, width, channels)}
@@ -227,25 +228,16 @@ def _write_npz(export: Export, folder: Path) -> Written:
     return export.facts(export.dtype), None
 
 
-def _write_safetensors(export: Export, folder: Path) -> Written:
-    """The format of https://huggingface.co/docs/safetensors, written piece by piece, which its library does not offer."""
-    n, pixels = len(export.images), _raw_size(export)
-    tensors = {
-        "y": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-        "x": {"dtype": SAFETENSORS[export.dtype], "shape": [n, *export.images.shape], "data_offsets": [8 * n, 8 * n + pixels]},
-    }
-    about = {"classes": json.dumps(export.images.classes), "name": export.images.name, "split": export.split}
-    header = json.dumps({"__metadata__": about, **tensors}).encode()
-    header += b" " * (-len(header) % 8)  # so that the numbers behind it are aligned
+def _write_safetensors(export: _Export, folder: Path) -> Written:
+    images = export.images
     with open(folder / f"{export.split}.safetensors", "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.write(export.images.labels.cpu().numpy().astype("<i8").tobytes())
+        file.write(head(images.labels, images.shape, export.dtype, images.classes, name=images.name, split=export.split))
         for _, chunk, _ in export.chunks():
             file.write(chunk.contiguous().numpy().tobytes())
     return export.facts(export.dtype), None
 
 
-def _write_released(export: Export, folder: Path) -> Written:
+def _write_released(export: _Export, folder: Path) -> Written:
     """Lists of tensors, as those files hold them: their readers say ``torch.cat(torch.load(...))``."""
     name = released_name(export.images, _safe(export.images.name))
     chunks = [(to_float(pixels), labels) for _, pixels, labels in export.chunks()]
@@ -256,27 +248,27 @@ def _write_released(export: Export, folder: Path) -> Written:
     return export.facts(torch.float32), None
 
 
-def _raw_size(export: Export) -> int:
+def _raw_size(export: _Export) -> int:
     channels, height, width = export.images.shape
     return len(export.images) * channels * height * width * export.dtype.itemsize
 
 
-def _tensor_bytes(export: Export) -> int:
+def _tensor_bytes(export: _Export) -> int:
     return _raw_size(export) + 8 * len(export.images) + 400 * len(export.images.classes) + BLOCK
 
 
-def _released_bytes(export: Export) -> int:
+def _released_bytes(export: _Export) -> int:
     return _raw_size(export) // export.dtype.itemsize * 4 + 8 * len(export.images) + BLOCK
 
 
-def _picture_bytes(export: Export) -> int:
+def _picture_bytes(export: _Export) -> int:
     """At most: PNG files of noise, which are a little larger than its pixels, and a line of text for each."""
     pixels = _raw_size(export) // export.dtype.itemsize // len(export.images)
     blocks = (pixels + pixels // 100 + 300) // BLOCK + 1
     return len(export.images) * (blocks * BLOCK + 2 * NAME_BYTES)
 
 
-LAYOUTS: dict[str, tuple[Callable[[Export, Path], Written], Callable[[Export], int]]] = {
+LAYOUTS: dict[str, tuple[Callable[[_Export, Path], Written], Callable[[_Export], int]]] = {
     "folder": (_write_folder, _picture_bytes),
     "huggingface": (_write_huggingface, _picture_bytes),
     "npz": (_write_npz, _tensor_bytes),
@@ -288,12 +280,12 @@ LAYOUTS: dict[str, tuple[Callable[[Export, Path], Written], Callable[[Export], i
 # Hugging Face's page
 
 
-def _page(export: Export, facts: dict[str, Any]) -> str:
+def _page(export: _Export, facts: dict[str, Any]) -> str:
     """A dataset card: the header says where the split's files lie, the text what they are."""
     split = {"val": "validation"}.get(export.split, export.split)
     header = [
         "---",
-        f"pretty_name: {_quoted(export.images.name)}",
+        f"pretty_name: {yaml_text(export.images.name)}",
         "task_categories:",
         "- image-classification",
         "size_categories:",
@@ -315,28 +307,18 @@ def _page(export: Export, facts: dict[str, Any]) -> str:
     )
     counts = export.images.labels.cpu().bincount(minlength=len(export.images.classes)).tolist()
     text = [
-        f"# {_cell(export.images.name)}",
+        f"# {markdown_text(export.images.name)}",
         "",
         f"{len(export.images):,} images ({split}) of {width}x{height} pixels and {channels} channel{'s' * (channels > 1)}. "
         f"Pixels: {pixels}.",
         "",
         "| label | label_name | images |",
         "| --- | --- | --- |",
-        *(f"| {k} | {_cell(name)} | {n} |" for k, (name, n) in enumerate(zip(export.images.classes, counts, strict=True))),
+        *(f"| {k} | {markdown_text(name)} | {n} |" for k, (name, n) in enumerate(zip(export.images.classes, counts, strict=True))),
         "",
     ]
     about = ["The card of the set that these images come from:", "", export.about] if export.about else []
     return "\n".join([*header, *text, *about])
-
-
-def _quoted(text: str) -> str:
-    """A YAML string; JSON's, but for characters that YAML allows only by their number."""
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))
-
-
-def _cell(text: str) -> str:
-    """Text within a line of Markdown."""
-    return "".join(("\\" + c if c in "\\|`*_<>[]#" else c) if c.isprintable() else " " for c in text)
 
 
 def _size_category(n: int) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
 from safetensors.torch import save as tensor_bytes
 
-from robustlab.data.imageset import Images
+from robustlab.data.imageset import Images, spread
 
 
 def fingerprint(images: Images, sample: int = 64) -> str:
@@ -20,6 +19,6 @@ def fingerprint(images: Images, sample: int = 64) -> str:
     Returns:
         Hexadecimal SHA-256.
     """
-    index = torch.linspace(0, len(images) - 1, min(sample, len(images))).round().long()
-    parts = {"labels": images.labels.cpu().contiguous(), "pixels": images.fetch(index).cpu().contiguous()}
+    pixels = images.fetch(spread(len(images), sample))
+    parts = {"labels": images.labels.cpu().contiguous(), "pixels": pixels.cpu().contiguous()}
     return hashlib.sha256(tensor_bytes(parts)).hexdigest()

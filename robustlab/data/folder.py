@@ -1,13 +1,14 @@
 """Image folders: ``ROOT/train/CLASS/*.jpg`` with ``test/`` or ``val/`` beside, or class folders directly in ``ROOT``.
 
-Decoded into memory where they fit, and kept in a file for the next time (``robustlab.data.decoded``); else read on demand.
-Classes and files are in sorted order.
+``robustlab.data.tree`` says what lies where. Decoded into memory where they fit, and kept in a file for the next time
+(``robustlab.data.decoded``); else read on demand. Classes and files are in sorted order.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,17 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from robustlab.data import decoded
-from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, relabelled
+from robustlab.data import decoded, tree
+from robustlab.data.classes import check_names
+from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, readable_name, relabelled
+from robustlab.data.picturefiles import decode
 from robustlab.errors import UserError
 from robustlab.progress import Progress
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-PARTS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}  # where a split lies: the first that is there
-TREE = "ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg (or val/) beside it, or ROOT/CLASS/*.jpg"
 CHUNK = 256  # images that one thread decodes before it takes others
 
 
@@ -38,6 +37,8 @@ class FolderStream:
         labels: int64, shape ``(N,)``.
         shape: ``(C, H, W)`` of each decoded image.
         image_size: what they are resized and cropped to, in pixels; None leaves them as they are.
+        root: the folder in which the files lie, for their short names.
+        positions: their places in the whole split, int64, shape ``(N,)``; None where they are all of it.
     """
 
     paths: tuple[str, ...]
@@ -46,12 +47,23 @@ class FolderStream:
     name: str
     shape: tuple[int, int, int]
     image_size: int | None
+    root: str = ""
+    positions: Tensor | None = None
 
     __repr__ = described
     _repr_html_ = described_html
 
+    def __post_init__(self) -> None:
+        check_names(self.name, self.classes)
+
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files' names within ``root``."""
+        prefix = os.path.join(self.root, "")
+        return tuple(path.removeprefix(prefix) for path in self.paths)
 
     def fetch(self, index: Tensor) -> Tensor:
         pixels = torch.empty(len(index), *self.shape, dtype=torch.uint8)
@@ -60,7 +72,9 @@ class FolderStream:
         return pixels
 
     def subset(self, index: Tensor) -> FolderStream:
-        return replace(self, paths=tuple(self.paths[i] for i in index.tolist()), labels=self.labels[index.cpu()])
+        index = index.cpu()
+        positions = index if self.positions is None else self.positions[index]
+        return replace(self, paths=tuple(self.paths[i] for i in index.tolist()), labels=self.labels[index], positions=positions)
 
     def only_classes(self, names: Sequence[str]) -> FolderStream:
         index, labels = relabelled(self, names)
@@ -98,23 +112,26 @@ def open_folder(
     Raises:
         UserError: no such tree, an empty class folder, classes that differ between splits, an image that cannot be
             read or is of another size.
+
+    Warns:
+        UserWarning: files were left out, or another part was read than the split's own.
     """
-    folder = split_folder(root, split)
-    classes = class_names(folder)
-    for other in PARTS:
-        if folder != root and (root / other).is_dir():
-            _same_classes(folder, classes, root / other)
-    found = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
-    paths, labels = tuple(path for path, _ in found), torch.tensor([label for _, label in found])
+    found = tree.find(root, split)
+    for sentence in found.sentences:
+        warnings.warn(sentence, stacklevel=3)
+    if not found.paths:
+        raise UserError(f"{root} holds no images for the split {split}; expected {tree.TREE}")
+    paths, labels = tuple(found.paths), torch.tensor(found.labels)
     height, width, channels = decode(paths[0], image_size).shape
-    everything = FolderStream(paths, labels, classes, root.resolve().name, (channels, height, width), image_size)
+    name, shape = readable_name(root.resolve().name), (channels, height, width)
+    everything = FolderStream(paths, labels, found.classes, name, shape, image_size, os.fspath(root))
     chosen = choose(everything) if choose else everything
     if _size(chosen) > memory_limit:
         return chosen
     if cache is False or (cache in (None, True) and _size(everything) < decoded.WORTH_KEEPING):
         return load(chosen, split, progress)
-    place = decoded.place(folder, image_size, None if isinstance(cache, bool) else cache)
-    return _load_kept(everything, chosen, place, decoded.key(paths, image_size), split, progress)
+    place = decoded.place(found.folder, image_size, None if isinstance(cache, bool) else cache)
+    return _load_kept(everything, chosen, place, decoded.key(found.folder, paths, image_size), split, progress)
 
 
 def _size(stream: FolderStream) -> int:
@@ -133,7 +150,11 @@ def _load_kept(everything: FolderStream, chosen: FolderStream, place: Path, key:
     if chosen is not everything:
         position = {path: i for i, path in enumerate(everything.paths)}
         kept = kept[torch.tensor([position[path] for path in chosen.paths], dtype=torch.int64)]
-    return ImageSet(kept, chosen.labels, chosen.classes, chosen.name)
+    return _in_memory(kept, chosen)
+
+
+def _in_memory(pixels: Tensor, stream: FolderStream) -> ImageSet:
+    return ImageSet(pixels, stream.labels, stream.classes, stream.name, positions=stream.positions, files=stream.files)
 
 
 def open_pictures(paths: Sequence[str], classes: Sequence[str], *, image_size: int | None = None) -> ImageSet:
@@ -177,38 +198,7 @@ def load(stream: FolderStream, what: str = "images", progress: bool = True) -> I
                 shown.update(count)
     finally:
         pool.shutdown(cancel_futures=True)
-    return ImageSet(pixels, stream.labels, stream.classes, stream.name)
-
-
-def decode(path: str, image_size: int | None = None, *, upright: bool = False) -> np.ndarray:
-    """One image file as RGB, uint8, shape ``(H, W, 3)``.
-
-    Args:
-        path: the file.
-        image_size: shorter side in pixels after resizing, then centre-cropped to a square; None leaves it as it is.
-        upright: turn it as its EXIF data say, and put it on white where it is transparent. Sets of images are read without, as
-            everywhere in the field.
-
-    Raises:
-        UserError: not there, damaged, or of more than 8 bits per channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":
-                raise UserError(f"the image {path} has more than 8 bits per channel, convert it to 8 bits first")
-            rgb = on_white(ImageOps.exif_transpose(image)) if upright else image.convert("RGB")
-    # PIL reports broken files by any of these, depending on the format.
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read the image {path}: {error}") from error
-    return np.asarray(rgb if image_size is None else _resized(rgb, image_size))
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """As RGB, with white behind what is transparent."""
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return _in_memory(pixels, stream)
 
 
 def decode_into(slot: Tensor, path: str, image_size: int | None) -> None:
@@ -227,54 +217,3 @@ def _same_size(path: str, found: Sequence[int], others: Sequence[int]) -> None:
     if tuple(found) != tuple(others):
         own, before = (f"{width}x{height}" for height, width in (found, others))
         raise UserError(f"the image {path} is {own} but the images before it are {before}; give --image-size to bring them to one size")
-
-
-def split_folder(root: Path, split: str) -> Path:
-    """The folder that holds a split's class folders; ``root`` itself where it has no split folders.
-
-    Raises:
-        UserError: no such folder, or other splits only.
-    """
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root}; expected {TREE}")
-    if not any((root / name).is_dir() for name in PARTS):
-        return root
-    for name in PARTS[split]:
-        if (root / name).is_dir():
-            return root / name
-    raise UserError(f"{root} has no {' or '.join(f'{name}/' for name in PARTS[split])} folder; expected {TREE}")
-
-
-def class_names(folder: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders in ``folder``, hidden ones left out.
-
-    Raises:
-        UserError: there are none.
-    """
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
-    if not names:
-        raise UserError(f"{folder} holds no class folders; expected {TREE}")
-    return tuple(names)
-
-
-def _image_files(folder: Path) -> list[str]:
-    """Sorted paths of the images directly in a class folder."""
-    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-    if not names:
-        raise UserError(f"the class folder {folder} holds no images ({', '.join(SUFFIXES)})")
-    prefix = os.path.join(folder, "")
-    return [prefix + name for name in names]
-
-
-def _same_classes(folder: Path, classes: tuple[str, ...], other: Path) -> None:
-    odd = sorted(set(classes) ^ set(class_names(other)))
-    if odd:
-        raise UserError(f"{folder} and {other} must hold the same class folders, but only one of them has {odd[0]!r}")
-
-
-def _resized(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side scaled to ``size``, then the central square."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))

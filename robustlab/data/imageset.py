@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from robustlab import pictures
 from robustlab.checks import check_set_labels, check_set_pixels
+from robustlab.data.classes import check_names, composed
 from robustlab.errors import UserError, unknown
+from robustlab.paths import shown
 from robustlab.pixels import to_float
 from robustlab.seeding import permutation
 
@@ -25,7 +27,11 @@ SHOWN = 10  # images, one of each class, in a notebook
 
 
 class Images(Protocol):
-    """Labelled images of one size, in memory or read on demand."""
+    """Labelled images of one size, in memory or read on demand.
+
+    A set may also have ``positions``, the places of its images in their whole split, int64 ``(N,)``, and ``files``, their names;
+    see ``positions_of`` and ``files_of``.
+    """
 
     @property
     def name(self) -> str:
@@ -58,11 +64,15 @@ class Images(Protocol):
         """Per-channel mean and standard deviation in [0, 1] units, float32, shape ``(C,)`` each."""
 
 
+Some = TypeVar("Some", bound=Images)
+
+
 def described(images: Images) -> str:
     """What a set holds, in one line."""
     channels, height, width = images.shape
     size = f"{width}x{height} pixels, {'RGB' if channels == 3 else 'grey' if channels == 1 else f'{channels} channels'}"
-    names = ", ".join(images.classes if len(images.classes) <= SHOWN else [*images.classes[: SHOWN - 1], "..."])
+    listed = images.classes if len(images.classes) <= SHOWN else [*images.classes[: SHOWN - 1], "..."]
+    names = ", ".join(shown(name, 100) for name in listed)
     return f"{images.name}: {len(images):,} images, {size}, {len(images.classes)} classes ({names})"
 
 
@@ -85,17 +95,21 @@ class ImageSet:
     Args:
         pixels: uint8, or float16 or float32 in [0, 1], shape ``(N, C, H, W)``.
         labels: int64, shape ``(N,)``, each in ``[0, len(classes))``.
-        classes: the classes' names.
+        classes: the classes' names, all different.
         name: what reports call the set.
+        positions: the images' places in the whole split, int64, shape ``(N,)``; None where they are all of it, in order.
+        files: the names of the files that they come from, if any.
 
     Raises:
-        UserError: other shapes or types, values or labels out of range.
+        UserError: other shapes or types, values or labels out of range, two classes of one name.
     """
 
     pixels: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     name: str
+    positions: Tensor | None = None
+    files: tuple[str, ...] | None = None
 
     __repr__ = described
     _repr_html_ = described_html
@@ -104,6 +118,9 @@ class ImageSet:
         if self.pixels.dtype not in PIXEL_DTYPES or self.pixels.ndim != 4:
             allowed = "uint8, float16 or float32 (N, C, H, W)"
             raise UserError(f"{self.name}: images must be {allowed}, got {self.pixels.dtype} {tuple(self.pixels.shape)}")
+        if len(self.pixels) and not self.pixels.numel():
+            raise UserError(f"{self.name}: images must have pixels, got shape {tuple(self.pixels.shape)}")
+        check_names(self.name, self.classes)
         check_set_pixels(self.name, self.pixels)
         check_set_labels(self.name, self.labels, len(self.pixels), len(self.classes))
 
@@ -119,18 +136,47 @@ class ImageSet:
         return self.pixels.index_select(0, index.to(self.pixels.device))
 
     def subset(self, index: Tensor) -> ImageSet:
-        index = index.to(self.pixels.device)
-        return replace(self, pixels=self.pixels[index], labels=self.labels[index])
+        return self._some(index, self.labels[index.to(self.labels.device)], self.classes)
 
     def only_classes(self, names: Sequence[str]) -> ImageSet:
-        index, labels = relabelled(self, names)
-        return ImageSet(self.pixels[index], labels, tuple(names), self.name)
+        return self._some(*relabelled(self, names), tuple(names))
+
+    def _some(self, index: Tensor, labels: Tensor, classes: tuple[str, ...]) -> ImageSet:
+        here = torch.arange(len(self))[index.cpu()]
+        positions = here if self.positions is None else self.positions[here]
+        files = None if self.files is None else tuple(self.files[i] for i in here.tolist())
+        return ImageSet(self.pixels[index.to(self.pixels.device)], labels, classes, self.name, positions, files)
 
     def mean_std(self) -> tuple[Tensor, Tensor]:
         return mean_std(self)
 
     def to(self, device: torch.device | str) -> ImageSet:
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+def positions_of(images: Images) -> Tensor:
+    """The places of images in their whole split, int64 ``(N,)``, on the CPU: ``--limit`` and ``--classes`` do not change them.
+
+    Records name an image by its place, and its random draws in an evaluation follow it.
+    """
+    found = getattr(images, "positions", None)
+    return torch.arange(len(images)) if found is None else found.cpu()
+
+
+def files_of(images: Images) -> tuple[str, ...] | None:
+    """The names of the files that images come from; None where there are none."""
+    return getattr(images, "files", None)
+
+
+def whole(images: Some) -> Some:
+    """The same images as a split of their own: their places are counted from 0."""
+    return replace(images, positions=None) if is_dataclass(images) and hasattr(images, "positions") else images
+
+
+def readable_name(text: str) -> str:
+    """A place's name as that of a set, which reports write: without control characters and in letters that UTF-8 has."""
+    text = composed(text.encode("utf-8", "replace").decode())
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def relabelled(images: Images, names: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -182,10 +228,15 @@ def _sums(pixels: Tensor) -> Tensor:
     return torch.stack([v.sum((0, 2, 3), dtype=torch.int64) for v in (levels, levels * levels)]).cpu()
 
 
+def spread(n: int, most: int) -> Tensor:
+    """At most ``most`` of ``n`` positions, evenly spread from the first to the last, int64."""
+    return torch.linspace(0, n - 1, min(most, n)).round().long()
+
+
 def first_of_each_class(images: Images, most: int = 12) -> Tensor:
     """Positions of the first image of each class, int64, of at most ``most`` classes spread over all; a class without images has none."""
     labels = images.labels.cpu()
-    classes = torch.linspace(0, len(images.classes) - 1, min(most, len(images.classes))).round().long().tolist()
+    classes = spread(len(images.classes), most).tolist()
     return torch.cat([(labels == k).nonzero()[:1, 0] for k in classes])
 
 

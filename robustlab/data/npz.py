@@ -1,57 +1,153 @@
-"""Images in an ``.npz`` file: arrays ``x`` (or ``images``) and ``y`` (or ``labels``), and optionally ``classes``."""
+"""Images in an ``.npz`` file: arrays ``x`` (or ``images``) and ``y`` (or ``labels``), and optionally ``classes``.
+
+Files that hold a set in parts open too, by the names of MedMNIST (``train_images``, ``train_labels``, ``val_images``, ...) and of
+Keras (``x_train``, ``y_train``, ``x_test``, ``y_test``). What an array's head declares is compared with the file before anything
+is made of it.
+"""
 
 from __future__ import annotations
 
+import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robustlab.data.imageset import ImageSet
+from robustlab import files
+from robustlab.data.classes import numbers, told_apart
+from robustlab.data.imageset import ImageSet, readable_name
+from robustlab.data.limits import check_expansion
+from robustlab.data.tree import PARTS, SPELLED
 from robustlab.errors import UserError
+from robustlab.paths import shown
 
 CHANNELS = (1, 3)
+WHOLE: tuple[tuple[str, ...], tuple[str, ...]] = (("x", "images"), ("y", "labels"))
+ENDING = ".npy"
 
 
-def open_npz(path: Path) -> ImageSet:
-    """All the images of a file.
+def open_npz(path: Path, split: str | None = None) -> ImageSet:
+    """The images of a file.
 
     ``x`` holds uint8, or floats in [0, 1]; as ``(N, C, H, W)``, ``(N, H, W, C)`` with 1 or 3 channels, or ``(N, H, W)``.
     Floats that are 8-bit values divided by 255 become uint8 again; others stay float16 or float32, and float64 becomes
     float32. ``y`` holds whole numbers, ``(N,)`` or ``(N, 1)``. ``classes`` holds names, else the classes are called 0, 1,
-    ... up to the largest label. Pickled objects are never loaded.
+    ... up to the largest label of any part. Pickled objects are never loaded.
+
+    Args:
+        path: the file.
+        split: which part, of a file that holds the set in parts.
 
     Raises:
-        UserError: no such file or array, other shapes or types, values or labels out of range.
+        UserError: no such file, array or part, other shapes or types, values or labels out of range, or arrays that are far larger
+            than the file.
     """
-    arrays = _read(path)
-    pixels = _pixels(path, _first(path, arrays, "x", "images"))
-    labels = _labels(path, _first(path, arrays, "y", "labels"))
-    if "classes" in arrays:
-        classes = tuple(str(name) for name in arrays["classes"])
-    else:
-        classes = tuple(str(label) for label in range(int(labels.max()) + 1 if len(labels) else 0))
-    return ImageSet(pixels, labels, classes, path.stem)
+    with _Archive(path) as archive:
+        images, labels = WHOLE
+        if split is not None and archive.parts:
+            part = next((part for part in PARTS[split] if part in archive.parts), None)
+            if part is None:
+                raise UserError(f"{path} has no images for the split {split}: it has arrays for {', '.join(archive.parts)}")
+            images, labels = _names(part)
+        pixels, y = _pixels(path, archive.first(images)), _labels(path, archive.first(labels))
+        if "classes" in archive.names:
+            classes = _classes(path, archive.read("classes"))
+        else:
+            others = [_labels(path, archive.first(_names(part)[1])) for part in archive.parts]
+            classes = max((numbers(str(path), some) for some in (y, *others)), key=len)
+    return ImageSet(pixels, y, classes, readable_name(path.stem))
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return dict(file)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    # numpy reports what is not an archive, an array cut short, and a pickled object by these; a lone .npy has no keys.
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read {path} as an .npz file of plain arrays: {error}") from error
+def has_parts(path: Path) -> bool:
+    """Whether a file holds a set in parts.
+
+    Raises:
+        UserError: no such file, or no archive.
+    """
+    with _Archive(path) as archive:
+        return bool(archive.parts)
 
 
-def _first(path: Path, arrays: dict[str, np.ndarray], *names: str) -> np.ndarray:
-    for name in names:
-        if name in arrays:
-            return arrays[name]
-    raise UserError(f"{path} has no array {' or '.join(map(repr, names))}; it has {', '.join(sorted(arrays)) or 'none'}")
+def _names(part: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a part's images and its labels may be called."""
+    words = SPELLED[part]
+    images = [name for word in words for name in (f"{word}_images", f"x_{word}", f"{word}_x")]
+    labels = [name for word in words for name in (f"{word}_labels", f"y_{word}", f"{word}_y")]
+    return tuple(images), tuple(labels)
+
+
+class _Archive:
+    """The arrays of an open file, by name; each is read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Archive:
+        with files.reading(self.path, "an .npz file of plain arrays"):
+            self.stream = files.open_regular(self.path)
+            try:
+                self.zip = zipfile.ZipFile(self.stream)
+            except BaseException:
+                self.stream.close()
+                raise
+        members = [info.filename for info in self.zip.infolist() if info.filename.endswith(ENDING)]
+        self.names = sorted(name.removesuffix(ENDING) for name in members)
+        whole = [self._called(names) for names in WHOLE]
+        parts = [part for part in SPELLED if all(self._called(names) for names in _names(part))]
+        self.parts = [] if all(whole) else parts
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.zip.close()
+        self.stream.close()
+
+    def _called(self, names: Sequence[str]) -> str | None:
+        """How the archive spells the first of these names that it has."""
+        return next((own for name in names for own in self.names if own.casefold() == name), None)
+
+    def first(self, names: Sequence[str]) -> np.ndarray:
+        """The array of one of these names."""
+        own = self._called(names)
+        if own is None:
+            wanted = " or ".join(map(repr, names[:3]))
+            raise UserError(f"{self.path} has no array {wanted}; it has {', '.join(map(shown, self.names)) or 'none'}")
+        return self.read(own)
+
+    def read(self, name: str) -> np.ndarray:
+        """An array, once its head agrees with its size."""
+        with files.reading(self.path, "an .npz file of plain arrays"):
+            info = self.zip.getinfo(f"{name}{ENDING}")
+            check_expansion(self.path, f"the array {name!r}", info.file_size, min(info.compress_size, self.path.stat().st_size))
+            with self.zip.open(info) as member:
+                shape, dtype = _head(member)
+                size, body = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+            if dtype.hasobject:
+                raise UserError(f"cannot read {self.path} as an .npz file of plain arrays: {name!r} holds pickled objects")
+            if size != body:
+                raise UserError(f"{self.path}: the array {name!r} says that it has {size:,} bytes, {dtype} {shape}, and has {body:,}")
+            with self.zip.open(info) as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
+
+
+def _head(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, as its file declares them."""
+    version = np.lib.format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array of version {version[0]}.{version[1]}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(member)
+    return shape, dtype
+
+
+def _classes(path: Path, names: np.ndarray) -> tuple[str, ...]:
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise UserError(f"{path}: classes must be names (K,), got {names.dtype} {names.shape}")
+    texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    return told_apart(str(path), texts)
 
 
 def _pixels(path: Path, x: np.ndarray) -> Tensor:
@@ -67,7 +163,7 @@ def _stored(path: Path, x: np.ndarray) -> np.ndarray:
     """Pixels as they are kept, from uint8 or floats in [0, 1]."""
     if x.dtype == np.uint8:
         return x
-    if not np.issubdtype(x.dtype, np.floating):
+    if x.dtype not in (np.float16, np.float32, np.float64):
         raise UserError(f"{path}: images must be uint8 or floats in [0, 1], got {x.dtype}")
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
     if not (low >= 0 and high <= 1):  # also where one is NaN
@@ -82,4 +178,6 @@ def _stored(path: Path, x: np.ndarray) -> np.ndarray:
 def _labels(path: Path, y: np.ndarray) -> Tensor:
     if not np.issubdtype(y.dtype, np.integer):
         raise UserError(f"{path}: labels must be whole numbers, got {y.dtype}")
+    if y.size and int(y.max()) > np.iinfo(np.int64).max:
+        raise UserError(f"{path}: label {y.max()} is out of range")
     return torch.from_numpy(y.astype(np.int64).reshape(len(y) if y.ndim == 2 and y.shape[1] == 1 else y.shape))

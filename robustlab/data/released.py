@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from robustlab import files, pickles
-from robustlab.data.imageset import Images, ImageSet
+from robustlab.data.classes import numbers, told_apart
+from robustlab.data.imageset import Images, ImageSet, readable_name
+from robustlab.data.limits import check_expansion
 from robustlab.errors import UserError
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -44,8 +46,12 @@ def open_released(path: Path) -> ImageSet:
         raise UserError(f"{images[0]}: images must be (N, C, H, W) with 1 or 3 channels, got shape {tuple(x.shape)}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise UserError(f"{path / name}{LABELS}: labels must be whole numbers, got {y.dtype}")
+    if x.layout != torch.strided or x.is_quantized or y.layout != torch.strided:
+        raise UserError(f"{images[0]}: images and labels must be plain tensors, got {x.layout}")
+    # A tensor may repeat what its file holds once, and take any memory as soon as it is copied.
+    check_expansion(images[0], "the images", x.numel() * max(x.element_size(), 4), images[0].stat().st_size)
     pixels = x.float() if x.dtype in (torch.float64, torch.bfloat16) else x
-    return ImageSet(pixels.contiguous(), y.long(), _classes(path, name, x, y), path.resolve().name)
+    return ImageSet(pixels.contiguous(), y.long(), _classes(path, name, x, y), readable_name(path.resolve().name))
 
 
 def released_name(images: Images, otherwise: str) -> str:
@@ -57,16 +63,18 @@ def _classes(path: Path, name: str, x: Tensor, y: Tensor) -> tuple[str, ...]:
     highest = int(y.max()) if y.numel() else -1
     if (path / "export.json").is_file():
         known = files.read_json(path / "export.json", "what is known of an export").get("classes")
-        if isinstance(known, list) and len(known) > highest:
-            return tuple(map(str, known))
+        if isinstance(known, list) and len(known) > highest and all(isinstance(each, str) for each in known):
+            return told_apart(str(path / "export.json"), known)
     if name.startswith("CIFAR") and tuple(x.shape[1:]) == CIFAR_SHAPE and highest < len(CIFAR10):
         return CIFAR10
-    return tuple(str(label) for label in range(highest + 1))
+    return numbers(str(path), y)
 
 
 def _tensor(path: Path) -> Tensor:
     """The tensor in a file, or its list of tensors end to end."""
-    content = pickles.read(path, "file of tensors", trust=None)
+    if path.exists() and not path.is_file():  # a pipe, say, which might keep a reader waiting for ever
+        raise UserError(f"{path} is no file")
+    content = pickles.load_pickle(path, "file of tensors", trust=None)
     if isinstance(content, list | tuple) and content and all(isinstance(part, Tensor) for part in content):
         try:
             content = torch.cat([part.detach() for part in content])

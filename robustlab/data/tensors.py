@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
+from torch import Tensor
 
-from robustlab.data.imageset import ImageSet
+from robustlab import files
+from robustlab.data.classes import numbers, told_apart
+from robustlab.data.imageset import ImageSet, readable_name
 from robustlab.errors import UserError
+from robustlab.paths import shown
+
+WORDS = {torch.uint8: "U8", torch.float16: "F16", torch.float32: "F32"}  # of the format, for types of pixels
 
 
 def open_safetensors(path: Path) -> ImageSet:
@@ -23,25 +29,21 @@ def open_safetensors(path: Path) -> ImageSet:
     Raises:
         UserError: no such file or tensor, other shapes or types, values or labels out of range.
     """
-    try:
+    with files.reading(path, "a .safetensors file"):
+        files.open_regular(path).close()
         with safe_open(path, framework="pt") as file:
             missing = sorted({"x", "y"} - set(file.keys()))
             if missing:
-                raise UserError(f"{path} has no tensor {missing[0]!r}; it has {', '.join(sorted(file.keys())) or 'none'}")
+                raise UserError(f"{path} has no tensor {missing[0]!r}; it has {', '.join(map(shown, file.keys())) or 'none'}")
             pixels, labels, about = file.get_tensor("x"), file.get_tensor("y"), file.metadata() or {}
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path} as a .safetensors file: {error}") from error
     if "classes" in about:
-        classes = _names(path, about["classes"])
+        classes = told_apart(str(path), _names(path, about["classes"]))
     else:
-        highest = int(labels.max()) if labels.numel() and labels.dtype == torch.int64 else -1
-        classes = tuple(str(label) for label in range(highest + 1))
-    return ImageSet(pixels, labels, classes, path.stem)
+        classes = numbers(str(path), labels if labels.dtype == torch.int64 else labels[:0])
+    return ImageSet(pixels, labels, classes, readable_name(path.stem))
 
 
-def head(labels: Sequence[int], shape: Sequence[int], dtype: str, classes: Sequence[str], name: str) -> bytes:
+def head(labels: Sequence[int] | Tensor, shape: Sequence[int], dtype: torch.dtype, classes: Sequence[str], **about: str) -> bytes:
     """The bytes of such a file that come before the pixels, for who writes them piece by piece, which the library does not offer.
 
     The format is that of https://huggingface.co/docs/safetensors.
@@ -49,25 +51,25 @@ def head(labels: Sequence[int], shape: Sequence[int], dtype: str, classes: Seque
     Args:
         labels: N class numbers.
         shape: ``(C, H, W)`` of each image.
-        dtype: of the pixels, in the format's words: ``"U8"``, ``"F16"`` or ``"F32"``.
+        dtype: of the pixels: uint8, float16 or float32.
         classes: names of the classes.
-        name: what the set is called.
+        about: what else the metadata say, such as the set's ``name``.
     """
-    n, size = len(labels), math.prod(shape) * int(dtype[1:]) // 8
+    n, size = len(labels), math.prod(shape) * dtype.itemsize
     tensors = {
         "y": {"dtype": "I64", "shape": [n], "data_offsets": [0, 8 * n]},
-        "x": {"dtype": dtype, "shape": [n, *shape], "data_offsets": [8 * n, (8 + size) * n]},
+        "x": {"dtype": WORDS[dtype], "shape": [n, *shape], "data_offsets": [8 * n, (8 + size) * n]},
     }
-    text = json.dumps({"__metadata__": {"classes": json.dumps(list(classes)), "name": name}, **tensors}).encode()
+    text = json.dumps({"__metadata__": {"classes": json.dumps(list(classes)), **about}, **tensors}).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers behind it are aligned
-    return len(text).to_bytes(8, "little") + text + torch.tensor(labels, dtype=torch.int64).numpy().astype("<i8").tobytes()
+    return len(text).to_bytes(8, "little") + text + torch.as_tensor(labels, dtype=torch.int64).cpu().numpy().astype("<i8").tobytes()
 
 
-def _names(path: Path, text: str) -> tuple[str, ...]:
+def _names(path: Path, text: str) -> list[object]:
     try:
         names = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         names = None
-    if not isinstance(names, list):
+    if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
         raise UserError(f"{path}: the classes in its metadata must be a JSON list of names")
-    return tuple(map(str, names))
+    return names

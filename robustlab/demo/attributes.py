@@ -39,12 +39,12 @@ def attributes_of(model: Classifier, single: int = 4) -> tuple[Attribute, ...]:
         single: how many features to offer by themselves where no truth is known.
     """
     if model.classes == CLASSES:
-        return learned(model)
+        return _learned(model)
     named = [between(model, name, *groups) for name, groups in CONTRASTS.get(model.classes, {}).items()]
     return (*named, *features(model, single))
 
 
-def learned(model: Classifier) -> tuple[Attribute, ...]:
+def _learned(model: Classifier) -> tuple[Attribute, ...]:
     """For each attribute of shapes the direction that tells it best, by ridge regression on pictures of which it is known.
 
     A step of 1 in level is the average difference between pictures that have the attribute and pictures that do not.

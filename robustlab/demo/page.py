@@ -117,7 +117,7 @@ def _named(models: Models | None) -> dict[str, Model]:
     one = isinstance(models, Classifier | str | os.PathLike)
     several: list[Model] = [models] if one else list(models)  # type: ignore[list-item, arg-type]
     if not several:
-        raise UserError("which model? --model takes checkpoints' paths, or names of pretrained models, and there is none yet")
+        raise UserError("which model? Name one by `model`: a checkpoint's path or a pretrained model, of which there is none yet")
     names = short_names(dict.fromkeys(os.fspath(model) for model in several if not isinstance(model, Classifier)))
     found: dict[str, Model] = {}
     for model in several:

@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from robustlab.demo.page import Page
 from robustlab.demo.session import Abandoned, Frame, RunRequest, read_request
-from robustlab.demo.uploads import decode
+from robustlab.demo.uploads import decode_upload
 from robustlab.demo.worker import QueuedRun, Worker
 from robustlab.errors import UserError
 
@@ -67,58 +67,15 @@ def application(page: Page, *, token: str | None = None, hosts: Sequence[str] | 
         token: asked for by everything under ``/api/``, where given.
         hosts: names under which it may be called; None for any, which is for a server with a token.
     """
-    worker = Worker(PLACES)
-    readers = ThreadPoolExecutor(1, "robustlab-upload")
-    uploads = 0
-
-    async def meta(request: Request) -> Response:
-        return _json(page.described())
-
-    async def health(request: Request) -> Response:
-        return Response("ok", media_type="text/plain")
-
-    async def starter(request: Request) -> Response:
-        number = request.path_params["number"]
-        if number >= len(page.starters):
-            return _refusal(404, "there is no such picture")
-        return Response(page.starters[number].picture, media_type="application/octet-stream")
-
-    async def upload(request: Request) -> Response:
-        nonlocal uploads
-        if uploads >= UPLOADS:
-            return _busy("other pictures are being read")
-        uploads += 1
-        try:
-            content = await _body(request, UPLOAD_BYTES)
-            loop = asyncio.get_running_loop()
-            picture = await loop.run_in_executor(readers, decode, content, page.size)
-        finally:
-            uploads -= 1
-        return Response(picture, media_type="application/octet-stream")
-
-    async def run(request: Request) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return _refusal(415, "a run is asked for in JSON, content type application/json")
-        # Two pictures in base64, and room for the rest.
-        wanted = read_request(await _body(request, 8 * page.size**2 + 10_000), page.models, page.size)
-        if worker.full:
-            return _busy("others are drawing too")
-        return _RunResponse(worker, wanted)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        worker.close()
-        readers.shutdown(wait=False, cancel_futures=True)
-
+    endpoints = _Endpoints(page)
     routes = [
         Route("/", _static("index.html")),
         *(Route(f"/static/{name}", _static(name)) for name in STATIC),
-        Route("/healthz", health),
-        Route("/api/meta", meta),
-        Route("/api/starter/{number:int}", starter),
-        Route("/api/upload", upload, methods=["POST"]),
-        Route("/api/run", run, methods=["POST"]),
+        Route("/healthz", endpoints.health),
+        Route("/api/meta", endpoints.meta),
+        Route("/api/starter/{number:int}", endpoints.starter),
+        Route("/api/upload", endpoints.upload, methods=["POST"]),
+        Route("/api/run", endpoints.run, methods=["POST"]),
     ]
     handlers: dict[Any, Callable[..., Any]] = {
         UserError: lambda request, error: _refusal(422, str(error)),
@@ -128,7 +85,55 @@ def application(page: Page, *, token: str | None = None, hosts: Sequence[str] | 
         405: lambda request, error: _refusal(405, "method not allowed"),
         Exception: lambda request, error: _refusal(500, "something went wrong on the server; its terminal says more"),
     }
-    return _Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), token, hosts)
+    return _Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=endpoints.lifespan), token, hosts)
+
+
+class _Endpoints:
+    """What the page's requests are answered with, and the threads behind it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.worker = Worker(PLACES)
+        self.readers = ThreadPoolExecutor(1, "robustlab-upload")
+        self.uploads = 0
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        self.worker.close()
+        self.readers.shutdown(wait=False, cancel_futures=True)
+
+    async def health(self, request: Request) -> Response:
+        return Response("ok", media_type="text/plain")
+
+    async def meta(self, request: Request) -> Response:
+        return _json(self.page.described())
+
+    async def starter(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        if number >= len(self.page.starters):
+            return _refusal(404, "there is no such picture")
+        return Response(self.page.starters[number].picture, media_type="application/octet-stream")
+
+    async def upload(self, request: Request) -> Response:
+        if self.uploads >= UPLOADS:
+            return _busy("other pictures are being read")
+        self.uploads += 1
+        try:
+            content = await _body(request, UPLOAD_BYTES)
+            picture = await asyncio.get_running_loop().run_in_executor(self.readers, decode_upload, content, self.page.size)
+        finally:
+            self.uploads -= 1
+        return Response(picture, media_type="application/octet-stream")
+
+    async def run(self, request: Request) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return _refusal(415, "a run is asked for in JSON, content type application/json")
+        # Two pictures in base64, and room for the rest.
+        wanted = read_request(await _body(request, 8 * self.page.size**2 + 10_000), self.page.models, self.page.size)
+        if self.worker.full:
+            return _busy("others are drawing too")
+        return _RunResponse(self.worker, wanted)
 
 
 def serve_page(page: Page, host: str, port: int, *, token: str | None = None, on_ready: Callable[[str], object] = print) -> None:
@@ -222,7 +227,7 @@ def _address(host: str, listener: socket.socket, token: str | None) -> str:
 def _listener(host: str, port: int, token: str | None) -> socket.socket:
     """A socket that listens, once all is well with the address and its token."""
     if not is_local(host) and not token:
-        raise UserError(f"{host} can be reached from other machines, so a token is needed: --token WORD")
+        raise UserError(f"{host} can be reached from other machines, so a token is needed: give a word by `token`")
     check_address(port, token)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -231,7 +236,7 @@ def _listener(host: str, port: int, token: str | None) -> socket.socket:
         listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}; another --port may be free") from error
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}; another `port` may be free") from error
     return listener
 
 
@@ -245,7 +250,7 @@ def check_address(port: int, token: str | None) -> None:
         raise UserError(f"a port is a number up to 65535, got {port}")
     allowed = set(string.ascii_letters + string.digits + "-_.~")
     if token is not None and (len(token) < SHORTEST_TOKEN or not set(token) <= allowed):
-        raise UserError(f"a token needs at least {SHORTEST_TOKEN} letters, digits or -_.~; without --token one is made up")
+        raise UserError(f"a token needs at least {SHORTEST_TOKEN} letters, digits or -_.~; where none is given, one is made up")
 
 
 def is_local(host: str) -> bool:

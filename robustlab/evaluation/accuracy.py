@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -16,10 +17,11 @@ from robustlab.constraints import ThreatModel
 from robustlab.data.adapt import BatchStream, Data, as_batches
 from robustlab.data.batches import Batch
 from robustlab.errors import UserError
-from robustlab.evaluation.adversarial import Adversarial, rounded
-from robustlab.evaluation.report import Attacked, Record, Report, joined
+from robustlab.evaluation.adversarial import AdversarialImages, rounded
+from robustlab.evaluation.report import Attacked, Record, Report, join_batches
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
+from robustlab.models.placement import on_cpu
 from robustlab.norms import Norm
 from robustlab.progress import Progress
 
@@ -42,7 +44,7 @@ def evaluate(
     workers: int = 0,
     fast_model: Model | None = None,
     keep: bool = False,
-    on_adversarial: Callable[[Adversarial], object] | None = None,
+    on_adversarial: Callable[[AdversarialImages], object] | None = None,
     progress: bool | None = None,
     on_batch: Callable[[list[Record]], object] | None = None,
 ) -> Report:
@@ -51,18 +53,18 @@ def evaluate(
         evaluate(model, "photos/", PGD(ThreatModel(Linf(), 8 / 255), steps=20))
         evaluate(model, loader, ["fgsm", "pgd-20"], threat=ThreatModel(L2(), 0.5))
 
-    Success is judged by the model itself, in evaluation mode and its own precision, on the very image that the attack
-    returned, whatever ``fast_model`` believed. The model is left as it was.
+    The model itself judges success, in evaluation mode and its own precision, on the very image that the attack returned.
 
     Args:
-        model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``; an ``nn.Module`` or any other function.
+        model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``; any function. It is left as it was.
         data: images, a path, a torch ``Dataset`` or ``DataLoader``, an iterable of ``(x, y)``, or a pair of tensors or arrays;
             see ``robustlab.data.adapt``. Where both the data and a ``Classifier`` name their classes, labels are matched by name.
-        attacks: one or several, as objects or by name, such as ``"pgd-20"``. Those with a ``threat`` must stay within it; those
-            with only a ``norm`` look for the nearest adversarial image, see ``Report.at``. Their names (``str``) must differ.
+        attacks: one or several, as objects or by name, such as ``"pgd-20"``; their names (``str``) must differ. Those with a ``threat``
+            must stay within it; those with only a ``norm`` look for the nearest adversarial image, see ``Report.at``.
         threat: the threat model of attacks that are given by name.
         batch_size: images attacked together, where the data do not come in batches.
-        seed: of the attacks' random draws. Each example's draws follow its position, so that they do not depend on the batches.
+        seed: of the attacks' random draws. Each example's draws follow its position in the whole split, so that they
+            depend neither on the batches nor on which images were chosen.
         device: where the images go; the model's own where left out.
         workers: processes that read images which are not in memory.
         fast_model: a faster stand-in for the attacks' steps, see ``robustlab.models.accelerate``.
@@ -76,25 +78,34 @@ def evaluate(
     """
     chosen = attacks_of(attacks, threat)
     stream = prepared(model, data, batch_size=batch_size, seed=seed, device=device, workers=workers)
-    kept: dict[str, list[Adversarial]] = {name: [] for name in chosen}
-    collects = keep or on_adversarial is not None
+    kept: dict[str, list[AdversarialImages]] = {name: [] for name in chosen}
+    told = [*([lambda one: kept[one.attack].append(one)] if keep else []), *([on_adversarial] if on_adversarial else [])]
     records: list[Record] = []
-    title = next(iter(chosen), "predicting") if len(chosen) < 2 else f"{len(chosen)} attacks"
-    with frozen(model), Progress(title, stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
+    with frozen(model), Progress(_title(chosen), stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
-            found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if collects else None)
-            for one in adversarial:
-                if keep:
-                    kept[one.attack].append(one)
-                if on_adversarial:
-                    on_adversarial(one)
+            found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if told else None)
+            found = _with_files(found, stream.files, len(records))
+            for one, tell in product(adversarial, told):
+                tell(one)
             if on_batch:
                 on_batch(found)
             records += found
             shown.update(len(found))
     within = tuple(name for name, attack in chosen.items() if threat_of(attack))
     nearest = tuple(name for name in chosen if name not in within)
-    return Report(within, tuple(records), nearest, stream.classes, joined(kept) if keep else None)
+    return Report(within, tuple(records), nearest, stream.classes, join_batches(kept) if keep else None)
+
+
+def _title(attacks: Mapping[str, AnyAttack]) -> str:
+    """What the progress bar says."""
+    return next(iter(attacks), "predicting") if len(attacks) < 2 else f"{len(attacks)} attacks"
+
+
+def _with_files(records: list[Record], files: Sequence[str] | None, start: int) -> list[Record]:
+    """Records of the images from ``start`` on, with the files that they come from, where there are any."""
+    if files is None:
+        return records
+    return [replace(record, file=file) for record, file in zip(records, files[start:], strict=False)]
 
 
 def attacks_of(attacks: str | AnyAttack | Iterable[str | AnyAttack], threat: ThreatModel | None = None) -> dict[str, AnyAttack]:
@@ -169,7 +180,7 @@ def _device(model: Model, device: torch.device | str | None) -> torch.device | N
 
 def _evaluate_batch(
     model: Model, batch: Batch, attacks: Mapping[str, AnyAttack], fast_model: Model | None, classes: tuple[str, ...] | None
-) -> tuple[list[Record], list[Adversarial]]:
+) -> tuple[list[Record], list[AdversarialImages]]:
     """The records of a batch; and what the attacks returned, unless ``classes`` is None."""
     x, y = batch.x, batch.y
     check_images(x)
@@ -207,7 +218,7 @@ def _adversarial(
     before: Tensor,
     after: Tensor,
     classes: tuple[str, ...],
-) -> Adversarial:
+) -> AdversarialImages:
     """What an attack returned, with the model's answers to it and to the same images in 8 bits."""
     x, threat, norm = batch.x[right], threat_of(attack), norm_of(attack)
     pixels, distance_8bit = rounded(x, x_adv, threat.eps if threat else distance, norm)
@@ -224,7 +235,7 @@ def _adversarial(
         "prediction_8bit": predictions(model, pixels.to(x.dtype) / 255),
         "distance_8bit": distance_8bit,
     }
-    return Adversarial(str(attack), norm, classes, **{name: tensor.cpu() for name, tensor in found.items()})
+    return AdversarialImages(str(attack), norm, classes, **on_cpu(found))
 
 
 def norm_of(attack: AnyAttack) -> Norm:

@@ -33,7 +33,7 @@ from robustlab.pixels import to_float, to_uint8, to_uint8_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Adversarial:
+class AdversarialImages:
     """What one attack returned for M images, all of them classified correctly before; on the CPU.
 
     Attributes:
@@ -70,7 +70,7 @@ class Adversarial:
     distance_8bit: Tensor
 
     @classmethod
-    def joined(cls, parts: Sequence[Adversarial]) -> Adversarial:
+    def joined(cls, parts: Sequence[AdversarialImages]) -> AdversarialImages:
         """One after another, what the same attack returned for several batches."""
         columns: dict[str, Any] = {
             each.name: torch.cat([getattr(part, each.name) for part in parts])
@@ -138,7 +138,7 @@ def rounded(x: Tensor, x_adv: Tensor, eps: float | Tensor, norm: Norm) -> tuple[
 
 
 @contextmanager
-def saving(folder: str | os.PathLike[str]) -> Iterator[Callable[[Adversarial], None]]:
+def saving(folder: str | os.PathLike[str]) -> Iterator[Callable[[AdversarialImages], None]]:
     """Yield a function that writes adversarial images, batch by batch, into a new folder; all of it or nothing is there afterwards.
 
         with saving("adversarial") as save:
@@ -152,7 +152,7 @@ def saving(folder: str | os.PathLike[str]) -> Iterator[Callable[[Adversarial], N
     with files.atomic_folder(folder) as temporary, ExitStack() as opened:
         writers: dict[str, _Writer] = {}
 
-        def save(found: Adversarial) -> None:
+        def save(found: AdversarialImages) -> None:
             if found.attack not in writers:
                 name = _folder_name(found.attack, [writer.folder.name for writer in writers.values()])
                 writers[found.attack] = opened.enter_context(_writer(temporary / name, found))
@@ -168,7 +168,7 @@ def _folder_name(attack: str, taken: Sequence[str]) -> str:
 
 
 @contextmanager
-def _writer(folder: Path, first: Adversarial) -> Iterator[_Writer]:
+def _writer(folder: Path, first: AdversarialImages) -> Iterator[_Writer]:
     """Open the files of one attack; at the end the floats move into their safetensors file, whose head needs their number."""
     if not first.are_pictures:
         raise UserError(f"only images of 1 or 3 channels can be written as PNG files, got shape {tuple(first.x.shape[1:])}")
@@ -188,7 +188,7 @@ class _Writer:
         self.folder, self.lines, self.floats = folder, lines, floats
         self.labels: list[int] = []
 
-    def write(self, found: Adversarial) -> None:
+    def write(self, found: AdversarialImages) -> None:
         """Add a batch."""
         names = folder_names(found.classes or [str(k) for k in range(int(found.label.max()) + 1)])
         for record, pixels in zip(found.records(), found.pixels_adv, strict=True):
@@ -201,9 +201,9 @@ class _Writer:
             self.labels.append(record["label"])
         self.floats.write(found.x_adv.contiguous().numpy().tobytes())
 
-    def finish(self, raw: Path, first: Adversarial) -> None:
+    def finish(self, raw: Path, first: AdversarialImages) -> None:
         """Write ``test.safetensors`` without having all the floats in memory."""
         names = first.classes or [str(k) for k in range(max(self.labels, default=-1) + 1)]
         with open(self.folder / "test.safetensors", "wb") as file, open(raw, "rb") as floats:
-            file.write(head(self.labels, first.x.shape[1:], "F32", names, first.attack))
+            file.write(head(self.labels, first.x.shape[1:], torch.float32, names, name=first.attack))
             shutil.copyfileobj(floats, file, 1 << 20)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from robustlab import pictures
 from robustlab.errors import UserError
-from robustlab.evaluation.adversarial import Adversarial
+from robustlab.evaluation.adversarial import AdversarialImages
 
 WIDTH = 120  # pixels: images are at least this wide
 
 
-def adversarial_grid(found: Adversarial, images: int = 6) -> Tensor:
+def adversarial_grid(found: AdversarialImages, images: int = 6) -> Tensor:
     """A picture ``(3, H, W)`` of some images before and after an attack, a column for each.
 
     Shown are images on which the attack succeeded, of as many classes as there are; only if these are too few, others too.
@@ -40,11 +40,11 @@ def adversarial_grid(found: Adversarial, images: int = 6) -> Tensor:
     return pictures.captioned(rows, pictures.fitting_scale(x.shape[-1], WIDTH))
 
 
-def _answers(found: Adversarial, classes: Tensor, confidence: Tensor) -> list[str]:
+def _answers(found: AdversarialImages, classes: Tensor, confidence: Tensor) -> list[str]:
     return [f"{found.class_name(label)} {100 * sure:.0f} %" for label, sure in zip(classes.tolist(), confidence.tolist(), strict=True)]
 
 
-def _chosen(found: Adversarial, count: int) -> Tensor:
+def _chosen(found: AdversarialImages, count: int) -> Tensor:
     """Positions of broken images first; among them one of each class, then another of each, in the data's order."""
     seen: dict[tuple[bool, int], int] = {}
     ranked = []

@@ -14,7 +14,7 @@ from PIL import Image
 
 from robustlab import pictures
 from robustlab.errors import UserError, unknown
-from robustlab.evaluation.adversarial import Adversarial, saving
+from robustlab.evaluation.adversarial import AdversarialImages, saving
 from robustlab.evaluation.grids import adversarial_grid
 from robustlab.evaluation.rates import Rate
 
@@ -37,12 +37,13 @@ class Record:
     """One example, and what each attack made of it.
 
     Attributes:
-        index: its position in the data.
+        index: its position in the whole split of the data, whatever was chosen of it.
         label: its class, as the model numbers them.
         prediction: the class predicted before any attack.
         attacks: by name, what attacks within a threat model did; empty where the prediction was wrong already.
         nearest: by name, what minimum-norm attacks found.
         single: whether the model gave one class only a logit that is finite, so that no attack can reach another.
+        file: the name of its file within the data's folder; None where it comes from no file of its own.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Record:
     attacks: Mapping[str, Attacked]
     nearest: Mapping[str, Attacked] = field(default_factory=dict)
     single: bool = False
+    file: str | None = None
 
     @property
     def broken_by(self) -> str | None:
@@ -73,8 +75,9 @@ class Record:
         return found.distance if found.prediction != self.label else math.inf
 
     def to_json(self) -> dict[str, Any]:
-        """Values that JSON holds; ``nearest`` only where there was a minimum-norm attack, ``single`` only where it is true."""
-        found: dict[str, Any] = {"index": self.index, "label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
+        """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where true, ``file`` where there is one."""
+        found: dict[str, Any] = {"index": self.index} if self.file is None else {"index": self.index, "file": self.file}
+        found |= {"label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
         found["attacks"] = {name: vars(attacked) for name, attacked in self.attacks.items()}
         found |= {"nearest": {name: vars(attacked) for name, attacked in self.nearest.items()}} if self.nearest else {}
         return found | ({"single": True} if self.single else {})
@@ -96,7 +99,7 @@ class Report:
     records: tuple[Record, ...]
     minimum_norm: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
-    adversarial: Mapping[str, Adversarial] | None = field(default=None, compare=False)
+    adversarial: Mapping[str, AdversarialImages] | None = field(default=None, compare=False)
 
     @property
     def clean(self) -> Rate:
@@ -177,7 +180,7 @@ class Report:
             for found in kept.values():
                 save(found)
 
-    def _kept(self) -> Mapping[str, Adversarial]:
+    def _kept(self) -> Mapping[str, AdversarialImages]:
         if self.adversarial is None:
             raise UserError("the adversarial images were not kept: call evaluate(..., keep=True)")
         return self.adversarial
@@ -225,6 +228,6 @@ def save_adversarial(report: Report, folder: str | os.PathLike[str]) -> None:
     report.save_adversarial(folder)
 
 
-def joined(parts: Mapping[str, Sequence[Adversarial]]) -> dict[str, Adversarial]:
+def join_batches(parts: Mapping[str, Sequence[AdversarialImages]]) -> dict[str, AdversarialImages]:
     """The adversarial images of all batches, by attack; without the attacks that had nothing to attack."""
-    return {name: Adversarial.joined(some) for name, some in parts.items() if some}
+    return {name: AdversarialImages.joined(some) for name, some in parts.items() if some}

@@ -30,6 +30,7 @@ from robustlab.data.catalog import open_dataset
 from robustlab.data.constructed import open_constructed
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images, hold_out
+from robustlab.data.splits import matching
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
@@ -118,7 +119,9 @@ class ExperimentCache:
         key = (split, *classes)
         if key not in self._opened:
             images = open_dataset(None, self.data, split)
-            self._opened[key] = images.only_classes(classes) if classes else images
+            images = images.only_classes(classes) if classes else images
+            apart = split != "train" and self.data is not None  # *shapes* are the same size everywhere
+            self._opened[key] = matching(images, self.images("train", classes)) if apart else images
         images = self._opened[key]
         return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed=0)[1])
 

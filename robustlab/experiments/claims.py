@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +17,9 @@ from robustlab.errors import UserError, unknown
 from robustlab.experiments.cache import ExperimentCache
 from robustlab.experiments.finding import Finding
 from robustlab.interrupts import interruptible
+from robustlab.paths import place_of
 from robustlab.records import environment
-from robustlab.reports.plots import heat_map
+from robustlab.reports.plots import heat_map, line_plot
 
 # In the order of the talk; imported when asked for.
 EXPERIMENTS: dict[str, str] = {
@@ -28,6 +28,8 @@ EXPERIMENTS: dict[str, str] = {
     "robustified": "standard training on D_R gives a robust model, on D_NR it does not",
     "transfer": "adversarial examples across architectures, and what each learns from D_det",
     "data-size": "ordinary and robust accuracy over the number of training images",
+    "capacity": "width of the network, for standard and for robust training",
+    "usefulness": "how useful each feature is, with and without an adversary, in standard and robust networks",
     "known-features": "which features each constructed set teaches, on shapes, where the features are known",
     "regimes": "where robust features win and where non-robust ones do: eps, source, augmentation",
 }
@@ -70,16 +72,18 @@ def reproduce(
     """
     check_experiment(name, data)
     config = configured(name, scale, changes)
-    device, began = choose_device(device, threads), time.monotonic()
+    device, began, out = choose_device(device, threads), time.monotonic(), place_of(out)
     amp = computes_bfloat16(device) if bfloat16 is None else bfloat16
     with interruptible() as noted:
-        cache = ExperimentCache(Path(out), None if data is None else os.fspath(data), device, amp, say, lambda: bool(noted) or stop())
+        cache = ExperimentCache(out, None if data is None else os.fspath(data), device, amp, say, lambda: bool(noted) or stop())
         found: Finding = _module(name).run(cache, config)
-    files.write_text(Path(out) / f"{name}.md", "\n\n".join(str(table) for table in found.tables) + "\n")
+    files.write_text(out / f"{name}.md", "\n\n".join(str(table) for table in found.tables) + "\n")
     for title, grid in found.maps.items():
-        heat_map(Path(out) / f"{title}.png", grid)
+        heat_map(out / f"{title}.png", grid)
+    for title, plot in found.lines.items():
+        line_plot(out / f"{title}.png", plot.lines, plot.axes, title=plot.title, references=plot.references)
     record = {"config": dataclasses.asdict(config), "found": found.numbers, "environment": environment()}
-    files.write_json(Path(out) / f"{name}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
+    files.write_json(out / f"{name}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
     return found
 
 
@@ -94,7 +98,7 @@ def check_experiment(name: str | None, data: object) -> None:
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     if data is None and name not in WITHOUT_DATA:
-        raise UserError(f"the experiment {name!r} needs images: --data PATH")
+        raise UserError(f"the experiment {name!r} needs images: name their folder or file by `data`")
 
 
 def configured(name: str, scale: str = "small", changes: Mapping[str, Any] | None = None) -> Any:
@@ -118,7 +122,7 @@ def configured(name: str, scale: str = "small", changes: Mapping[str, Any] | Non
     for word, value in (changes or {}).items():
         field = shared.get(word) or (word if word in has and word not in SHARED else None)
         if field is None and value is not None:
-            raise UserError(f"the experiment {name!r} has no --{word}; it has {', '.join(f'--{word}' for word in shared)}")
+            raise UserError(f"the experiment {name!r} has no `{word}`; it has {', '.join(f'`{word}`' for word in shared)}")
         if field is not None and value is not None:
             found[field] = (value,) if isinstance(has[field], tuple) and not isinstance(value, tuple | list) else value
     return dataclasses.replace(config, **{field: tuple(value) if isinstance(value, list) else value for field, value in found.items()})

@@ -57,7 +57,9 @@ class Config:
 FULL = Config(source="standard:30", n=50_000, eps=0.5, steps=100, arch="resnet18", epochs=60, lrs=(0.01, 0.05, 0.1), also=(), more=())
 
 
-def relabelled(cache: ExperimentCache, kind: str, source: str, arch: str, images: Images, eps: float, steps: int) -> tuple[Images, dict]:
+def relabelled_set(
+    cache: ExperimentCache, kind: str, source: str, arch: str, images: Images, eps: float, steps: int
+) -> tuple[Images, dict]:
     """D_rand or D_det of some images, from the cache or made now; the name of the set tells how it was made.
 
     Args:
@@ -72,7 +74,9 @@ def relabelled(cache: ExperimentCache, kind: str, source: str, arch: str, images
         The set, and what is known of it as a whole.
     """
     construction = relabelling(TARGETS[kind], eps, steps)
-    return cache.constructed(construction, images, cache.source(source, arch), f"{kind} {named(source, arch)} eps {eps:g} n {len(images)}")
+    return cache.constructed(
+        construction, images, cache.source(source, arch), f"{kind} {source_name(source, arch)} eps {eps:g} n {len(images)}"
+    )
 
 
 def relabelling(targets: Targets, eps: float, steps: int) -> Relabelled:
@@ -81,12 +85,12 @@ def relabelling(targets: Targets, eps: float, steps: int) -> Relabelled:
     return Relabelled(targets, threat, steps, min(eps / 5, float(threat.default_step_size(steps))))
 
 
-def named(source: str, arch: str) -> str:
+def source_name(source: str, arch: str) -> str:
     """A source's name, with its architecture where that does not go without saying."""
     return f"{source}:{arch}" if trained_here(source) and arch != "small" else source
 
 
-def learned(cache: ExperimentCache, made: Images, name: str, training: NetworkTraining, test: Images) -> Values:
+def train_and_test(cache: ExperimentCache, made: Images, name: str, training: NetworkTraining, test: Images) -> Values:
     """Train on a relabelled set and test on ordinary images.
 
     Args:
@@ -113,19 +117,19 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     plans = [(kind, source, False) for kind, source in config.also] + [(kind, config.source, True) for kind in config.sets]
     for kind, source, grid in plans:
         images = cache.images("train", limit=round(config.n * config.times) if grid and kind in config.more else config.n)
-        made, facts[f"{kind} {source}"] = relabelled(cache, kind, source, config.arch, images, config.eps, config.steps)
+        made, facts[f"{kind} {source}"] = relabelled_set(cache, kind, source, config.arch, images, config.eps, config.steps)
         some = made if len(made) <= config.n else made.subset(hold_out(made, config.n, seed=0)[1])
         trainings = [(some, lr, augment) for lr in config.lrs for augment in config.augments] if grid else [(made, config.lrs[0], True)]
         if len(made) > len(some):
             trainings.insert(0, (made, config.lrs[0], True))
         for chosen, lr, augment in trainings:
             keys.append((kind, source, len(chosen), lr, augment))
-            name = f"{kind} {named(source, config.arch)} eps {config.eps:g} n {len(chosen)} of {len(made)} steps {config.steps}"
+            name = f"{kind} {source_name(source, config.arch)} eps {config.eps:g} n {len(chosen)} of {len(made)} steps {config.steps}"
             for seed in range(config.seeds):
                 training = NetworkTraining(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
                 settings = {"set": name, "test": len(test), **vars(training)}
                 title = f"{kind} n {len(chosen)} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
-                measurements.append(Measurement(title, settings, partial(learned, cache, chosen, name, training, test)))
+                measurements.append(Measurement(title, settings, partial(train_and_test, cache, chosen, name, training, test)))
     found = iter(cache.measured("mislabelled", measurements))
     rows, numbers = [], []
     for kind, source, n, lr, augment in keys:
@@ -136,7 +140,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         rows.append((kind, source, fooled, f"{n:,}", f"{lr:g}", "yes" if augment else "no", *shown, PUBLISHED[kind]))
     measured = ("accuracy", "classified as the class after", "accuracy on its own images")
     table = Table(
-        "NetworkTraining on mislabelled adversarial examples",
+        "Training on mislabelled adversarial examples",
         f"L2 eps {config.eps:g}, {config.steps} steps. {config.arch}, {config.epochs} epochs. Percent of {len(test):,} ordinary test "
         "images classified as their label (accuracy), and as the class after it, which D_det's robust features mean; chance is "
         f"{100 / len(test.classes):.0f}.",

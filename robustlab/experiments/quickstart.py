@@ -26,13 +26,15 @@ import torch
 from robustlab import files, pictures
 from robustlab.data.catalog import open_dataset
 from robustlab.data.imageset import Images
+from robustlab.data.splits import matching
 from robustlab.errors import UserError, unknown
 from robustlab.models.checkpoints import read_record
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
+from robustlab.paths import place_of
 from robustlab.pixels import to_float
 from robustlab.progress import Progress
-from robustlab.records import environment
+from robustlab.records import differences, environment
 from robustlab.reports.comparison import (
     ATTACK,
     CURVE_IMAGES,
@@ -44,7 +46,7 @@ from robustlab.reports.comparison import (
     exchange_lengths,
     gradient_rows,
     measure,
-    sheet,
+    sheet_of_rows,
     summary,
 )
 from robustlab.reports.pages import quickstart_page
@@ -154,7 +156,7 @@ def quickstart(
     for name in changes:
         if name not in Settings.__dataclass_fields__:
             raise unknown("setting", name, Settings.__dataclass_fields__)
-    args, out = replace(settings or Settings(), **changes).completed(), Path(out)
+    args, out = replace(settings or Settings(), **changes).completed(), place_of(out)
     compute = _Compute(torch.device(device), workers, bfloat16, download)
     _claim(out, args)
     trained = {name: _trained(name, args, out / name, compute, say) for name in RECIPES}
@@ -175,7 +177,7 @@ def quickstart(
     }
     commands = next_commands(args, out)
     for section, shown in rows.items():
-        pictures.save(out / f"{section}.png", sheet(shown))
+        pictures.save(out / f"{section}.png", sheet_of_rows(shown))
     files.write_json(out / "results.json", results)
     files.write_text(out / "index.html", quickstart_page(results, rows, commands))
     return Comparison(results, out / "index.html", commands)
@@ -188,18 +190,12 @@ def _claim(out: Path, args: Settings) -> None:
         UserError: it holds something else, or a quickstart with other settings.
     """
     mark, now = out / "quickstart.json", dataclasses.asdict(args)
-    if not mark.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not an empty folder, and no quickstart made it: name another one with --out")
+    if not mark.exists():
+        files.check_vacant(out)
     before = files.read_json(mark, "a quickstart's settings") if any((out / name).exists() for name in RECIPES) else now
-    different = [f"{_flag(k, before.get(k))} there, {_flag(k, now[k])} here" for k in now if before.get(k) != now[k]]
-    if different:
-        raise UserError(f"{out} holds a quickstart with other settings ({'; '.join(different)}): name another folder with --out")
+    if different := differences(before, now):
+        raise UserError(f"{out} holds a quickstart with other settings ({different}): name another folder with `out`")
     files.write_json(mark, now)
-
-
-def _flag(name: str, value: object) -> str:
-    flag = f"--{name.replace('_', '-')}"
-    return f"no {flag}" if value is None else f"{flag} {value}"
 
 
 def _trained(name: str, args: Settings, out: Path, compute: _Compute, say: Callable[[str], object]) -> Path:
@@ -216,6 +212,7 @@ def _trained(name: str, args: Settings, out: Path, compute: _Compute, say: Calla
 def _train(recipe: str, args: Settings, out: Path, compute: _Compute) -> None:
     """Run or resume one training, which ends with ``out/model.json``."""
     images = open_dataset(args.dataset, args.data, "train", image_size=args.image_size, limit=args.limit, download=compute.download)
+    matching(_test_images(args), images)  # what does not fit is told before the training, not after it
     train(
         images,
         recipe=recipe,

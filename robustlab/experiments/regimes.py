@@ -15,7 +15,7 @@ from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values
 from robustlab.experiments.finding import Finding
-from robustlab.experiments.mislabelled import learned, named, relabelling
+from robustlab.experiments.mislabelled import relabelling, source_name, train_and_test
 from robustlab.reports.plots import HeatMap
 from robustlab.reports.tables import Table, percent
 
@@ -109,7 +109,7 @@ def _measured(cache: ExperimentCache, config: Config, source: str, eps: float, a
     model = cache.source(source, config.arch)
     construction = relabelling(next_class, eps, config.steps)
     images = cache.images("train", limit=config.n)
-    name = f"D_det {named(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
+    name = f"D_det {source_name(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
     made, facts = cache.constructed(construction, images, model, name)
-    found = learned(cache, made, name, config.training(augment), test)
+    found = train_and_test(cache, made, name, config.training(augment), test)
     return {**found, "fooled": facts["taken_for_label"], "source": cache.tested(model, test).clean.value}

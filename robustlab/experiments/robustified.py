@@ -13,7 +13,7 @@ from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values, rate
 from robustlab.experiments.finding import Finding
-from robustlab.experiments.mislabelled import named
+from robustlab.experiments.mislabelled import source_name
 from robustlab.norms import L2
 from robustlab.reports.tables import Table, over_seeds
 
@@ -51,11 +51,13 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     for kind, source in (("D_R", config.robust), ("D_NR", config.standard)):
         construction = Inverted(config.steps, config.step_size)
         model = cache.source(source, config.arch)
-        sets[kind], facts[kind] = cache.constructed(construction, images, model, f"{kind} {named(source, config.arch)} n {len(images)}")
+        sets[kind], facts[kind] = cache.constructed(
+            construction, images, model, f"{kind} {source_name(source, config.arch)} n {len(images)}"
+        )
     measurements = []
     for kind, made in sets.items():
         source = {"D_R": config.robust, "D_NR": config.standard}.get(kind, "")
-        made_by = f"{named(source, config.arch)} steps {config.steps} of {config.step_size:g}"
+        made_by = f"{source_name(source, config.arch)} steps {config.steps} of {config.step_size:g}"
         name = f"{kind} {made_by} n {len(images)}" if source else f"original n {len(images)}"
         for seed in range(config.seeds):
             training = NetworkTraining(config.arch, epochs=config.epochs, lr=config.lr, seed=seed)

@@ -16,7 +16,7 @@ from robustlab.data.imageset import Images
 from robustlab.evaluation import Rate, predictions
 from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining, Values, rate
 from robustlab.experiments.finding import Finding
-from robustlab.experiments.mislabelled import learned, named, relabelled
+from robustlab.experiments.mislabelled import relabelled_set, source_name, train_and_test
 from robustlab.goals import Targeted
 from robustlab.models.frozen import frozen
 from robustlab.norms import L2
@@ -47,13 +47,13 @@ FULL = Config("standard:30", ("resnet18", "resnet50", "preact_resnet18", "vgg_sm
 def run(cache: ExperimentCache, config: Config) -> Finding:
     """Run the experiment, or what is missing of it, and put its numbers into tables."""
     images, test = cache.images("train", limit=config.n), cache.images("test")
-    made, facts = relabelled(cache, "D_det", config.source, config.archs[0], images, config.eps, config.steps)
-    name = f"D_det {named(config.source, config.archs[0])} eps {config.eps:g} n {config.n} steps {config.steps}"
+    made, facts = relabelled_set(cache, "D_det", config.source, config.archs[0], images, config.eps, config.steps)
+    name = f"D_det {source_name(config.source, config.archs[0])} eps {config.eps:g} n {config.n} steps {config.steps}"
     measurements = []
     for arch in config.archs:
         training = NetworkTraining(arch, epochs=config.epochs, lr=config.lr, augment=config.augment)
-        settings = {**vars(config), "archs": arch, "source": named(config.source, config.archs[0]), "test": len(test)}
-        measurements.append(Measurement(f"{arch} on D_det", settings, partial(learned, cache, made, name, training, test)))
+        settings = {**vars(config), "archs": arch, "source": source_name(config.source, config.archs[0]), "test": len(test)}
+        measurements.append(Measurement(f"{arch} on D_det", settings, partial(train_and_test, cache, made, name, training, test)))
         measurements.append(Measurement(f"{arch} fooled", settings, partial(_fooled, cache, config, images, training, test)))
     found = cache.measured("transfer", measurements)
     rows = []

@@ -11,7 +11,7 @@ from functools import partial
 from robustlab.evaluation import Rate
 from robustlab.experiments.cache import ExperimentCache, Measurement, NetworkTraining
 from robustlab.experiments.finding import Finding
-from robustlab.experiments.mislabelled import learned, named, relabelled
+from robustlab.experiments.mislabelled import relabelled_set, source_name, train_and_test
 from robustlab.reports.tables import Table, over_seeds, percent
 
 
@@ -46,8 +46,8 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     measurements, keys = [], []
     for source in config.sources:
         for eps in config.eps:
-            made, facts = relabelled(cache, "D_det", source, config.arch, images, eps, config.steps)
-            name = f"D_det {pair} {named(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
+            made, facts = relabelled_set(cache, "D_det", source, config.arch, images, eps, config.steps)
+            name = f"D_det {pair} {source_name(source, config.arch)} eps {eps:g} n {len(images)} steps {config.steps}"
             for lr in config.lrs:
                 for augment in config.augments:
                     keys.append({"source": source, "eps": eps, "lr": lr, "augment": augment, "fooled": facts["taken_for_label"]})
@@ -55,7 +55,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
                         training = NetworkTraining(config.arch, epochs=config.epochs, lr=lr, augment=augment, seed=seed)
                         settings = {"set": name, "test": len(test), **vars(training)}
                         title = f"{source} eps {eps:g} lr {lr:g} {'augmented' if augment else 'plain'} seed {seed}"
-                        measurements.append(Measurement(title, settings, partial(learned, cache, made, name, training, test)))
+                        measurements.append(Measurement(title, settings, partial(train_and_test, cache, made, name, training, test)))
     found = iter(cache.measured("two-classes", measurements))
     rows, numbers = [], []
     for key in keys:

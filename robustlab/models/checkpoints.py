@@ -22,8 +22,8 @@ from torch import Tensor
 from robustlab import files
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import describe, fill, from_description
-from robustlab.models.digest import on_cpu
+from robustlab.models.description import describe, from_description, load_weights
+from robustlab.models.placement import on_cpu
 
 FORMAT = "robustlab-weights-1"
 LARGEST = 25 * 10**6  # bytes: what a repository can carry of one model
@@ -105,7 +105,7 @@ def read_weights(path: str | os.PathLike[str]) -> Classifier:
         tensors = read_tensors(content)
     except SafetensorError as error:
         raise UserError(f"{weights} is not a safetensors file: {error}") from error
-    return fill(from_description(record, f"{stem}.json"), tensors, str(weights))
+    return load_weights(from_description(record, f"{stem}.json"), tensors, str(weights))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class Classifier(nn.Module):
         for wanted in classes:
             if wanted not in self.classes:
                 raise UserError(f"the model does not know all classes of {name}: {unknown('class', wanted, self.classes)}")
+            if self.classes.count(wanted) > 1:
+                raise UserError(f"the model has {self.classes.count(wanted)} classes called {wanted!r}, which names cannot tell apart")
         return torch.tensor([self.classes.index(wanted) for wanted in classes], dtype=torch.int64)
 
 

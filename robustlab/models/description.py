@@ -21,7 +21,7 @@ def describe(model: Classifier) -> dict[str, Any]:
         UserError: the network was not made by name.
     """
     if not model.arch:
-        raise UserError("only a network made by name can be saved and loaded again; build it by zoo.build")
+        raise UserError("only a network made by name can be saved and loaded again; build it by robustlab.build")
     return {
         "arch": model.arch,
         "num_classes": model.num_classes,
@@ -53,7 +53,7 @@ def from_description(description: Mapping[str, Any], source: str = "the descript
         raise UserError(f"{source} does not say what network it holds: {error}") from error
 
 
-def fill(model: Classifier, weights: Mapping[str, Tensor], source: str) -> Classifier:
+def load_weights(model: Classifier, weights: Mapping[str, Tensor], source: str) -> Classifier:
     """Copy ``weights`` into ``model``, in the model's precision; every name and shape must agree.
 
     Raises:

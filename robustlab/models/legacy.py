@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustlab.errors import UserError
-from robustlab.models.architectures import architectures, blank, build
+from robustlab.models.architectures import architectures, build, meta_network
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import fill
+from robustlab.models.description import load_weights
 
 # Where the weights lie in a dictionary of several things; averaged and best weights before the others.
 CONTAINERS = ("ema", "model_ema", "ema_state_dict", "best", "last", "state_dict", "model_state_dict", "model", "net")
@@ -69,7 +69,7 @@ def classifier_from(
     model = build(arch, num_classes=outputs, mean=mean, std=std, channels=channels)
     names = _own_names(model.body)
     ours = {f"body.{names.get(name, name)}": w for name, w in body.items()}
-    return fill(model, ours | {f"head.{name}": w for name, w in head.items()}, source)
+    return load_weights(model, ours | {f"head.{name}": w for name, w in head.items()}, source)
 
 
 def _weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
@@ -144,8 +144,8 @@ def _guess(weights: Mapping[str, Tensor], channels: int, source: str) -> str:
     """The architecture whose body has exactly these tensors; no two of ours have the same."""
     shapes = {key: w.shape for key, w in weights.items() if not key.endswith("num_batches_tracked")}
     for arch in (*architectures(), *IMAGENET):
-        body = blank(arch, num_classes=2, channels=channels).body
+        body = meta_network(arch, num_classes=2, channels=channels).body
         own = {_common_name(key): w.shape for key, w in body.state_dict().items() if not key.endswith("num_batches_tracked")}
         if own == shapes:
             return arch
-    raise UserError(f"{source} fits none of our architectures; name the one that comes nearest by --arch: {', '.join(architectures())}")
+    raise UserError(f"{source} fits none of our architectures; name the nearest one by `arch`: {', '.join(architectures())}")

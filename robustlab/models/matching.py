@@ -41,7 +41,7 @@ def check_fits(model: Classifier, images: Described, name: str, *, chosen: bool 
         raise UserError(f"{name} wants {model.channels} channels, but the images of {images.name} have {images.shape[0]}")
     model.outputs_for(images.classes, images.name)
     if chosen and not set(images.classes) <= set(model.classes):
-        raise UserError(f"{name} does not name its classes, so that --classes cannot say which of its outputs are meant")
+        raise UserError(f"{name} does not name its classes, so that `classes` cannot say which of its outputs are meant")
 
 
 def check_reads(network: Callable[..., Any], shape: Sequence[int], name: str, device: torch.device) -> None:
@@ -60,4 +60,4 @@ def check_reads(network: Callable[..., Any], shape: Sequence[int], name: str, de
         with torch.no_grad():
             network(torch.zeros(1, *shape, device=device))
     except RuntimeError as error:
-        raise UserError(f"{name} cannot read images of {shape[2]}x{shape[1]} pixels; --data or --image-size gives others") from error
+        raise UserError(f"{name} cannot read images of {shape[2]}x{shape[1]} pixels; other images, or `image_size`, may help") from error

@@ -1,13 +1,14 @@
-"""A model on a device, without moving it for those who lent it."""
+"""Where a model is: on a device, without moving it for those who lent it; and tensors of a device on the CPU."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from itertools import chain
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -24,3 +25,14 @@ def on_device(model: Model, device: torch.device | str) -> Model:
     if one is None or one.device == torch.empty(0, device=device).device:
         return model
     return copy.deepcopy(model).to(device)
+
+
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as contiguous ones on the CPU; those of one device come over in one piece, since each copy makes a device wait."""
+    found = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    for device in {tensor.device for tensor in found.values()} - {torch.device("cpu")}:
+        here = [name for name, tensor in found.items() if tensor.device == device]
+        raw = torch.cat([found[name].reshape(-1).view(torch.uint8) for name in here]).cpu()
+        for name, part in zip(here, raw.split([found[name].nbytes for name in here]), strict=True):
+            found[name] = part.clone().view(found[name].dtype).reshape(found[name].shape)
+    return found

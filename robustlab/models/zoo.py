@@ -15,7 +15,8 @@ from robustlab.models import legacy
 from robustlab.models.architectures import architectures, build
 from robustlab.models.checkpoints import find_pretrained, pretrained, read_weights
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import describe, fill, from_description
+from robustlab.models.description import describe, from_description, load_weights
+from robustlab.paths import place_of
 from robustlab.settings import Checkpoint, Network
 
 __all__ = [
@@ -95,7 +96,7 @@ def load(
     if path.suffix in (".json", ".safetensors"):
         model = read_weights(path)
     else:
-        checkpoint = pickles.read(path, trust=trust)
+        checkpoint = pickles.load_pickle(path, trust=trust)
         if isinstance(checkpoint, dict) and checkpoint.get("format") == TRAINING_FORMAT:
             model = _from_training(checkpoint, str(path))
         else:
@@ -117,18 +118,18 @@ def load_model(name: str, how: Checkpoint | Network) -> Classifier:
 
 
 def normalization_of(how: Checkpoint | Network) -> tuple[list[float], list[float]] | None:
-    """``--mean`` and ``--std``, for checkpoints that do not carry their own along.
+    """The mean and the deviation that settings name, for checkpoints that do not carry their own along.
 
     Raises:
         UserError: one without the other.
     """
     if (how.mean is None) != (how.std is None):
-        raise UserError("--mean and --std belong together: give both or neither")
+        raise UserError("`mean` and `std` belong together: give both or neither")
     return (how.mean, how.std) if how.mean and how.std else None
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> Path:
-    path = Path(name_or_path)
+    path = place_of(name_or_path)
     if path.is_file():
         return path
     if path.is_dir():
@@ -145,4 +146,4 @@ def _from_training(checkpoint: dict, source: str) -> Classifier:
     weights = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(weights, dict):
         raise UserError(f"{source} is a checkpoint of training without weights")
-    return fill(from_description(checkpoint, source), weights, source)
+    return load_weights(from_description(checkpoint, source), weights, source)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from robustlab import files, pictures
 from robustlab.construction import ConstructedSet, SourceModel
-from robustlab.data.constructed import facts, open_constructed
-from robustlab.data.imageset import Images, first_of_each_class
+from robustlab.data.imageset import first_of_each_class
+from robustlab.markup import markdown_code, markdown_text
 from robustlab.pixels import to_float
 from robustlab.reports.tables import markdown, percent
 
@@ -34,7 +34,7 @@ def write_card(made: ConstructedSet, folder: str | os.PathLike[str], command: st
     """
     folder = Path(folder)
     index = first_of_each_class(made.original)
-    pictures.save(folder / "contact.png", contact_sheet(folder, made.manifest, made.original, index))
+    pictures.save(folder / "contact.png", contact_sheet(made, index))
     files.write_text(folder / "card.md", card(made.kind, made.manifest, made.model, command))
 
 
@@ -48,9 +48,9 @@ def card(kind: str, manifest: Mapping[str, Any], source: SourceModel, command: s
         command: makes the set again.
     """
     lines = [
-        f"# {kind}: {manifest['n']:,} images of {manifest['settings']['source']['name']}, {TITLES[kind]}",
+        f"# {kind}: {manifest['n']:,} images of {markdown_text(manifest['settings']['source']['name'])}, {TITLES[kind]}",
         "",
-        f"Made by `{command}`. Method: Ilyas et al. (2019), Adversarial Examples Are Not Bugs, They Are Features.",
+        f"Made by {markdown_code(command)}. Method: Ilyas et al. (2019), Adversarial Examples Are Not Bugs, They Are Features.",
         "",
         markdown(("", ""), [*_settings(manifest), *_model(manifest, source), *_facts(manifest)]),
         "",
@@ -58,30 +58,26 @@ def card(kind: str, manifest: Mapping[str, Any], source: SourceModel, command: s
     return "\n".join(lines)
 
 
-def contact_sheet(folder: Path, manifest: Mapping[str, Any], source: Images, index: Tensor) -> Tensor:
+def contact_sheet(made: ConstructedSet, index: Tensor) -> Tensor:
     """Original, constructed and amplified difference of some images, a column each, with their labels.
 
     Args:
-        folder: of the set.
-        manifest: what its ``manifest.json`` holds.
-        source: the images that it was made from.
-        index: positions in the source, int64 ``(B,)``.
+        made: the finished set.
+        index: positions in it, int64 ``(B,)``.
 
     Returns:
         One picture, float ``(3, H, W)`` in [0, 1].
     """
-    made = open_constructed(folder)
-    columns = facts(folder)
-    before, after = to_float(source.fetch(index).cpu()), to_float(made.fetch(index))
+    source, columns, classes = made.original, made.facts, made.images.classes
+    before, after = to_float(source.fetch(index).cpu()), to_float(made.images.fetch(index))
     rows = [("original", before), ("constructed", after), ("difference, amplified", pictures.amplified(after - before))]
     if "start" in columns:
         start = columns["start"][index]
         rows = [("features of", before), ("started from", to_float(source.fetch(start).cpu())), rows[1], rows[2]]
-    classes = manifest["classes"]
     heads = [classes[int(old)] for old in columns["label"][index]]
     feet = [classes[int(new)] for new in columns["y"][index]]
     scale = max(1, 96 // before.shape[-1])
-    return pictures.titled([(name, row) for name, row in rows], heads, [f"label: {name}" for name in feet], scale)
+    return pictures.titled(rows, heads, [f"label: {name}" for name in feet], scale)
 
 
 def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -90,7 +86,7 @@ def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     size = "x".join(map(str, manifest["shape"]))
     return [
         ("images", f"{manifest['n']:,} of {size}, stored as {manifest['dtype']}, in {len(manifest['shards'])} shards"),
-        ("classes", _listed(manifest["classes"])),
+        ("classes", markdown_text(_listed(manifest["classes"]), pipes=False)),
         ("construction", ", ".join(f"{name} {value}" for name, value in args["construction"].items())),
         ("seed", str(args["seed"])),
         ("steps computed in", f"{args['compute_dtype']} on {args['device']}; success is judged in float32"),
@@ -102,7 +98,7 @@ def _model(manifest: Mapping[str, Any], source: SourceModel) -> list[tuple[str, 
     model = manifest["settings"]["model"]
     measured = f"clean {percent(source.clean.value)}, {source.attack} {percent(source.robust.value)}"
     rows = [
-        ("source model", f"{source.name} ({model['arch']}), weights sha256 {model['sha256'][:16]}"),
+        ("source model", f"{markdown_text(source.name, pipes=False)} ({model['arch']}), weights sha256 {model['sha256'][:16]}"),
         (f"its accuracy on {source.clean.n} of them", measured),
     ]
     if source.record:

@@ -235,7 +235,7 @@ def exchange_lengths(n: int = 200) -> dict[str, float]:
     return {"shape": float(L2().measure(shape - both).median()), "pattern": float(L2().measure(pattern - both).median())}
 
 
-def sheet(rows: Sequence[PictureRow]) -> Tensor:
+def sheet_of_rows(rows: Sequence[PictureRow]) -> Tensor:
     """The pictures of the rows as one, float ``(3, H, W)`` in [0, 1]; rows of words are left out."""
     shown = [[each.picture.cpu() for each in row.pictures if each.picture is not None] for row in rows]
     pictured = [torch.stack(row) for row in shown if row]

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustlab.synthesis.budget import PUBLISHED, TUNED, Search, published, search_of, tuned
+    from robustlab.synthesis.budget import PUBLISHED, TUNED, Search, published_search, search_of, tuned_search
     from robustlab.synthesis.gradients import alignment, energy_inside, loss_gradient, smooth_grad
     from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, psnr, ssim
     from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from robustlab.synthesis.tasks import TASKS
 
 _NAMES = {
-    "budget": ("PUBLISHED", "TUNED", "Search", "published", "search_of", "tuned"),
+    "budget": ("PUBLISHED", "TUNED", "Search", "published_search", "search_of", "tuned_search"),
     "gradients": ("alignment", "energy_inside", "loss_gradient", "smooth_grad"),
     "measures": ("diversity", "frechet_distance", "inception_score", "psnr", "ssim"),
     "parameters": ("Fourier", "Parameters", "Pixels"),
@@ -56,7 +56,7 @@ __all__ = [
     "loss_gradient",
     "match",
     "psnr",
-    "published",
+    "published_search",
     "representation",
     "search_of",
     "select",
@@ -64,7 +64,7 @@ __all__ = [
     "ssim",
     "straight_through_relu",
     "synthesize",
-    "tuned",
+    "tuned_search",
 ]
 
 

@@ -13,7 +13,7 @@ from robustlab.checks import check_images
 from robustlab.constraints import PIXELS, ConstraintSet, ThreatModel
 from robustlab.errors import UserError, unknown
 from robustlab.norms import L2, AttackNorm
-from robustlab.objectives import Objective
+from robustlab.objectives import Objective, PerStep, at_step
 from robustlab.optimize import OnStep, Solution, minimize
 from robustlab.steps import Steepest, attack_directions
 from robustlab.synthesis.parameters import Parameters, Pixels
@@ -45,7 +45,7 @@ class Search:
 
     def __call__(
         self,
-        objective: Objective,
+        objective: Objective | PerStep,
         x0: Tensor,
         *,
         center: Tensor | None = None,
@@ -56,7 +56,7 @@ class Search:
         """Minimize ``objective`` over images from ``x0``; without steps, or where the gradient is zero, ``x0`` comes back.
 
         Args:
-            objective: from images ``(B, C, H, W)`` to ``(B,)``, lower is better.
+            objective: from images ``(B, C, H, W)`` to ``(B,)``, lower is better; or one such function for each step.
             x0: images in [0, 1], shape ``(B, C, H, W)``; brought into the ball first where they lie outside.
             center: of the ball, images like ``x0``; None is ``x0``.
             on_step: called with (step, images, value), see ``optimize.minimize``.
@@ -69,7 +69,7 @@ class Search:
         check_images(x0)
         parameters = parameters or Pixels()
         found = minimize(
-            lambda z: objective(parameters.decode(z)),
+            _Decoded(objective, parameters),
             parameters.encode(x0),
             self._set(x0 if center is None else center, x0, parameters),
             Steepest(attack_directions(self.norm), self.step_size),
@@ -105,6 +105,21 @@ class Search:
         return replace(self, eps=None if self.eps is None else self.eps * factor, step_size=self.step_size * factor)
 
 
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """An objective of images as one of their parameters; where it has one for each step, this has too."""
+
+    objective: Objective | PerStep
+    parameters: Parameters
+
+    def __call__(self, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        assert callable(self.objective)
+        return self.objective(self.parameters.decode(z))
+
+    def at_step(self, step: int) -> _Decoded:
+        return replace(self, objective=at_step(self.objective, step))
+
+
 # Of the tasks that search, at the sizes at which their settings were published and tuned.
 PUBLISHED: dict[str, dict[int, Search]] = {
     name: {size: Search(*steps) for size, steps in task.presets.published.items()} for name, task in TASKS.items() if task.presets
@@ -112,17 +127,17 @@ PUBLISHED: dict[str, dict[int, Search]] = {
 TUNED: dict[str, Search] = {name: Search(*task.presets.tuned) for name, task in TASKS.items() if task.presets and task.presets.tuned}
 
 
-def tuned(task: str, size: int) -> Search:
+def tuned_search(task: str, size: int) -> Search:
     """What to begin with for images of ``size`` pixels: the settings tuned at 32 pixels, scaled; where there are none, the published ones.
 
     Raises:
         UserError: a task that does not search; a size of no pixels.
     """
-    found = published(task, size)
+    found = published_search(task, size)
     return TUNED[task].scaled(TUNED_SIZE, size) if task in TUNED else found
 
 
-def published(task: str, size: int) -> Search:
+def published_search(task: str, size: int) -> Search:
     """The published settings of a task for images of ``size`` pixels, scaled from the nearest size that was published.
 
     Raises:
@@ -148,7 +163,7 @@ def search_of(task: str, settings: Any, size: int) -> Search:
     Raises:
         UserError: a task that does not search; numbers without meaning.
     """
-    found = (published if settings.published else tuned)(task, size)
+    found = (published_search if settings.published else tuned_search)(task, size)
     given = {name: value for name in Steps._fields if (value := getattr(settings, name, None)) is not None}
     return replace(found, **given)
 

@@ -184,10 +184,10 @@ def activation(model: nn.Module, unit: int | Tensor, x: Tensor, layer: str | Non
         UserError: units that are not whole numbers, one or ``(B,)``; in a call, a unit that the layer does not have.
     """
     g = representation(model, layer)
-    units = torch.as_tensor(unit, device=x.device)
+    units = torch.as_tensor(unit)
     if units.dtype != torch.int64 or units.shape not in ((), (len(x),)):
         raise UserError(f"units must be one int or int64 of shape ({len(x)},), got {units.dtype} of shape {tuple(units.shape)}")
-    index, check = recordable(units.expand(len(x))[:, None]), _bounds(units)
+    index, check = recordable(units.to(x.device).expand(len(x))[:, None]), _bounds(units)
 
     def active(z: Tensor) -> Tensor:
         features = g(z)
@@ -199,7 +199,7 @@ def activation(model: nn.Module, unit: int | Tensor, x: Tensor, layer: str | Non
 
 def _bounds(units: Tensor) -> Callable[[int], None]:
     """Refuses a width that has not all of the units; looks at them once, as that makes a device wait."""
-    low, high = (int(v) for v in torch.aminmax(units)) if units.numel() else (0, 0)
+    low, high = torch.stack(torch.aminmax(units)).tolist() if units.numel() else (0, 0)
 
     def check(width: int) -> None:
         if low < 0 or high >= width:

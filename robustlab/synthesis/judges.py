@@ -10,7 +10,6 @@ from torch import nn
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
-from robustlab.models.digest import digest
 from robustlab.models.placement import device_of
 from robustlab.models.zoo import load, pretrained
 from robustlab.synthesis.selection import MatchedModel, match
@@ -31,9 +30,10 @@ def judges_of(
         UserError: the chosen judge is one of the models, also under another name; or none is chosen, and no pretrained one fits.
     """
     for name, judge in named.items():
-        if digest(judge) in {digest(matched.model) for matched in models}:
-            raise UserError(f"{name} makes the pictures and cannot judge them: name another classifier with --judge")
-        return dict.fromkeys((matched.name for matched in models), match(name, judge, images))
+        one = match(name, judge, images)
+        if one.digest in {matched.digest for matched in models}:
+            raise UserError(f"{name} makes the pictures and cannot judge them: name another classifier by `judge`")
+        return dict.fromkeys((matched.name for matched in models), one)
     device = device_of(models[0].model)
     if all(isinstance(recorded.get(matched.name), str) for matched in models):
         return {matched.name: match(recorded[matched.name], load(recorded[matched.name]).to(device), images) for matched in models}
@@ -48,18 +48,18 @@ def independent_judges(models: Sequence[MatchedModel], images: Images, device: t
     Raises:
         UserError: no pretrained classifier fits.
     """
-    making = {digest(matched.model) for matched in models}
+    making = {matched.digest for matched in models}
     architectures = {getattr(matched.model, "arch", "") for matched in models}
     fitting = [judge for name in pretrained() if (judge := _fitting(name, images, device)) is not None]
-    fitting.sort(key=lambda judge: (digest(judge.model) in making, getattr(judge.model, "arch", "") in architectures))
+    fitting.sort(key=lambda judge: (judge.digest in making, getattr(judge.model, "arch", "") in architectures))
     found = {}
     for matched in models:
-        others = [judge for judge in fitting if digest(judge.model) != digest(matched.model)]
+        others = [judge for judge in fitting if judge.digest != matched.digest]
         if not others:
             unnamed = all(not isinstance(one.model, Classifier) or one.model.unnamed for one in models)
             hint = ", whose outputs have no names" if unnamed else ""
             raise UserError(
-                f"no pretrained classifier of these classes can judge the pictures of {matched.name}{hint}: name one with --judge"
+                f"no pretrained classifier of these classes can judge the pictures of {matched.name}{hint}: name one by `judge`"
             )
         found[matched.name] = others[0]
     return found

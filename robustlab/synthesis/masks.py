@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from robustlab.data.picturefiles import Unreadable, opened
 from robustlab.errors import UserError
+from robustlab.paths import place_of
 from robustlab.seeding import fold, integers
 
 
@@ -61,12 +61,12 @@ MASKS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 
 def _from_picture(name: str, height: int, width: int) -> Tensor:
     """A mask from a picture, which is white where to work: bool ``(1, 1, H, W)``."""
-    if not Path(name).is_file():
-        raise UserError(f"there is no mask {name!r}: --mask takes a picture, or one of {', '.join(MASKS)}")
+    if not place_of(name).is_file():
+        raise UserError(f"there is no mask {name!r}: `mask` takes a picture, or one of {', '.join(MASKS)}")
     try:
-        with Image.open(name) as image:
+        with opened(place_of(name), f"the mask {name}") as image:
             size, mask = image.size, pil_to_tensor(image.convert("L"))[None] >= 128
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Unreadable as error:
         raise UserError(f"the mask {name} cannot be read as a picture") from error
     if size != (width, height):
         raise UserError(f"the mask {name} must be as large as the images, {width}x{height}, got {size[0]}x{size[1]}")

@@ -20,6 +20,7 @@ from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
 from robustlab.options import words
+from robustlab.paths import place_of
 from robustlab.records import environment
 
 FORMAT = "robustlab-synthesis-1"
@@ -27,7 +28,7 @@ VERSIONS = ("robustlab", "python", "torch", "torchvision", "pillow", "threads") 
 KINDS = {"settings": dict, "models": dict, "data": dict, "versions": dict, "picture": str}  # of what every replay file holds
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_replay(path: Path) -> dict[str, Any]:
     """What a replay file holds.
 
     Raises:
@@ -45,7 +46,7 @@ def checked_place(path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: no PNG file, or something else lies where the replay file would go.
     """
-    place = Path(path)
+    place = place_of(path)
     if place.suffix.lower() != ".png" or place.is_dir():
         raise UserError(f"a sheet of pictures is a PNG file, such as sheet.png, not {place}")
     beside = place.with_suffix(".json")
@@ -54,7 +55,7 @@ def checked_place(path: str | os.PathLike[str]) -> Path:
     return place
 
 
-def described(
+def record_of(
     settings: Mapping[str, Any],
     models: Mapping[str, str],
     judges: Mapping[str, str],

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
-from robustlab.models.digest import digest
 from robustlab.models.placement import device_of
 from robustlab.options import flat, leaves
 from robustlab.progress import Progress
@@ -22,7 +21,7 @@ from robustlab.synthesis.budget import Search, resolved, search_of
 from robustlab.synthesis.judges import judges_of
 from robustlab.synthesis.selection import MatchedModel, Selection, match, select
 from robustlab.synthesis.sheets import Pictures
-from robustlab.synthesis.sources import Model, named, named_models, numbered, open_images, open_own, picture_files, with_names
+from robustlab.synthesis.sources import Model, labelled_images, named_models, numbered, open_own, picture_files, with_classes, with_names
 from robustlab.synthesis.tasks import TASKS, check_has, named_task
 
 
@@ -68,7 +67,7 @@ def synthesize(
         batch_size: images that pass through a model at a time.
         device: where to compute; where the first model is, if left out.
         progress: show how far the work has come.
-        replay: what a replay file holds, see ``replay.read``: its judges judge, and other models or images are refused.
+        replay: what a replay file holds, see ``replay.read_replay``: its judges judge, and other models or images are refused.
         settings: of the task, by name.
 
     Returns:
@@ -87,16 +86,12 @@ def synthesize(
     if files:
         labelled: Images = open_own(files, models, judging, image_size=image_size, batch_size=batch_size)
     else:
-        labelled = with_names(open_images(images, split, image_size=image_size, progress=progress), models, judging)
+        labelled = with_names(labelled_images(images, split, image_size=image_size, progress=progress), models, judging)
     matched = [match(each, network, labelled) for each, network in models.items()]
     recorded = {} if replay is None else replay.get("judges", {})
     judges = judges_of(matched, labelled, judging, recorded) if TASKS[name].judged and judge is not False else {}
     trained_on = _training_images(name, images if train is None else train, labelled, image_size, progress, given=train is not None)
-    weights = {each.name: digest(each.model) for each in (*matched, *judges.values())}
-    data = {split: replays.data_of(labelled)} | ({} if trained_on is None else {"train": replays.data_of(trained_on)})
-    if replay is not None:
-        replays.check_same("models", replay["models"], weights)
-        replays.check_same("data", replay["data"], data)
+    weights, data = _hashes([*matched, *judges.values()], {split: labelled} | ({} if trained_on is None else {"train": trained_on}), replay)
     asked = resolved(name, asked, labelled.shape[1])
     how: dict[str, Any] = {"training_images": trained_on, "seed": seed, "batch_size": batch_size, "device": place}
     chosen = range(len(labelled)) if files else positions
@@ -115,11 +110,22 @@ def synthesize(
         "batch_size": batch_size,
         "seed": seed,
     }
-    judged_by = {each: one.name for each, one in judges.items()}
-    numbers = {each.model: each.numbers for each in (first, *others)}
     notes = [*_classification(matched[0], selection, asked, bool(files)), *(note for each in (first, *others) for note in each.notes)]
-    record = replays.described(values, weights, judged_by, data, selection.index.tolist(), numbers)
+    numbers = {each.model: each.numbers for each in (first, *others)}
+    record = replays.record_of(values, weights, {each: one.name for each, one in judges.items()}, data, selection.index.tolist(), numbers)
     return replace(first, others=tuple(others), notes=tuple(notes), replay=record)
+
+
+def _hashes(
+    models: Sequence[MatchedModel], images: Mapping[str, Images], replay: Mapping[str, Any] | None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """What tells models from others, by their names, and images, by their splits; those of a replay file must be the same."""
+    weights = {each.name: each.digest for each in models}
+    data = {split: replays.data_of(some) for split, some in images.items()}
+    if replay is not None:
+        replays.check_same("models", replay["models"], weights)
+        replays.check_same("data", replay["data"], data)
+    return weights, data
 
 
 def _asked(task: Any, values: Mapping[str, Any]) -> tuple[str, Any]:
@@ -141,7 +147,7 @@ def _asked(task: Any, values: Mapping[str, Any]) -> tuple[str, Any]:
 def _check_amounts(task: str, n: int | None, positions: Sequence[int] | None, batch_size: int, own: bool) -> None:
     if own and not TASKS[task].own:
         able = ", ".join(name for name, one in TASKS.items() if one.own)
-        raise UserError(f"the task {task!r} needs a set of labelled images, --data PATH; files in --images are for {able}")
+        raise UserError(f"the task {task!r} needs a set of labelled images, by `data`; picture files are for {able}")
     if positions is not None:
         check_has(task, "positions")
     if own and (n is not None or positions is not None):
@@ -164,10 +170,10 @@ def _training_images(task: str, source: Any, images: Images, image_size: int | N
     if not TASKS[task].training_images:
         return None
     if not given and not isinstance(source, str | os.PathLike):
-        raise UserError(f"the task {task!r} needs training images, from which it draws its seeds: give them with train=")
-    found = open_images(source, "train", image_size=image_size, progress=progress)
+        raise UserError(f"the task {task!r} needs training images, from which it draws its seeds: give them by `train`")
+    found = labelled_images(source, "train", image_size=image_size, progress=progress)
     if numbered(found.classes) and len(found.classes) <= len(images.classes):
-        found = named(found, images.classes)
+        found = with_classes(found, images.classes)
     if (found.classes, found.shape) != (images.classes, images.shape):
         raise UserError(f"the training images {found.name} must have the classes and the size of {images.name}")
     return found
@@ -235,5 +241,5 @@ def _classification(model: MatchedModel, images: Selection, settings: Any, own: 
     """A note on how picture files are labelled, where no class was named."""
     if not own or getattr(settings, "target", None) is not None:
         return []
-    more = "; --target names another class" if hasattr(settings, "target") else ""
+    more = "; `target` names another class" if hasattr(settings, "target") else ""
     return [f"{model.name} classifies the pictures as {', '.join(images.names(images.y))}{more}"]

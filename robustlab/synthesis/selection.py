@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
+from robustlab.models.digest import digest
 from robustlab.models.frozen import frozen
 from robustlab.models.matching import check_fits, check_reads
 from robustlab.models.placement import device_of
@@ -38,6 +39,11 @@ class MatchedModel:
     name: str
     model: nn.Module
     outputs: Tensor
+
+    @cached_property
+    def digest(self) -> str:
+        """The hash of its weights; they are read once."""
+        return digest(self.model)
 
 
 def match(name: str, model: nn.Module, images: Images) -> MatchedModel:

@@ -13,8 +13,9 @@ from torch import nn
 
 from robustlab.data.adapt import as_images
 from robustlab.data.catalog import open_dataset
-from robustlab.data.folder import SUFFIXES, open_pictures
+from robustlab.data.folder import open_pictures
 from robustlab.data.imageset import Images, ImageSet
+from robustlab.data.picturefiles import SUFFIXES
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
@@ -108,7 +109,7 @@ def with_names(images: Images, models: Mapping[str, nn.Module], judges: Mapping[
     if not numbered(images.classes) or len(images.classes) > outputs:
         return images
     others = [one.classes for one in (*models.values(), *judges.values()) if isinstance(one, Classifier) and one.num_classes == outputs]
-    return named(images, next((names for names in others if not numbered(names)), tuple(map(str, range(outputs)))))
+    return with_classes(images, next((names for names in others if not numbered(names)), tuple(map(str, range(outputs)))))
 
 
 def numbered(classes: Sequence[str]) -> bool:
@@ -116,7 +117,7 @@ def numbered(classes: Sequence[str]) -> bool:
     return tuple(classes) == tuple(map(str, range(len(classes))))
 
 
-def named(images: Images, classes: Sequence[str]) -> Images:
+def with_classes(images: Images, classes: Sequence[str]) -> Images:
     """The same images with other names for their classes, and perhaps with further classes.
 
     Raises:
@@ -127,7 +128,7 @@ def named(images: Images, classes: Sequence[str]) -> Images:
     return replace(images, classes=tuple(classes))
 
 
-def open_images(images: Any, split: str, *, image_size: int | None, progress: bool) -> Images:
+def labelled_images(images: Any, split: str, *, image_size: int | None, progress: bool) -> Images:
     """Labelled images of any data.
 
     Args:

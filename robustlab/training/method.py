@@ -13,7 +13,7 @@ from robustlab.errors import UserError
 from robustlab.models.zoo import ENDINGS, load_model
 from robustlab.options import changed, flat, value_of
 from robustlab.settings import Network, Training
-from robustlab.threats import norm_name, threat_of
+from robustlab.threats import named_threat, norm_name
 from robustlab.training.fit import Optimization
 from robustlab.training.losses import TrainingLoss
 from robustlab.training.recipes import recipe
@@ -54,10 +54,12 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
     """
     chosen, network = recipe(settings.recipe), settings.network
     if network.init is None and (network.mean or network.std or network.trust_checkpoint):
-        raise UserError("--mean, --std and --trust-checkpoint say how to read the weights of --init, which is not given")
+        raise UserError("`mean`, `std` and `trust_checkpoint` say how to read the weights of `init`, which is not given")
     if chosen.threat is None and (settings.attack.steps is not None or settings.attack.step_size is not None):
-        raise UserError(f"the recipe {settings.recipe!r} trains without an attack, so --steps and --step-size mean nothing to it")
-    threat = threat_of(settings.threat.norm, settings.threat.eps, chosen.threat)
+        raise UserError(
+            f"the recipe {settings.recipe!r} trains without an attack: leave out `steps` and `step_size`, which are an attack's"
+        )
+    threat = named_threat(settings.threat.norm, settings.threat.eps, chosen.threat)
     filled: dict[str, Any] = {name: getattr(chosen.optimization, name) for name in FROM_RECIPE}
     if settings.optimizing.optimizer != chosen.optimization.optimizer:
         filled["lr"] = DEFAULT_LR.get(settings.optimizing.optimizer, filled["lr"])
@@ -100,7 +102,7 @@ def method_of(settings: Training) -> Method:
         schedule=SCHEDULES[str(settings.optimizing.schedule)],
         amp=bool(settings.optimizing.amp),
     )
-    threat = threat_of(settings.threat.norm, settings.threat.eps)
+    threat = named_threat(settings.threat.norm, settings.threat.eps)
     against = threat if chosen.threat else None
     attack, smoothing = settings.attack, settings.optimizing.label_smoothing
     loss = chosen.make(against, attack.steps or 0, attack.step_size, smoothing, attack.attack_in_train_mode)

@@ -14,7 +14,8 @@ from robustlab.data.augment import Augment, crop_flip
 from robustlab.data.batches import Batches
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images, hold_out
-from robustlab.errors import UserError, unknown
+from robustlab.data.splits import matching as matching
+from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.models.matching import check_reads
 from robustlab.models.zoo import from_description
@@ -38,30 +39,7 @@ def check_trainable(images: Images, settings: Training) -> None:
     if len(images.classes) < 2:
         raise UserError(f"training needs at least two classes, but {images.name} has only {', '.join(images.classes) or 'none'}")
     if settings.choosing.patience is not None and not settings.choosing.val_size:
-        raise UserError("--patience counts epochs without a better validation accuracy, so it needs --val-size of at least 1")
-
-
-def matching(test: Images, images: Images, *, may_lack: bool = True) -> Images:
-    """The test images of the classes that are trained on, numbered as these are.
-
-    Args:
-        may_lack: whether the last classes may be missing, as they are in a small test set of the same kind.
-
-    Raises:
-        UserError: they do not know all the classes, have another size or other channels, or there are none.
-    """
-    classes = images.classes
-    if test.classes != classes[: len(test.classes) if may_lack else None]:
-        for name in classes:
-            if name not in test.classes:
-                raise UserError(f"the test images do not know all classes of the training images: {unknown('class', name, test.classes)}")
-        test = test.only_classes(classes)
-    if test.shape != images.shape:
-        here, there = ("x".join(map(str, (*each.shape[1:][::-1], each.shape[0]))) for each in (test, images))
-        raise UserError(f"the test images of {test.name} are {here} (width, height, channels), but those to train on are {there}")
-    if not len(test):
-        raise UserError(f"{test.name} has no test images")
-    return test
+        raise UserError("`patience` counts epochs without a better validation accuracy, so it needs a `val_size` of at least 1")
 
 
 def training_batches(
@@ -78,7 +56,7 @@ def training_batches(
     """
     batch_size, parts = int(settings.optimizing.batch_size or 0), settings.optimizing.accumulate
     if batch_size % parts:
-        raise UserError(f"--accumulate {parts} cannot take --batch-size {batch_size} in equal parts")
+        raise UserError(f"`accumulate={parts}` cannot take `batch_size={batch_size}` in equal parts")
     common: dict[str, Any] = {"seed": settings.seed, "device": device, "rank": world.rank, "world_size": world.size, "workers": workers}
     augment = None if settings.optimizing.no_augment else _augment(images)
     held_out = None
@@ -93,7 +71,7 @@ def training_batches(
 
 def evaluation_batches(images: Images, settings: Training, device: torch.device, workers: int) -> Batches:
     """The batches of test ``images``, in their order, on ``device``; the seed is that of ``settings``, ``workers`` as for ``Batches``."""
-    return Batches(images, EVALUATION_BATCH, seed=settings.seed, device=device, workers=workers)
+    return Batches(images, EVALUATION_BATCH, seed=settings.seed, device=device, workers=workers, of_split=True)
 
 
 def _augment(images: Images) -> Augment:
@@ -148,7 +126,14 @@ def recorded_training(found: Mapping[str, Any], folder: Path) -> Training:
 
 
 def written(settings: Training, images: Images, processes: int = 1, test: Images | None = None) -> dict[str, Any]:
-    """What decides a training's result, as ``settings.json`` has it. Whether code in files is trusted is for each call to say."""
+    """What decides a training's result, as ``settings.json`` has it. Whether code in files is trusted is for each call to say.
+
+    Args:
+        settings: complete ones.
+        images: to train on.
+        processes: that train together.
+        test: images to test on, where there are any.
+    """
     known = {"training": asdict(changed(settings, trust_checkpoint=False)), "images": described(images), "processes": processes}
     return known if test is None else {**known, "test_images": described(test)}
 

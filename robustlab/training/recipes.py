@@ -51,7 +51,7 @@ def _trades(threat: ThreatModel | None, steps: int, step_size: float | None, smo
 def _nfgsm(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
     assert threat is not None
     if steps != 1:
-        raise UserError(f"the fast recipes attack in one single step, not in {steps}: leave --steps out, or take a madry recipe")
+        raise UserError(f"the fast recipes attack in one single step, not in {steps}: leave `steps` out, or take a madry recipe")
     step = 1.0 if step_size is None or threat.eps == 0 else step_size / float(threat.eps)
     return Adversarial(NFGSM(threat, step=step, training_mode=training), smoothing)
 

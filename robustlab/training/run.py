@@ -18,11 +18,13 @@ import torch
 
 from robustlab.data.adapt import Data, as_images
 from robustlab.data.imageset import Images
+from robustlab.data.splits import matching, note_empty_classes
 from robustlab.devices import choose_device, computes_bfloat16
 from robustlab.errors import UserError
 from robustlab.evaluation.accuracy import Attack
 from robustlab.interrupts import interruptible
 from robustlab.options import changed
+from robustlab.paths import place_of
 from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import ALONE, World, synchronize_batch_norm
@@ -32,7 +34,6 @@ from robustlab.training.prepare import (
     check_room,
     check_trainable,
     evaluation_batches,
-    matching,
     network_to_train,
     recorded_threads,
     recorded_training,
@@ -64,8 +65,8 @@ def train(
 ) -> Trained:
     """Train a network, keep its best epoch by validation accuracy, and test that once.
 
-    In the main thread, Ctrl-C, SIGTERM and SIGHUP end it after the step that it is at. Two trainings at the same time need two processes: layers
-    such as dropout can draw from nowhere but torch's one random state.
+    In the main thread, Ctrl-C, SIGTERM and SIGHUP end it after the step that it is at. Two trainings at the same time need two
+    processes: layers such as dropout can draw from nowhere but torch's one random state.
 
     Args:
         data: images to train on, in any form of ``robustlab.data.adapt``; a part of them, ``settings.choosing.val_size``, is held out
@@ -97,6 +98,10 @@ def train(
     settings = complete(changed(settings, **changes), bfloat16=computes_bfloat16(device), resumed=resume)
     images = as_images(data, split="train")
     tested = None if test is None else matching(as_images(test, split="test"), images)
+    if world.leads:
+        note_empty_classes(images, "training")
+    if world.leads and tested is not None:
+        note_empty_classes(tested, "test", images.classes)
     asked = asked or {"machine": {"threads": threads, "workers": workers}}
     with world.answering(), ExitStack() as held:
         trainer = _trainer(images, tested, settings, folder, before, device, workers, world, asked, held)
@@ -110,8 +115,8 @@ def train(
 def _folder(out: str | os.PathLike[str] | None, resume: bool) -> tuple[Path | None, dict[str, Any]]:
     """The run folder, and what its ``settings.json`` holds; nothing for a new run."""
     if resume and out is None:
-        raise UserError("resume goes on with the run in a folder: name it by out")
-    folder = None if out is None else Path(out)
+        raise UserError("resume goes on with the run in a folder: name it by `out`")
+    folder = None if out is None else place_of(out)
     return folder, Run.settings_of(folder) if folder and resume else {}
 
 
@@ -140,7 +145,7 @@ def _trainer(
     method = method_of(settings)
     check_trainable(images, settings)
     training, validation = training_batches(images, settings, device, world, workers)
-    saved = Run(folder).load("last", device) if folder and before else None
+    saved = Run(folder).load("last") if folder and before else None
     network = network_to_train(settings, images, saved, f"{folder}/last.pt").to(device)
     network.to(memory_format=torch.channels_last)
     state = TrainingState.fresh(synchronize_batch_norm(network, world), method.optimization)

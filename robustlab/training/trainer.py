@@ -19,7 +19,8 @@ from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.evaluation.accuracy import Attack, NoNumbers
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import fill
+from robustlab.models.description import load_weights
+from robustlab.models.placement import on_cpu
 from robustlab.models.zoo import TRAINING_FORMAT, describe, from_description, load
 from robustlab.options import flat
 from robustlab.progress import Progress
@@ -229,7 +230,7 @@ class Trainer:
         """
         model = self._kept()
         if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
-            raise UserError("training diverged: the weights are no longer numbers; try a smaller --lr, or --clip 1")
+            raise UserError("training diverged: the weights are no longer numbers; try a smaller `lr`, or `clip=1`")
         report = None
         if test is not None and self.world.leads:
             best, peak = int(self.best["epoch"]), self.method.optimization.lr
@@ -246,7 +247,7 @@ class Trainer:
             return load(self.folder / "best.pt").to(self.device)
         weights = self.state.result.state_dict() if self.best_weights is None else self.best_weights
         network = from_description(describe(self.state.model))  # type: ignore[arg-type]
-        return fill(network, weights, "the training").eval().to(self.device)
+        return load_weights(network, on_cpu(weights), "the training").eval().to(self.device)
 
     def _provenance(self, run: Run, report: Report | None) -> Provenance:
         """The record beside the weights, without places on this machine."""

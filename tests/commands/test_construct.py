@@ -133,7 +133,7 @@ def test_killed_and_gone_on_with_by_two_processes_it_is_the_same_set(call, model
     killed.communicate()
     assert not (tmp_path / "killed" / "manifest.json").exists()
     both = [start(*words, "--out", tmp_path / "killed", RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
-    told: list[Any] = [process.communicate(timeout=100) for process in both]
+    told: list[Any] = [process.communicate(timeout=400) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert call("construct", *words, "--out", tmp_path / "whole").code == 0
     first, second = (read_manifest(tmp_path / name) for name in ("killed", "whole"))
@@ -150,7 +150,7 @@ def test_killed_and_gone_on_with_by_two_processes_it_is_the_same_set(call, model
         ([], "which set? --kind takes one of: D_rand, D_det, D_R, D_NR"),
         (["--kind", "D_dat"], "unknown kind 'D_dat'. Did you mean 'D_"),
         (["--kind", "D_R"], "through which model?"),
-        (["--kind", "D_R", "--model", "{model}", "--eps", "1"], "norm and eps mean nothing to it"),
+        (["--kind", "D_R", "--model", "{model}", "--eps", "1"], "takes no norm and no eps"),
         (["--kind", "D_R", "--model", "{model}", "--dataset", "shapes", "--limit", "20"], "does not know all classes of shapes"),
         (["--kind", "D_R", "--model", "{model}", "--data", "{data}", "--classes", "red,grean"], "Did you mean 'green'?"),
         (["--kind", "D_R", "--model", "{model}", "--data", "{data}", "--store", "int8"], "invalid choice"),
@@ -167,7 +167,7 @@ def test_a_mistake_is_told_in_one_sentence(refused, model, data, monkeypatch, tm
 @pytest.mark.parametrize(
     "classes, channels, chosen, sentence",
     [
-        (["red", "blue"], 3, True, "m does not name its classes, so that --classes cannot say which of its outputs are meant"),
+        (["red", "blue"], 3, True, "m does not name its classes, so that `classes` cannot say which of its outputs are meant"),
         (["red"], 3, False, "the model has 2 unnamed classes, but noise has 1"),
         (["red", "blue"], 1, False, "m wants 3 channels, but the images of noise have 1"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from robustlab.commands import COMMANDS, settings
-from robustlab.commands.flags import build, parse
+from robustlab.commands.flags import build_parser, parse, with_flags
 from robustlab.errors import UserError
 from robustlab.options import changed, leaves, value_of
 
@@ -55,7 +55,7 @@ def test_no_words_give_the_defaults_which_their_own_flags_would_read(cls: type) 
 
 @pytest.mark.parametrize("cls", COMMANDS.values(), ids=COMMANDS)
 def test_help_names_every_flag_once_in_its_group_with_its_default_and_examples(cls: type) -> None:
-    text = build(cls, "robustlab x").format_help()
+    text = build_parser(cls, "robustlab x").format_help()
     for leaf in leaves(cls).values():
         assert len(re.findall(rf"^  {leaf.flag}\b(?!-)", text, re.MULTILINE)) == 1
         assert leaf.option.help
@@ -63,6 +63,23 @@ def test_help_names_every_flag_once_in_its_group_with_its_default_and_examples(c
             assert f"(default: {leaf.default})" in " ".join(text.split()) or leaf.option.shown
     assert text.count("\n  --config") == 1 and (cls.__doc__ or "x") in " ".join(text.split())
     assert "examples:\n  robustlab " in text
+
+
+@pytest.mark.parametrize("cls", COMMANDS.values(), ids=COMMANDS)
+def test_a_sentence_of_the_library_names_an_option_by_its_flag(cls: type) -> None:
+    for leaf in leaves(cls).values():
+        value = "" if leaf.option.type is None else " 3"
+        for name in (leaf.name, leaf.path[-1]):  # as files and the command line call it, and as Python does
+            assert with_flags(f"try `{name}`, or `{name}=3`.", cls) == f"try {leaf.flag}, or {leaf.flag}{value}."
+
+
+@pytest.mark.parametrize("sentence", ["give `nothing`", "`nothing=3`", "run `robustlab train` again", "seed and `"])
+def test_a_sentence_without_options_stays_as_it_is(sentence: str) -> None:
+    assert with_flags(sentence, settings.Export) == sentence
+
+
+def test_an_argument_of_a_function_is_named_by_the_option_that_gives_it() -> None:
+    assert with_flags("give `trust=True`", settings.Evaluate) == "give --trust-checkpoint"
 
 
 @pytest.mark.parametrize("name, cls", COMMANDS.items(), ids=COMMANDS)

@@ -128,7 +128,7 @@ def test_another_quickstart_in_the_same_folder_is_refused(made, capsys):
     kept = (made / "index.html").read_bytes()
     assert quickstart(made, "--seed", "1", "--arch", "mlp") == 2
     said = capsys.readouterr().err
-    assert "--seed 0 there, --seed 1 here" in said and "--arch small there, --arch mlp here" in said and "--out" in said
+    assert "seed: 0 there, 1 here" in said and "arch: 'small' there, 'mlp' here" in said and "--out" in said
     assert (made / "index.html").read_bytes() == kept
 
 

@@ -164,7 +164,7 @@ def test_each_flag_changes_one_setting_or_is_refused_with_those_there_are(name: 
     try:
         after = vars(config(name, **{flag: value}))
     except UserError as error:
-        assert f"the experiment {name!r} has no --{flag}; it has --" in str(error)
+        assert f"the experiment {name!r} has no `{flag}`; it has `" in str(error)
     else:
         assert sum(after[key] != before[key] for key in after) == 1
 
@@ -184,7 +184,7 @@ def test_from_python_it_finds_and_writes_the_same(reproduce: Call, images: Path,
     [
         ("mislabeled", {}, "Did you mean 'mislabelled'"),
         ("mislabelled", {"scale": "medium"}, "unknown scale 'medium'"),
-        ("mislabelled", {"learning_rate": 1.0}, "the experiment 'mislabelled' has no --learning_rate; it has --limit, --model"),
+        ("mislabelled", {"learning_rate": 1.0}, "the experiment 'mislabelled' has no `learning_rate`; it has `limit`, `model`"),
     ],
 )
 def test_a_mistake_in_python_is_told_in_one_sentence(
@@ -242,7 +242,7 @@ def test_an_unknown_experiment_is_told_with_the_nearest(refused: Call, images: P
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 def test_an_experiment_on_images_needs_them(refused: Call, name: str) -> None:
-    assert f"the experiment {name!r} needs images: --data PATH" in refused("reproduce", name)
+    assert f"the experiment {name!r} needs images: name their folder or file by --data" in refused("reproduce", name)
 
 
 @pytest.mark.parametrize(

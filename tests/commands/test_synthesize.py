@@ -21,7 +21,7 @@ from robustlab.commands.flags import parse
 from robustlab.commands.settings import Synthesize, Train
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.zoo import build, load
-from robustlab.synthesis.budget import published
+from robustlab.synthesis.budget import published_search
 from robustlab.synthesis.tasks import SPECIAL, TASKS, options_of
 
 LIGHT = ["--device", "cpu", "--threads", "1"]
@@ -111,7 +111,7 @@ def test_a_replay_file_says_what_the_picture_depends_on(synthesize: Call, models
     assert synthesize("translate", "--target", "blue", "--eps", "1", "--images", "4").code == 0
     record = read(tmp_path / "out.json")
     assert record["settings"]["target"] == "blue" and record["settings"]["eps"] == 1 and record["settings"]["steps"] == 3
-    assert record["settings"]["step_size"] == published("translate", 8).step_size
+    assert record["settings"]["step_size"] == published_search("translate", 8).step_size
     assert not set(record["settings"]) & set(command.HERE)
     assert record["images"] == [0, 1, 2, 3] and record["data"]["test"]["n"] == 20
     assert set(record["models"]) == {str(models["a"]), str(models["c"])}
@@ -297,7 +297,7 @@ def test_pictures_of_a_size_that_a_network_cannot_read(refused: Call, tmp_path: 
     Image.new("RGB", (2, 2)).save(tmp_path / "two.png")
     save_weights(tmp_path / "vgg", build("vgg_small", num_classes=3), Provenance("none", "none", "none", {}, 0, 0, "abc"))
     said = refused("synthesize", "invert", "--model", tmp_path / "vgg.json", "--images", tmp_path / "two.png", *LIGHT)
-    assert "cannot read images of 2x2 pixels; --data or --image-size gives others" in said
+    assert "cannot read images of 2x2 pixels; other images, or --image-size, may help" in said
 
 
 # Judges
@@ -357,7 +357,7 @@ MISTAKES = [
     (["translate", "{data}", "{model}", "--target", "grean"], "unknown class 'grean'. Did you mean 'green'?"),
     (["translate", "{data}", "{model}", "--classes", "rad,blue"], "unknown class 'rad'. Did you mean 'red'?"),
     (["invert", "{data}", "{model}", "--layer", "bodi"], "unknown layer 'bodi'. Did you mean 'body"),
-    (["paint", "{data}", "{model}", "--layer", "body"], "which features of the layer? --units 3,7"),
+    (["paint", "{data}", "{model}", "--layer", "body"], "which features of the layer? Give their numbers by --units"),
     (["visualize", "{data}", "{model}", "--units", "3,999"], "there is no feature unit 999: the layer has 16"),
     (["invert", "{data}", "{model}", "--mask", "left"], "the task 'invert' has no --mask; it has --layer, --positions"),
     (["gradients", "{data}", "{model}", "--images", "2", "--positions", "3"], "give one of them"),
@@ -380,7 +380,7 @@ MISTAKES = [
     ),
     (
         ["gradients", "--model", "{a}", "--images", "{white}"],
-        "needs a set of labelled images, --data PATH; files in --images are for inpaint",
+        "needs a set of labelled images, by --data; picture files are for inpaint",
     ),
     (["invert", "{data}", "{model}", "--images", "{white}"], "--images names files already, so --data means nothing: leave it out"),
     (["invert", "{model}", "--images", "{white},{large}"], "is 9x8 but the images before it are 8x8; give --image-size"),

@@ -320,7 +320,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(data: Path) -> None:
 
     args = changed(settings.Train(), data=str(data), arch="mlp", batch_size=15)
     with pytest.raises(UserError, match="multiple of the 2 processes"):
-        command.train(args, CPU, World(0, 2))
+        command.train_run(args, CPU, World(0, 2))
 
 
 # Choosing the best epoch
@@ -639,10 +639,10 @@ def as_words(args: settings.Train) -> list[str]:
     "given", [[], ["--eps", "1/255", "--norm", "linf", "--lr", "0.01", "--amp", "--ema", "0"]], ids=["plain", "changed"]
 )
 def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, given: list[str]) -> None:
-    args = command.complete(parse(settings.Train, ["--recipe", recipe, *given], "train"), CPU)
+    args = command.completed(parse(settings.Train, ["--recipe", recipe, *given], "train"), CPU)
     saved = from_file(settings.Train, json.loads(json.dumps(dataclasses.asdict(args))), "settings.json")
     again = parse(settings.Train, as_words(saved), "train")
-    assert again == args == saved == command.complete(again, CPU)
+    assert again == args == saved == command.completed(again, CPU)
     left_open = {name for name, value in flat(saved).items() if value is None}
     data = {"dataset", "data", "image_size", "classes", "limit", "cache", "test_data"}
     assert left_open <= data | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps"}
@@ -658,7 +658,7 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, gi
 
 
 def test_classes_and_test_data_that_were_saved_mean_the_same_when_given_again() -> None:
-    args = command.complete(parse(settings.Train, ["--classes", "dog, cat", "--test-data", "some where"], "train"), CPU)
+    args = command.completed(parse(settings.Train, ["--classes", "dog, cat", "--test-data", "some where"], "train"), CPU)
     assert (args.data.classes, args.data.test_data) == (["dog", "cat"], "some where")
     saved = from_file(settings.Train, json.loads(json.dumps(dataclasses.asdict(args))), "settings.json")
     assert parse(settings.Train, as_words(saved), "train") == args
@@ -668,9 +668,9 @@ def test_bfloat16_is_left_out_where_it_would_be_emulated_unless_asked_for(monkey
     for fast in (True, False):
         monkeypatch.setattr(command, "computes_bfloat16", lambda device, fast=fast: fast)
         asked = {told: changed(settings.Train(), recipe="fast-l2", amp=told) for told in (None, True, False)}
-        amp = {told: command.complete(args, CPU).training.optimizing.amp for told, args in asked.items()}
+        amp = {told: command.completed(args, CPU).training.optimizing.amp for told, args in asked.items()}
         assert amp == {None: fast, True: True, False: False}
-    assert command.complete(changed(settings.Train(), recipe="madry-l2"), CPU).training.optimizing.amp is False
+    assert command.completed(changed(settings.Train(), recipe="madry-l2"), CPU).training.optimizing.amp is False
 
 
 def test_a_run_from_the_saved_settings_is_the_same_run(call, data: Path, whole: Path, tmp_path: Path) -> None:
@@ -683,7 +683,7 @@ def test_a_run_from_the_saved_settings_is_the_same_run(call, data: Path, whole: 
 
 def test_norm_and_eps_of_the_flags_replace_the_recipe_s() -> None:
     def threat(**told: Any) -> str:
-        return repr(method_of(command.complete(changed(settings.Train(), recipe="madry-linf", **told), CPU).training).threat)
+        return repr(method_of(command.completed(changed(settings.Train(), recipe="madry-linf", **told), CPU).training).threat)
 
     assert threat() == "Linf eps=0.03137"
     assert threat(eps=4 / 255) == "Linf eps=0.01569"

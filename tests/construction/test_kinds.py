@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import KINDS, Inverted, Relabelled, SourceModel, kinds, next_class, published, random_target
+from robustlab.construction import KINDS, Inverted, Relabelled, SourceModel, kinds, next_class, published_construction, random_target
 from robustlab.construction.kinds import kind_named, measure_source, mismatch
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, predictions
@@ -14,16 +14,16 @@ from robustlab.pixels import to_float
 
 
 def test_the_published_settings_where_nothing_else_is_said():
-    assert published("D_rand") == Relabelled(random_target, ThreatModel(L2(), 0.5), 100, 0.1)
-    assert published("D_det") == Relabelled(next_class, ThreatModel(L2(), 0.5), 100, 0.1)
-    assert published("D_R") == published("D_NR") == Inverted(1000, 0.1)
+    assert published_construction("D_rand") == Relabelled(random_target, ThreatModel(L2(), 0.5), 100, 0.1)
+    assert published_construction("D_det") == Relabelled(next_class, ThreatModel(L2(), 0.5), 100, 0.1)
+    assert published_construction("D_R") == published_construction("D_NR") == Inverted(1000, 0.1)
 
 
 def test_settings_of_ones_own():
     threat = ThreatModel(Linf(), 0.1)
-    assert published("D_det", threat=threat, steps=7) == Relabelled(next_class, threat, 7, 0.1 / 5)
-    assert published("D_det", step_size=0.0) == Relabelled(next_class, ThreatModel(L2(), 0.5), 100, 0.0)
-    assert published("D_R", steps=0, step_size=0.2) == Inverted(0, 0.2)
+    assert published_construction("D_det", threat=threat, steps=7) == Relabelled(next_class, threat, 7, 0.1 / 5)
+    assert published_construction("D_det", step_size=0.0) == Relabelled(next_class, ThreatModel(L2(), 0.5), 100, 0.0)
+    assert published_construction("D_R", steps=0, step_size=0.2) == Inverted(0, 0.2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -33,9 +33,11 @@ def test_a_kind_by_any_spelling(kind):
 
 def test_mistakes_are_one_sentence():
     with pytest.raises(UserError, match="unknown kind 'D_dat'. Did you mean 'D_det'"):
-        published("D_dat")
-    with pytest.raises(UserError, match="D_NR matches features wherever in the pixel box that leads, so norm and eps mean nothing to it"):
-        published("D_NR", threat=ThreatModel(L2(), 1.0))
+        published_construction("D_dat")
+    with pytest.raises(
+        UserError, match="D_NR searches the whole pixel box for images with the same features, so it takes no norm and no eps"
+    ):
+        published_construction("D_NR", threat=ThreatModel(L2(), 1.0))
 
 
 def test_a_source_model_is_measured_on_the_outputs_of_the_classes_names(source, classifier):

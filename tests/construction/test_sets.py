@@ -11,7 +11,7 @@ from laws import restless, untouched
 from torch import nn
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import KINDS, Plan, Unfinished, build, construct, kinds, published, sets
+from robustlab.construction import KINDS, Plan, Unfinished, build_set, construct, kinds, published_construction, sets
 from robustlab.data import ImageSet
 from robustlab.data.constructed import open_constructed
 from robustlab.errors import UserError
@@ -35,8 +35,8 @@ def written(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_the_plan_with_the_published_settings(kind, source, classifier, tmp_path):
     made = construct(classifier, source, kind, out=tmp_path / "set", seed=3, dtype="uint8", **SMALL)
-    plan = Plan(published(kind, steps=3), source, classifier, seed=3, dtype="uint8", shard_size=6, batch_size=4)
-    assert build(tmp_path / "plan", plan) == made.manifest
+    plan = Plan(published_construction(kind, steps=3), source, classifier, seed=3, dtype="uint8", shard_size=6, batch_size=4)
+    assert build_set(tmp_path / "plan", plan) == made.manifest
     assert written(tmp_path / "set") == written(tmp_path / "plan")
     assert made.kind == kind and made.folder == tmp_path / "set" and made.original is source
     opened = open_constructed(tmp_path / "set")
@@ -163,7 +163,7 @@ def test_a_model_that_the_kind_is_not_made_from_is_warned_about(robust, kind, so
 def test_mistakes_are_told_before_anything_is_written(source, classifier, tmp_path):
     for wrong, sentence in (
         ({"kind": "D_dat"}, "unknown kind 'D_dat'"),
-        ({"kind": "D_R", "threat": ThreatModel(L2(), 1.0)}, "norm and eps mean nothing to it"),
+        ({"kind": "D_R", "threat": ThreatModel(L2(), 1.0)}, "takes no norm and no eps"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"steps": -1}, "relabelling needs steps >= 0"),
         ({"shard_size": 0}, "shard_size >= 1"),

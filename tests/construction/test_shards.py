@@ -14,7 +14,7 @@ from torch import nn
 
 from robustlab import files
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Building, Constructed, Inverted, Plan, Relabelled, build, next_class, random_target, shards
+from robustlab.construction import Building, Constructed, Inverted, Plan, Relabelled, build_set, next_class, random_target, shards
 from robustlab.data import ImageSet
 from robustlab.data.constructed import facts, open_constructed
 from robustlab.errors import UserError
@@ -64,7 +64,7 @@ class After:
 @pytest.fixture
 def whole(plan, tmp_path) -> dict[str, bytes]:
     """What the plan makes at one go."""
-    assert build(tmp_path / "whole", plan)
+    assert build_set(tmp_path / "whole", plan)
     return written(tmp_path / "whole")
 
 
@@ -75,9 +75,9 @@ def whole(plan, tmp_path) -> dict[str, bytes]:
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_the_same_plan_makes_the_same_bytes(construction, dtype, plan, tmp_path):
     plan = replace(plan, construction=construction, dtype=dtype)
-    first = build(tmp_path / "a", plan)
+    first = build_set(tmp_path / "a", plan)
     torch.rand(3)
-    assert build(tmp_path / "b", plan) == first
+    assert build_set(tmp_path / "b", plan) == first
     assert written(tmp_path / "a") == written(tmp_path / "b")
 
 
@@ -111,7 +111,7 @@ def test_who_begins_elsewhere_makes_other_shards_first(plan, tmp_path):
 def test_two_at_once_share_the_work_and_make_the_same_set(construction, plan, tmp_path):
     """The second begins, and ends, while the first is in the middle of a shard."""
     plan = replace(plan, construction=construction)
-    build(tmp_path / "alone", plan)
+    build_set(tmp_path / "alone", plan)
     one, other = Building(tmp_path / "set", plan), Building(tmp_path / "set", plan)
     seen = []
 
@@ -142,19 +142,19 @@ def test_a_shard_in_other_hands_is_left_to_them(plan, whole, tmp_path):
 @pytest.mark.parametrize("questions", range(7))
 def test_stopped_anywhere_and_gone_on_with_it_is_the_same_set(questions, plan, whole, tmp_path):
     """A stop keeps the whole shards and nothing of the one that was begun."""
-    assert build(tmp_path / "set", plan, stop=After(questions)) is None
+    assert build_set(tmp_path / "set", plan, stop=After(questions)) is None
     assert hashed(tmp_path / "set") == [f"{k:05}" for k in range(questions // 2)]
     assert len(list((tmp_path / "set").glob("shards/*.safetensors"))) == questions // 2
     assert not (tmp_path / "set" / "manifest.json").exists()
     building = Building(tmp_path / "set", plan)
     assert building.done == 6 * (questions // 2)
-    assert build(tmp_path / "set", plan)
+    assert build_set(tmp_path / "set", plan)
     assert written(tmp_path / "set") == whole
 
 
 def test_a_finished_set_is_not_made_again(plan, whole, tmp_path):
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("whole/shards/*")}
-    assert build(tmp_path / "whole", replace(plan, construction=replace(plan.construction)), stop=After(0))
+    assert build_set(tmp_path / "whole", replace(plan, construction=replace(plan.construction)), stop=After(0))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("whole/shards/*")} == times
     assert written(tmp_path / "whole") == whole
 
@@ -194,12 +194,12 @@ def test_a_damaged_shard_is_found_by_its_hash_and_made_again(damage, plan, whole
 
 
 def test_a_shard_of_another_set_is_found_too_and_build_mends_by_itself(plan, whole, tmp_path):
-    build(tmp_path / "other", replace(plan, seed=1))
+    build_set(tmp_path / "other", replace(plan, seed=1))
     for name in ("00000.safetensors", "00003.safetensors"):
         (tmp_path / "whole" / "shards" / name).write_bytes((tmp_path / "other" / "shards" / name).read_bytes())
     assert Building(tmp_path / "whole", plan).check() == [0, 3]
     (tmp_path / "whole" / "shards" / "00001.safetensors").write_bytes(b"")
-    assert build(tmp_path / "whole", plan)
+    assert build_set(tmp_path / "whole", plan)
     assert written(tmp_path / "whole") == whole
 
 
@@ -210,13 +210,13 @@ HASH_FILES = {"empty": "", "no hash": "{}", "no object": "[]", "another hash": '
 def test_a_damaged_hash_is_a_damaged_shard(content, plan, whole, tmp_path):
     (tmp_path / "whole" / "shards" / "00001.json").write_text(content)
     assert Building(tmp_path / "whole", plan).check() == [1]
-    assert build(tmp_path / "whole", plan)
+    assert build_set(tmp_path / "whole", plan)
     assert written(tmp_path / "whole") == whole
 
 
 def test_what_a_killed_process_left_half_written_is_taken_away(plan, whole, tmp_path):
     (tmp_path / "whole" / "shards" / ".00000.safetensors.99999.tmp").write_bytes(b"half")
-    build(tmp_path / "whole", plan)
+    build_set(tmp_path / "whole", plan)
     assert written(tmp_path / "whole") == whole
 
 
@@ -244,7 +244,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_in_a_sentence(plan, tmp_pa
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_a_folder_refuses_other_settings_and_names_the_difference(other, difference, plan, whole, tmp_path):
-    with pytest.raises(UserError, match="holds a set with other settings .*--out") as caught:
+    with pytest.raises(UserError, match="holds a set with other settings .*`out`") as caught:
         Building(tmp_path / "whole", replace(plan, **other))
     assert difference in str(caught.value)
     assert written(tmp_path / "whole") == whole
@@ -275,8 +275,9 @@ def test_a_description_is_json_and_the_same_every_time(plan):
 def test_a_plan_reads_the_weights_once(plan, tmp_path, monkeypatch):
     """On a GPU each reading makes it wait."""
     asked = []
-    monkeypatch.setattr(shards, "digest", lambda model, **options: asked.append(model) or "0")
-    assert build(tmp_path / "set", plan) and plan.described() == plan.described()
+    read = shards.weights_of
+    monkeypatch.setattr(shards, "weights_of", lambda model: asked.append(model) or read(model))
+    assert build_set(tmp_path / "set", plan) and plan.described() == plan.described()
     assert asked == [plan.model]
 
 
@@ -323,14 +324,14 @@ def test_a_plan_that_makes_no_sense_is_refused(wrong, sentence, plan):
 
 def test_a_folder_of_other_files_is_left_alone(plan, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is not an empty folder: .*--out"):
+    with pytest.raises(UserError, match="is not an empty folder: .*`out`"):
         Building(tmp_path, plan)
     assert written(tmp_path) == {"thesis.tex": b"years of work"}
 
 
 def test_an_empty_folder_is_taken(plan, whole, tmp_path):
     (tmp_path / "set").mkdir()
-    assert build(tmp_path / "set", plan) and written(tmp_path / "set") == whole
+    assert build_set(tmp_path / "set", plan) and written(tmp_path / "set") == whole
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new folder", "empty folder"])
@@ -362,9 +363,9 @@ def test_a_shard_takes_no_more_than_the_room_that_is_asked_for(plan, whole):
 
 def test_a_disk_that_fills_up_is_told_and_what_was_made_stays(plan, whole, tmp_path):
     with small_files(3000), pytest.raises(UserError, match="cannot write .*00000.safetensors: File too large"):
-        build(tmp_path / "set", plan)
+        build_set(tmp_path / "set", plan)
     assert set(written(tmp_path / "set")) <= {"settings.json", "shards/.00000.lock", ".opening"}
-    assert build(tmp_path / "set", plan) and written(tmp_path / "set") == whole
+    assert build_set(tmp_path / "set", plan) and written(tmp_path / "set") == whole
 
 
 # What is stored
@@ -374,7 +375,7 @@ def test_a_disk_that_fills_up_is_told_and_what_was_made_stays(plan, whole, tmp_p
 @pytest.mark.parametrize("dtype, rounding", [("float32", 0.0), ("float16", 2.0**-12), ("uint8", 0.5 / 255 + 1e-7)])
 def test_what_is_stored_is_what_was_made_but_for_rounding(construction, dtype, rounding, plan, tmp_path):
     plan = replace(plan, construction=construction, dtype=dtype)
-    manifest = build(tmp_path / "set", plan)
+    manifest = build_set(tmp_path / "set", plan)
     known, index = facts(tmp_path / "set"), torch.arange(22)
     stored = to_float(open_constructed(tmp_path / "set").fetch(index))
     made = torch.cat(
@@ -418,7 +419,7 @@ def test_what_storing_changes_is_told(tmp_path):
     model = Classifier(nn.Flatten(), nn.Linear(1, 2, bias=False), mean=[127.2 / 255], std=[1.0], classes=source.classes)
     with torch.no_grad():
         model.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
-    manifest, known = build(tmp_path / "set", Plan(AsTheyAre(), source, model, dtype="uint8")), facts(tmp_path / "set")
+    manifest, known = build_set(tmp_path / "set", Plan(AsTheyAre(), source, model, dtype="uint8")), facts(tmp_path / "set")
     assert known["predicted_before_storing"].tolist() == [0, 1, 0, 1] and known["predicted"].tolist() == [0, 0, 0, 1]
     torch.testing.assert_close(known["added_by_storing"].double() * 255, (levels - levels.round()).abs(), rtol=0, atol=1e-4)
     shares = {"taken_for_label_before_storing": 0.5, "taken_for_label": 0.25, "taken_for_original_label": 0.25, "label_is_original": 1.0}
@@ -429,7 +430,7 @@ def test_what_storing_changes_is_told(tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_stored_images_lie_in_the_ball_but_for_what_storing_added(dtype, plan, tmp_path):
     plan = replace(plan, dtype=dtype)
-    build(tmp_path / "set", plan)
+    build_set(tmp_path / "set", plan)
     known, stored = facts(tmp_path / "set"), to_float(open_constructed(tmp_path / "set").fetch(torch.arange(22)))
     distance = L2().measure(stored.double() - to_float(plan.source.pixels).double())
     assert (distance <= EPS + known["added_by_storing"].double() + 1e-6).all()
@@ -439,7 +440,7 @@ def test_stored_images_lie_in_the_ball_but_for_what_storing_added(dtype, plan, t
 
 @pytest.mark.parametrize("name", CONSTRUCTIONS)
 def test_labels_are_those_of_the_kind(name, plan, tmp_path):
-    facts_of_set = build(tmp_path / "set", replace(plan, construction=CONSTRUCTIONS[name]))["facts"]
+    facts_of_set = build_set(tmp_path / "set", replace(plan, construction=CONSTRUCTIONS[name]))["facts"]
     y, old = facts(tmp_path / "set")["y"], plan.source.labels
     keys = fold(example_keys(0, torch.arange(22)), "construct")
     expected = {"D_rand": random_target(old, keys, 4), "D_det": (old + 1) % 4, "D_R": old}[name]
@@ -466,14 +467,14 @@ def test_progress_adds_up_to_the_images_whoever_made_them(construction, plan, tm
 def test_the_model_the_images_and_the_random_state_are_as_before(construction, plan, source, tmp_path):
     plan = replace(plan, construction=construction)
     with untouched(restless(plan.model), source.pixels, source.labels):
-        build(tmp_path / "stopped", plan, stop=After(3))
-        build(tmp_path / "set", plan)
+        build_set(tmp_path / "stopped", plan, stop=After(3))
+        build_set(tmp_path / "set", plan)
     assert not any(module._forward_hooks for module in plan.model.modules())
 
 
 def test_the_mode_of_the_model_does_not_matter(plan, whole, tmp_path):
     restless(plan.model)
-    assert build(tmp_path / "set", plan) and written(tmp_path / "set") == whole
+    assert build_set(tmp_path / "set", plan) and written(tmp_path / "set") == whole
 
 
 @every_construction
@@ -485,9 +486,9 @@ def test_after_an_exception_the_model_is_as_before_and_the_work_goes_on(construc
         if asked():
             raise error("in the middle")
 
-    build(tmp_path / "whole", plan)
+    build_set(tmp_path / "whole", plan)
     hook = restless(plan.model).body.register_forward_pre_hook(fail)
     with untouched(plan.model, source.pixels, source.labels), pytest.raises(error, match="in the middle"):
-        build(tmp_path / "set", plan)
+        build_set(tmp_path / "set", plan)
     hook.remove()
-    assert build(tmp_path / "set", plan) and written(tmp_path / "set") == written(tmp_path / "whole")
+    assert build_set(tmp_path / "set", plan) and written(tmp_path / "set") == written(tmp_path / "whole")

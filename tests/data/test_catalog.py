@@ -100,7 +100,7 @@ def test_what_is_only_for_training_is_seen_from_the_place(tmp_path):
         ({"name": "npz", "root": "empty"}, "empty has no train.npz"),
         ({"root": "empty"}, "empty holds no class folders; expected ROOT/train/CLASS/*.jpg"),
         ({"root": "notes.txt"}, "notes.txt is neither a folder nor an .npz file"),
-        ({"name": "cifar10"}, "expected the folder datasets/cifar-10-batches-py; add --download"),
+        ({"name": "cifar10"}, "expected the folder datasets/cifar-10-batches-py; add `download=True`"),
         ({"limit": 10, "image_size": 64}, "shapes has images of 32x32 pixels, and --image-size changes only image folders"),
         ({"classes": ["strr", "ring"]}, "unknown class 'strr'. Did you mean 'star'?"),
         ({"limit": -1}, "must not be negative, got -1"),

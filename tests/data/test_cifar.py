@@ -82,7 +82,7 @@ def test_it_is_downloaded_when_asked_and_only_then(official, tmp_path, monkeypat
     monkeypatch.setattr(CIFAR10, "url", f"{address}/{archive.name}")
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     empty = tmp_path / "empty"
-    with pytest.raises(UserError, match="expected the folder .*cifar-10-batches-py; add --download"):
+    with pytest.raises(UserError, match="expected the folder .*cifar-10-batches-py; add `download=True`"):
         open_cifar("cifar10", empty, "train")
     assert not empty.exists()
     assert len(open_cifar("cifar10", empty, "train", download=True)) == 10
@@ -97,5 +97,5 @@ def test_no_network_is_one_sentence(tmp_path, monkeypatch):
 
 def test_a_damaged_file_is_one_sentence(official):
     (official / FOLDERS["cifar10"] / "test_batch").write_bytes(b"cut")
-    with pytest.raises(UserError, match="incomplete or damaged; add --download"):
+    with pytest.raises(UserError, match="incomplete or damaged; add `download=True`"):
         open_cifar("cifar10", official, "train")

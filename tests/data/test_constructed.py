@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from robustlab.constraints import ThreatModel
-from robustlab.construction import Building, Plan, Relabelled, build, next_class
+from robustlab.construction import Building, Plan, Relabelled, build_set, next_class
 from robustlab.data import ImageSet, open_dataset
 from robustlab.data.constructed import ShardStream, damaged, facts, is_constructed, open_constructed, read_manifest
 from robustlab.errors import UserError
@@ -35,7 +35,7 @@ def plan(dtype: str = "float16") -> Plan:
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    build(tmp_path / "d_det", plan())
+    build_set(tmp_path / "d_det", plan())
     return tmp_path / "d_det"
 
 
@@ -46,7 +46,7 @@ def as_written(folder: Path, name: str) -> torch.Tensor:
 @pytest.mark.parametrize("memory_limit", [1 << 30, 0], ids=["in memory", "on demand"])
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 def test_a_finished_set_comes_back_byte_for_byte(tmp_path, dtype, memory_limit):
-    build(tmp_path / "d_det", plan(dtype))
+    build_set(tmp_path / "d_det", plan(dtype))
     found = open_constructed(tmp_path / "d_det", memory_limit=memory_limit)
     assert isinstance(found, ShardStream if memory_limit == 0 else ImageSet)
     assert (found.name, found.classes, found.shape, len(found)) == ("d_det", ("red", "green", "blue"), (3, 5, 5), N)

@@ -211,7 +211,7 @@ def test_what_is_no_picture_is_refused(app, call, content):
 
 def test_few_pictures_are_read_at_a_time(app, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(server, "decode", lambda content, size: release.wait(20) and b"read" or b"late")
+    monkeypatch.setattr(server, "decode_upload", lambda content, size: release.wait(20) and b"read" or b"late")
 
     async def all_at_once() -> list[Answer]:
         tasks = [asyncio.create_task(ask(app, "POST", "/api/upload", b"x")) for _ in range(6)]
@@ -465,7 +465,7 @@ def test_what_is_not_http_does_not_stop_it(address):
 
 
 def test_other_machines_need_a_token(page):
-    with pytest.raises(UserError, match="--token"):
+    with pytest.raises(UserError, match="`token`"):
         serve_page(page, "0.0.0.0", 0)
 
 

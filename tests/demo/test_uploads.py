@@ -14,7 +14,7 @@ from laws import seeded
 from PIL import Image
 
 from robustlab.demo import uploads
-from robustlab.demo.uploads import decode
+from robustlab.demo.uploads import decode_upload
 from robustlab.errors import UserError
 
 
@@ -31,25 +31,25 @@ def noise(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("format", uploads.FORMATS)
 def test_every_format_is_read(format):
     options = {"lossless": True} if format == "WEBP" else {}
-    found = decode(content(Image.new("RGB", (40, 40), (200, 40, 40)), format, **options), 8)
+    found = decode_upload(content(Image.new("RGB", (40, 40), (200, 40, 40)), format, **options), 8)
     assert len(found) == 3 * 64 and all(abs(a - b) <= 3 for a, b in zip(found, bytes((200, 40, 40)) * 64, strict=True))
 
 
 def test_a_picture_of_the_right_size_is_taken_as_it_is():
-    assert decode(content(noise(16, 16)), 16) == noise(16, 16).tobytes()
+    assert decode_upload(content(noise(16, 16)), 16) == noise(16, 16).tobytes()
 
 
 def test_the_middle_of_a_wide_picture_is_taken():
     image = Image.new("RGB", (48, 16), "red")
     image.paste("blue", (16, 0, 32, 16))
-    found = decode(content(image), 8)
+    found = decode_upload(content(image), 8)
     assert found[3 * 36 :][:3] == bytes((0, 0, 255)) and max(found[0::3]) < 30
 
 
 def test_transparency_is_white():
     image = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, 16, 8))
-    assert decode(content(image), 16) == bytes((0, 0, 255)) * 128 + bytes((255, 255, 255)) * 128
+    assert decode_upload(content(image), 16) == bytes((0, 0, 255)) * 128 + bytes((255, 255, 255)) * 128
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_transparency_is_white():
     [("L", 90, 90), ("1", 1, 255), ("I;16", 256 * 90, 90), ("P", 5, None), ("LA", (90, 255), 90), ("CMYK", (0, 0, 0, 0), 255)],
 )
 def test_other_modes_are_read(mode, value, shown):
-    found = decode(content(Image.new(mode, (16, 16), value), "JPEG" if mode == "CMYK" else "PNG"), 16)
+    found = decode_upload(content(Image.new(mode, (16, 16), value), "JPEG" if mode == "CMYK" else "PNG"), 16)
     assert len(set(found)) == 1 or shown is None
     assert shown is None or abs(found[0] - shown) <= 1
 
@@ -67,11 +67,11 @@ def test_a_turned_photograph_is_turned_back():
     image.paste("blue", (0, 0, 16, 8))
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
-    assert decode(content(image, exif=exif), 16)[:3] == bytes((255, 0, 0))
+    assert decode_upload(content(image, exif=exif), 16)[:3] == bytes((255, 0, 0))
 
 
 def test_a_large_photograph_is_read_small():
-    found = decode(content(Image.new("RGB", (4000, 3000), (9, 90, 200)), "JPEG"), 32)
+    found = decode_upload(content(Image.new("RGB", (4000, 3000), (9, 90, 200)), "JPEG"), 32)
     assert all(abs(a - b) <= 3 for a, b in zip(found[:3], (9, 90, 200), strict=True))
 
 
@@ -86,14 +86,14 @@ def png_that_claims(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("size", [(10_000, 9_000), (100_000, 2), (2**31 - 1, 2**31 - 1), (30_000, 30_000)])
 def test_a_picture_that_would_fill_memory_is_refused_by_its_size(size):
     with pytest.raises(UserError, match="too large"):
-        decode(png_that_claims(*size), 32)
+        decode_upload(png_that_claims(*size), 32)
 
 
 def test_a_damaged_picture_is_refused():
     whole = content(noise(64, 64))
     for cut in (10, 60, len(whole) // 2):
         with pytest.raises(UserError, match="no picture"):
-            decode(whole[:cut], 32)
+            decode_upload(whole[:cut], 32)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,6 @@ def test_a_damaged_picture_is_refused():
 @given(st.binary(max_size=80))
 def test_anything_else_is_refused_in_a_sentence(start, rest):
     try:
-        assert len(decode(start + rest, 8)) == 192
+        assert len(decode_upload(start + rest, 8)) == 192
     except UserError as error:
         assert "\n" not in str(error)

@@ -87,7 +87,7 @@ def test_each_experiment_has_a_title_a_small_and_a_full_configuration() -> None:
         assert module.__doc__ and EXPERIMENTS[name]
 
 
-@every_experiment
+@pytest.mark.parametrize("name", CONFIGS.keys() - {"usefulness"})  # which counts nothing
 def test_every_count_is_one_of_as_many_images_as_were_tested(ran: Any, name: str) -> None:
     measurements = [json.loads(path.read_text())["found"] for path in ran(name).out.glob("measurements/*.json")]
     found = list(rates(measurements))
@@ -132,6 +132,8 @@ def test_every_network_and_every_set_is_one_that_a_row_needs(ran: Any, name: str
         "robustified": (2 + 3 * 2, 2 * 140),
         "transfer": (1 + 3 * 2, 140),
         "data-size": (2 * 2 * 2, 0),
+        "capacity": (2 * 2 * 2, 0),
+        "usefulness": (2, 0),
         "regimes": (2 + 8, 4 * 140),
     }[name]
     done = ran(name)
@@ -189,9 +191,9 @@ def test_without_a_perturbation_d_det_teaches_the_class_after(data: Path, tmp_pa
     """The colours tell the class; all that changed is the label."""
     cache = ExperimentCache(tmp_path, str(data))
     images = cache.images("train")
-    made, _ = mislabelled_experiment.relabelled(cache, "D_det", "standard:1", "tiny", images, 0.0, 1)
+    made, _ = mislabelled_experiment.relabelled_set(cache, "D_det", "standard:1", "tiny", images, 0.0, 1)
     training = NetworkTraining("tiny", epochs=20, augment=False)
-    found = mislabelled_experiment.learned(cache, made, "shifted", training, cache.images("test"))
+    found = mislabelled_experiment.train_and_test(cache, made, "shifted", training, cache.images("test"))
     assert share(found["following"]) > 0.8 > 0.2 > share(found["clean"])
     assert share(found["own"]) > 0.8
 
@@ -328,3 +330,19 @@ def test_regimes_draws_the_shares_of_its_cells(ran: Any) -> None:
         assert [value for row in heatmap.values for value in row] == shares
         assert len(heatmap.values) == len(heatmap.rows) == len(config.sources)
         assert heatmap.columns == ("0.5", "1") and heatmap.neutral == 1 / 3
+
+
+def test_capacity_counts_parameters_and_draws_a_line_for_each_training(ran: Any) -> None:
+    found = ran("capacity")
+    assert [row["parameters"] for row in found.numbers["measurements"]] == [1107, 1107, 1851, 1851]
+    (plot,) = found.finding.lines.values()
+    assert [line.name for line in plot.lines] == ["standard, clean", "standard, attacked", "fast-l2, clean", "fast-l2, attacked"]
+    assert all(list(line.x) == [1107, 1851] for line in plot.lines) and plot.axes.log_x
+
+
+def test_usefulness_falls_under_attack(ran: Any) -> None:
+    for values in ran("usefulness").numbers["measurements"]:
+        assert len(values["feature"]) == len(values["clean"]) == len(values["attacked"]) > 0
+        assert all(-3 < attacked <= clean for clean, attacked in zip(values["clean"], values["attacked"], strict=True))
+    (plot,) = ran("usefulness").finding.lines.values()
+    assert len(plot.lines) == 4 and all(list(line.y) == sorted(line.y, reverse=True) for line in plot.lines)

@@ -106,7 +106,7 @@ def test_weights_of_any_size_are_saved_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_network_without_a_name_cannot_be_saved(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="build it by zoo.build"):
+    with pytest.raises(UserError, match="build it by robustlab.build"):
         save_weights(tmp_path / "w", Classifier(nn.Flatten(), nn.Linear(4, 2), mean=[0.0], std=[1.0]), PROVENANCE)
 
 
@@ -364,7 +364,7 @@ def test_checkpoints_before_batchnorm_counted(tmp_path: Path) -> None:
     ("change", "asked", "message"),
     [
         ({}, {"num_classes": 10}, "has 4 classes, not the 10 asked for"),
-        ({"layer1.0.bn1.weight": None}, {}, "fits none of our architectures; name the one that comes nearest by --arch"),
+        ({"layer1.0.bn1.weight": None}, {}, "fits none of our architectures; name the nearest one by `arch`"),
         ({"layer1.0.bn1.weight": None}, {"arch": "small"}, r"does not fit the architecture small.*missing: body.layer1.0.bn1.weight$"),
         ({"gate.bias": torch.zeros(3)}, {"arch": "small"}, "unexpected: body.gate.bias$"),
         ({"conv1.weight": torch.zeros(16, 3, 5, 5)}, {"arch": "small"}, r"another shape: body.conv1.weight \(16x3x5x5, not 16x3x3x3\)"),
@@ -414,7 +414,7 @@ class Malicious:
 def test_code_in_a_checkpoint_does_not_run_without_trust(tmp_path: Path, zipped: bool) -> None:
     mark = tmp_path / "it-ran"
     torch.save({"model": trained().state_dict(), "x": Malicious(mark)}, tmp_path / "bad.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"would run code when read \((posix|nt)\.system\); if you trust .*, give --trust-checkpoint$"):
+    with pytest.raises(UserError, match=r"would run code when read \((posix|nt)\.system\); if you trust .*, give `trust=True`$"):
         load(tmp_path / "bad.pt")
     assert not mark.exists()
     load(tmp_path / "bad.pt", normalization=(MEAN, STD), trust=True)

@@ -11,7 +11,7 @@ import torch.fx
 from torch import nn
 
 from robustlab.errors import UserError
-from robustlab.models.architectures import blank
+from robustlab.models.architectures import meta_network
 from robustlab.models.zoo import architectures, build
 
 # Parameters for ten classes and three channels: the published sizes of the published networks.
@@ -46,7 +46,7 @@ def images(*shape: int) -> torch.Tensor:
 
 
 def test_number_of_parameters() -> None:
-    counted = {arch: sum(p.numel() for p in blank(arch, num_classes=10).parameters()) for arch in architectures()}
+    counted = {arch: sum(p.numel() for p in meta_network(arch, num_classes=10).parameters()) for arch in architectures()}
     assert counted == PARAMETERS
 
 
@@ -104,7 +104,7 @@ def test_signals_neither_die_nor_explode_at_the_start(arch: str) -> None:
 
 def test_torchvision_networks_end_in_our_head() -> None:
     for name in ("vgg11", "densenet121", "googlenet", "swin_t"):
-        model = blank(f"torchvision:{name}", num_classes=7)
+        model = meta_network(f"torchvision:{name}", num_classes=7)
         assert model.head.out_features == 7
         assert sum(isinstance(m, nn.Linear) and m.out_features == 1000 for m in model.modules()) == 0
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustlab.data.shapes import CLASSES, contradictions, shapes
-from robustlab.reports.comparison import COLUMNS, CaptionedPicture, PictureRow, clear, columns, exchange_lengths, sheet, summary
+from robustlab.reports.comparison import COLUMNS, CaptionedPicture, PictureRow, clear, columns, exchange_lengths, sheet_of_rows, summary
 
 
 def rate(value: float, half: float) -> dict:
@@ -54,4 +54,4 @@ def test_the_summary_has_a_line_for_each_measurement_and_says_when_nothing_is_cl
 def test_a_sheet_has_the_pictures_of_its_rows_and_no_words():
     pictured = PictureRow("pictures", tuple(CaptionedPicture(torch.zeros(3, 8, 8), "caption") for _ in range(3)))
     words = PictureRow("words", tuple(CaptionedPicture(None, "caption") for _ in range(3)))
-    assert sheet([pictured, words, pictured]).shape == sheet([pictured, pictured]).shape
+    assert sheet_of_rows([pictured, words, pictured]).shape == sheet_of_rows([pictured, pictured]).shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.norms import L1, L2, Linf
 from robustlab.options import leaves
-from robustlab.synthesis.budget import PUBLISHED, TUNED, Search, published, resolved, search_of, tuned
+from robustlab.synthesis.budget import PUBLISHED, TUNED, Search, published_search, resolved, search_of, tuned_search
 from robustlab.synthesis.parameters import Fourier, Pixels
 from robustlab.synthesis.tasks import TASKS
 
@@ -84,6 +84,29 @@ def test_a_verdict_of_the_objective_is_passed_on():
     assert torch.equal(found.achieved, torch.zeros(3, dtype=torch.bool))
 
 
+@dataclass(frozen=True)
+class Turning:
+    """An objective for each step: even ones descend along ``-G``, odd ones back again; nobody may ask for one of no step."""
+
+    noted: list[int] = field(default_factory=list)
+
+    def at_step(self, step: int):
+        self.noted.append(step)
+        return lambda x: along(x) * (-1) ** step
+
+
+@pytest.mark.parametrize("parameters", [None, Pixels(), Fourier()], ids=repr)
+def test_an_objective_for_each_step_is_told_the_step_whatever_the_parameters(parameters):
+    """The last point is judged by the objective of the step that would be taken there, as ``minimize`` says."""
+    objective, shown = Turning(), []
+    found = Search(None, 0.01, 4)(objective, X, keep_best=False, parameters=parameters, on_step=lambda t, x, value: shown.append(value))
+    assert objective.noted == [0, 1, 2, 3]
+    torch.testing.assert_close(torch.stack(shown[:2]).sign(), torch.stack([along(X), -along(X)]).sign())
+    torch.testing.assert_close(found.x, X, atol=1e-3, rtol=0)  # forth and back, twice
+    Search(None, 0.01, 4)(objective, X, parameters=parameters)
+    assert objective.noted == [0, 1, 2, 3] + [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(("norm", "power"), [(L2(), 1), (Linf(), 0), (L1(), 2)], ids=repr)
 def test_lengths_grow_with_the_image_as_their_norm_does(norm, power):
     scaled = Search(0.3, 0.05, 60, norm).scaled(224, 32)  # a radius that has a meaning in every norm
@@ -102,11 +125,11 @@ def test_the_same_even_change_is_inside_at_every_size():
 
 
 def test_published_settings():
-    assert published("generate", 224) == Search(40, 1, 60) and published("generate", 32) == Search(30, 0.5, 60)
-    assert published("inpaint", 224) == Search(21.6, 0.1, 720)
-    assert published("translate", 224) == Search(80, 0.5, 200)
-    assert published("paint", 224) == Search(70, 1, 140)
-    assert published("interpolate", 32).step_size == 0.1
+    assert published_search("generate", 224) == Search(40, 1, 60) and published_search("generate", 32) == Search(30, 0.5, 60)
+    assert published_search("inpaint", 224) == Search(21.6, 0.1, 720)
+    assert published_search("translate", 224) == Search(80, 0.5, 200)
+    assert published_search("paint", 224) == Search(70, 1, 140)
+    assert published_search("interpolate", 32).step_size == 0.1
     assert all(search.norm == L2() for known in PUBLISHED.values() for search in known.values())
     assert all(224 in known for known in PUBLISHED.values())
     # Where no radius is given, the published ones of 500 and 1000 cannot bind.
@@ -114,31 +137,31 @@ def test_published_settings():
 
 
 def test_other_sizes_are_scaled_from_the_nearest_published_one():
-    assert published("generate", 64) == Search(30, 0.5, 60).scaled(32, 64)
-    assert published("generate", 112) == Search(40, 1, 60).scaled(224, 112)
-    small = published("translate", 32)
+    assert published_search("generate", 64) == Search(30, 0.5, 60).scaled(32, 64)
+    assert published_search("generate", 112) == Search(40, 1, 60).scaled(224, 112)
+    small = published_search("translate", 32)
     assert small.eps == pytest.approx(80 / 7) and small.step_size == pytest.approx(0.5 / 7) and small.steps == 200
     for task in PUBLISHED:
         for size in (1, 8, 32, 224, 500):
-            assert published(task, size).steps > 0
+            assert published_search(task, size).steps > 0
 
 
 def test_tuned_settings_take_the_place_of_the_published_ones_at_every_size():
     assert set(TUNED) <= set(PUBLISHED) and all(search.norm == L2() for search in TUNED.values())
     for task in PUBLISHED:
-        assert tuned(task, 32) == TUNED.get(task, published(task, 32))
-        assert tuned(task, 224) == (TUNED[task].scaled(32, 224) if task in TUNED else published(task, 224))
-        assert (tuned(task, 32).eps is None) == (PUBLISHED[task][224].eps is None), "a ball where there is one in the paper"
+        assert tuned_search(task, 32) == TUNED.get(task, published_search(task, 32))
+        assert tuned_search(task, 224) == (TUNED[task].scaled(32, 224) if task in TUNED else published_search(task, 224))
+        assert (tuned_search(task, 32).eps is None) == (PUBLISHED[task][224].eps is None), "a ball where there is one in the paper"
 
 
 @pytest.mark.parametrize("task", PUBLISHED)
 def test_what_settings_leave_open_is_tuned_or_on_demand_published(task: str) -> None:
     settings = TASKS[task].settings
     for size in (32, 64):
-        assert search_of(task, settings(), size) == tuned(task, size)
-        assert search_of(task, settings(published=True), size) == published(task, size)
+        assert search_of(task, settings(), size) == tuned_search(task, size)
+        assert search_of(task, settings(published=True), size) == published_search(task, size)
     few = settings(steps=7, step_size=0.3)
-    assert search_of(task, few, 64) == replace(tuned(task, 64), steps=7, step_size=0.3)
+    assert search_of(task, few, 64) == replace(tuned_search(task, 64), steps=7, step_size=0.3)
     assert getattr(resolved(task, settings(published=True), 32), "weight", None) == {"inpaint": 10.0, "paint": 900.0}.get(task)
     assert getattr(resolved(task, settings(), 32), "weight", None) == {"inpaint": math.inf, "paint": 900.0}.get(task)
     full = resolved(task, few, 64)
@@ -150,7 +173,7 @@ def test_the_help_shows_the_defaults(task: str) -> None:
     """Read from the help: the numbers at 32 pixels, tuned and published."""
     for name, leaf in leaves(TASKS[task].settings).items():
         if name in ("eps", "step_size", "steps"):
-            ours, theirs = (getattr(found(task, 32), name) for found in (tuned, published))
+            ours, theirs = (getattr(found(task, 32), name) for found in (tuned_search, published_search))
             numbers = [float(number.replace(",", "")) for number in re.findall(r"[\d.,]*\d", leaf.option.shown.replace("at 32 pixels", ""))]
             expected = [] if ours is None else [ours] if f"{ours:.3g}" == f"{theirs:.3g}" else [ours, theirs]
             assert numbers == pytest.approx(expected, rel=5e-3), name
@@ -158,11 +181,11 @@ def test_the_help_shows_the_defaults(task: str) -> None:
 
 def test_an_unknown_task_is_met_with_the_nearest_one():
     with pytest.raises(UserError, match=r"unknown task 'inpainting'. Did you mean 'inpaint'\?"):
-        published("inpainting", 32)
+        published_search("inpainting", 32)
     with pytest.raises(UserError, match=r"unknown task 'inpainting'. Did you mean 'inpaint'\?"):
-        tuned("inpainting", 32)
+        tuned_search("inpainting", 32)
     with pytest.raises(UserError, match="at least one pixel"):
-        published("inpaint", 0)
+        published_search("inpaint", 0)
 
 
 @pytest.mark.parametrize(

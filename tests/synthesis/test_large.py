@@ -18,7 +18,7 @@ from robustlab.commands import main
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
 from robustlab.synthesis import Fourier, Search, edit, features
-from robustlab.synthesis.budget import published
+from robustlab.synthesis.budget import published_search
 
 SIZE, CLASSES = 224, ("hill", "lake", "wood")
 ONE_STEP = Search(1.0, 0.5, 1)
@@ -98,4 +98,6 @@ def test_a_batch_is_all_that_is_in_the_network_at_a_time(checkpoint: Path, tmp_p
     assert len(pictures) == 3
     with Image.open(pictures[0]) as picture:
         assert picture.size == (SIZE, SIZE)
-    assert f"--eps={published('translate', SIZE).eps:g}" in (tmp_path / "sheet.json").read_text(), "the settings are those of this size"
+    assert f"--eps={published_search('translate', SIZE).eps:g}" in (tmp_path / "sheet.json").read_text(), (
+        "the settings are those of this size"
+    )

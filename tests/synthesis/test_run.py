@@ -168,9 +168,9 @@ def test_a_judge_is_no_maker_and_may_be_left_out(model: Classifier, judge: Class
     judged, alone = made("translate", model, {"J": judge}), made("translate", model, False)
     assert judged.judge == "J" and alone.judge is None and torch.equal(judged.images, alone.images)
     assert set(judged.numbers) - set(alone.numbers) == {"targeted success rate"}
-    with pytest.raises(UserError, match="tiny makes the pictures and cannot judge them: name another classifier with --judge"):
+    with pytest.raises(UserError, match="tiny makes the pictures and cannot judge them: name another classifier by `judge`"):
         made("translate", model, network(0))
-    with pytest.raises(UserError, match="no pretrained classifier of these classes can judge the pictures of tiny: name one with --judge"):
+    with pytest.raises(UserError, match="no pretrained classifier of these classes can judge the pictures of tiny: name one by `judge`"):
         made("translate", model, None)
 
 
@@ -216,10 +216,10 @@ def test_picture_files_are_labelled_by_the_first_model(model: Classifier, judge:
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     pictures = made("translate", model, judge, images=paths)
     names = [CLASSES[k] for k in model(IMAGES.pixels[:2].float() / 255).argmax(1).tolist()]
-    assert f"tiny classifies the pictures as {', '.join(names)}; --target names another class" in pictures.notes
+    assert f"tiny classifies the pictures as {', '.join(names)}; `target` names another class" in pictures.notes
     assert pictures.replay is not None and pictures.replay["settings"]["images"] == [str(path) for path in paths]
     assert made("translate", model, judge, images=str(paths[0]), target="red").notes == ()
-    with pytest.raises(UserError, match="the task 'gradients' needs a set of labelled images, --data PATH; files in --images are for inp"):
+    with pytest.raises(UserError, match="the task 'gradients' needs a set of labelled images, by `data`; picture files are for inp"):
         made("gradients", model, images=paths)
 
 
@@ -302,7 +302,7 @@ def test_pictures_show_themselves(model: Classifier, judge: Classifier) -> None:
         ("gradients", {"positions": []}, "positions must name at least one image"),
         ("gradients", {"n": 0}, "n must be at least 1, got 0"),
         ("gradients", {"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ("generate", {"train": None}, "the task 'generate' needs training images, from which it draws its seeds: give them with train="),
+        ("generate", {"train": None}, "the task 'generate' needs training images, from which it draws its seeds: give them by `train`"),
         ("generate", {"train": shapes(3)}, "the training images shapes must have the classes and the size of colours"),
         ("visualize", {"start": "nosie"}, "unknown start 'nosie'. Did you mean 'noise'?"),
         ("super-resolve", {"factor": 0.5}, "factor must be >= 1, got 0.5"),
@@ -330,5 +330,5 @@ def test_models_need_names_that_differ(model: Classifier, judge: Classifier) -> 
         synthesize(3, model, IMAGES)
     with pytest.raises(UserError, match="a sheet needs at least 1 column, got 0"):
         made("gradients", model).sheet(0)
-    with pytest.raises(UserError, match="generation draws its seeds from training images: name them with train="):
+    with pytest.raises(UserError, match="generation draws its seeds from training images: give them by `train`"):
         TASKS["generate"].function(match("m", model, IMAGES), select(IMAGES, 3), Generate())

@@ -332,7 +332,9 @@ def test_a_weight_or_a_statistic_that_is_no_longer_finite_is_told_with_the_rate_
                 named[what].data.view(-1)[0] = value  # unseen by autograd, which knows the weights of this step already
             return Outcome(loss)
 
-    with pytest.raises(UserError, match="training diverged: (weights or statistics of BatchNorm are no longer finite|the loss is nan)") as told:
+    with pytest.raises(
+        UserError, match="training diverged: (weights or statistics of BatchNorm are no longer finite|the loss is nan)"
+    ) as told:
         list(fit(state, batches, Spoils(), settings))
     assert failing <= len(seen) <= failing + READ_EVERY - 1
     assert f"in epoch 1 at a learning rate of {seen[failing - 1]:.3g};" in str(told.value)

@@ -149,7 +149,7 @@ def test_a_result_shows_what_a_person_wants_to_know(tmp_path: Path) -> None:
 
 def test_gradients_may_be_added_up_over_parts_of_a_batch() -> None:
     """Without BatchNorm, which sees each part by itself, and but for rounding, it is the same."""
-    whole, parts = (train(IMAGES, accumulate=k, **SHORT, no_augment=True) for k in (1, 4))
+    whole, parts = (train(IMAGES, accumulate=k, **SHORT, no_augment=True, amp=False) for k in (1, 4))  # bfloat16 rounds too much
     assert [line["train/loss"] for line in parts.history] == pytest.approx([line["train/loss"] for line in whole.history], rel=1e-4)
 
 
@@ -214,7 +214,7 @@ def test_settings_that_came_later_do_not_keep_a_run_from_going_on(tmp_path: Path
     assert same_weights(resumed.model, whole.model)
 
 
-@pytest.mark.parametrize("arguments, sentence", [({}, "name it by out"), ({"out": "nowhere"}, "does not exist")])
+@pytest.mark.parametrize("arguments, sentence", [({}, "name it by `out`"), ({"out": "nowhere"}, "does not exist")])
 def test_there_must_be_a_run_to_go_on_with(tmp_path, monkeypatch, arguments: dict[str, Any], sentence: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=sentence):
@@ -243,8 +243,8 @@ def test_it_trains_in_a_thread_as_it_does_elsewhere(tmp_path: Path) -> None:
         (IMAGES, {"arch": "torchvision:alexnet"}, "torchvision:alexnet cannot read images of 8x8 pixels"),
         (IMAGES, {"batch_size": 64}, "48 images do not fill one batch of 64"),
         (IMAGES, {"batch_size": 50, "accumulate": 2}, "48 images do not fill one batch of 50"),
-        (IMAGES, {"accumulate": 3}, "--accumulate 3 cannot take --batch-size 16 in equal parts"),
-        (IMAGES, {"val_size": 0, "patience": 2}, "--patience counts epochs without a better validation accuracy"),
+        (IMAGES, {"accumulate": 3}, "`accumulate=3` cannot take `batch_size=16` in equal parts"),
+        (IMAGES, {"val_size": 0, "patience": 2}, "`patience` counts epochs without a better validation accuracy"),
         (IMAGES, {"test": coloured(20, size=9)}, "are 9x9x3 .width, height, channels., but those to train on are 8x8x3"),
         (IMAGES, {"test": coloured(0)}, "has no test images"),
         (IMAGES, {"test": coloured(20, ("red", "blue"))}, "unknown class 'green'"),

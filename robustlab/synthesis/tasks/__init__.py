@@ -2,7 +2,7 @@
 
 A new task is a class of settings and a line in ``TASKS`` here, and its function in ``classes``, ``features`` or ``gradients``:
 
-    def translate(model: MatchedModel, images: Selection, settings: Translate, *, judge: MatchedModel | None = None) -> Pictures: ...
+    def translation(model: MatchedModel, images: Selection, settings: Translate, *, judge: MatchedModel | None = None) -> Pictures: ...
 
 Standard library only, so that ``--help`` answers at once: the functions are imported when they are first called.
 
@@ -346,17 +346,17 @@ class Task:
 
 TASKS: dict[str, Task] = {
     "gradients": Task(Gradients, "gradients.gradients"),
-    "generate": Task(Generate, "classes.generate", positions=False, judged=True, training_images=True),
-    "inpaint": Task(Inpaint, "classes.inpaint", judged=True, own=True),
-    "super-resolve": Task(SuperResolve, "classes.super_resolve", judged=True, own=True),
-    "translate": Task(Translate, "classes.translate", judged=True, own=True),
-    "sketch": Task(Sketch, "classes.sketch", judged=True, own=True),
-    "paint": Task(Paint, "features.paint", judged=True, own=True),
-    "invert": Task(Invert, "features.invert", own=True),
-    "interpolate": Task(Interpolate, "features.interpolate", n=4, own=True),
-    "visualize": Task(Visualize, "features.visualize"),
-    "add-feature": Task(AddFeature, "features.add_feature", own=True),
-    "extremes": Task(Extremes, "features.extremes", positions=False),
+    "generate": Task(Generate, "classes.generation", positions=False, judged=True, training_images=True),
+    "inpaint": Task(Inpaint, "classes.inpainting", judged=True, own=True),
+    "super-resolve": Task(SuperResolve, "classes.super_resolution", judged=True, own=True),
+    "translate": Task(Translate, "classes.translation", judged=True, own=True),
+    "sketch": Task(Sketch, "classes.sketching", judged=True, own=True),
+    "paint": Task(Paint, "features.painting", judged=True, own=True),
+    "invert": Task(Invert, "features.inversion", own=True),
+    "interpolate": Task(Interpolate, "features.interpolation", n=4, own=True),
+    "visualize": Task(Visualize, "features.visualization"),
+    "add-feature": Task(AddFeature, "features.feature_addition", own=True),
+    "extremes": Task(Extremes, "features.extreme_images", positions=False),
     "sensitivity": Task(Sensitivity, "features.sensitivity", n=500),
 }
 

@@ -29,7 +29,7 @@ from robustlab.synthesis.tasks import Generate, Inpaint, Sketch, SuperResolve, T
 PER_CLASS = 1000  # images that the Gaussian of a class is fitted to
 
 
-def generate(model: MatchedModel, images: Selection, settings: Generate, *, judge: MatchedModel | None = None) -> Pictures:
+def generation(model: MatchedModel, images: Selection, settings: Generate, *, judge: MatchedModel | None = None) -> Pictures:
     """Images of classes, as many as there are images in the selection, from seeds: draws of Gaussians fitted to the training images.
 
     Numbers: the judge's accuracy on them; a score like Inception's, a Fréchet distance and the diversity, all by the judge's softmax
@@ -49,7 +49,7 @@ def generate(model: MatchedModel, images: Selection, settings: Generate, *, judg
 def _seeds(images: Selection, y: Tensor) -> Tensor:
     """Draws of the classes' Gaussians, ``(n, C, H, W)``."""
     if images.training_images is None:
-        raise UserError("generation draws its seeds from training images: name them with train=")
+        raise UserError("generation draws its seeds from training images: give them by `train`")
     grain = default_grain(*images.images.shape[1:])
     gaussians = ClassGaussians.fit(images.training_images, PER_CLASS, grain, set(y.tolist())).to(images.device)
     return gaussians.sample(y, example_keys(images.seed, torch.arange(len(y))).to(images.device))
@@ -76,7 +76,7 @@ def _scores(images: Selection, judge: MatchedModel, x: Tensor, y: Tensor) -> dic
     return numbers
 
 
-def inpaint(model: MatchedModel, images: Selection, settings: Inpaint, *, judge: MatchedModel | None = None) -> Pictures:
+def inpainting(model: MatchedModel, images: Selection, settings: Inpaint, *, judge: MatchedModel | None = None) -> Pictures:
     """Images with a missing part filled in. Numbers: likeness to the image, and the judge's accuracy, also for a part of even colour."""
     height, width = images.images.shape[1:]
     search, weight = search_of("inpaint", settings, height), weight_of("inpaint", settings)
@@ -91,7 +91,7 @@ def inpaint(model: MatchedModel, images: Selection, settings: Inpaint, *, judge:
     return Pictures(given, [("inpainted", made)], numbers, images.names(y))
 
 
-def super_resolve(model: MatchedModel, images: Selection, settings: SuperResolve, *, judge: MatchedModel | None = None) -> Pictures:
+def super_resolution(model: MatchedModel, images: Selection, settings: SuperResolve, *, judge: MatchedModel | None = None) -> Pictures:
     """Images made smaller and enlarged again. Numbers: likeness to the image, and the judge's accuracy, also for bicubic enlargement."""
     x, y = images.x, images.target(settings.target, images.y)
     size = (x.shape[2], x.shape[3])
@@ -108,7 +108,7 @@ def _smaller(side: int, factor: float) -> int:
     return max(1, round(side / factor))
 
 
-def translate(model: MatchedModel, images: Selection, settings: Translate, *, judge: MatchedModel | None = None) -> Pictures:
+def translation(model: MatchedModel, images: Selection, settings: Translate, *, judge: MatchedModel | None = None) -> Pictures:
     """Images turned into another class. Numbers: how many the judge classifies as the target, and how far they moved."""
     x, y = images.x, images.target(settings.target, (images.y + 1) % len(images.classes))
     made = _towards(model, images, x, y, search_of("translate", settings, x.shape[2]))
@@ -117,7 +117,7 @@ def translate(model: MatchedModel, images: Selection, settings: Translate, *, ju
     return Pictures([("image", x)], [("translated", made)], numbers, [f"to {name}" for name in images.names(y)])
 
 
-def sketch(model: MatchedModel, images: Selection, settings: Sketch, *, judge: MatchedModel | None = None) -> Pictures:
+def sketching(model: MatchedModel, images: Selection, settings: Sketch, *, judge: MatchedModel | None = None) -> Pictures:
     """Images from line drawings. Numbers: the judge's accuracy, also on the drawings."""
     y = images.target(settings.target, images.y)
     drawings = images.x if settings.drawn else drawing_of(images.x)

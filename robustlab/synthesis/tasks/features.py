@@ -31,7 +31,7 @@ SHOWN = 3  # features of a mistake that are raised and taken out one by one
 ORDINALS = ("first", "second", "third")
 
 
-def paint(model: MatchedModel, images: Selection, settings: Paint, *, judge: MatchedModel | None = None) -> Pictures:
+def painting(model: MatchedModel, images: Selection, settings: Paint, *, judge: MatchedModel | None = None) -> Pictures:
     """A feature painted into a part of images. Numbers: its activation, and how many the judge classifies as the feature's class."""
     height, width = images.images.shape[1:]
     search, layer, weight = search_of("paint", settings, height), settings.layer, weight_of("paint", settings)
@@ -51,7 +51,7 @@ def paint(model: MatchedModel, images: Selection, settings: Paint, *, judge: Mat
     return Pictures(given, [("painted", made)], numbers, _names(images, units, y))
 
 
-def add_feature(model: MatchedModel, images: Selection, settings: AddFeature) -> Pictures:
+def feature_addition(model: MatchedModel, images: Selection, settings: AddFeature) -> Pictures:
     """A feature added to images. Numbers: its activation, and how far the images moved."""
     x, layer, level = images.x, settings.layer, settings.level
     search = search_of("add-feature", settings, x.shape[2])
@@ -63,7 +63,7 @@ def add_feature(model: MatchedModel, images: Selection, settings: AddFeature) ->
     return Pictures([("image", x)], rows, numbers, _names(images, units, y))
 
 
-def invert(model: MatchedModel, images: Selection, settings: Invert) -> Pictures:
+def inversion(model: MatchedModel, images: Selection, settings: Invert) -> Pictures:
     """Images with the representations of others. Numbers: the distance of the representations, and likeness to the image."""
     x, layer = images.x, settings.layer
     search = search_of("invert", settings, x.shape[2])
@@ -78,7 +78,7 @@ def invert(model: MatchedModel, images: Selection, settings: Invert) -> Pictures
     return Pictures([("image", x), ("start", start)], [("inverted", made)], numbers, images.names(images.y))
 
 
-def interpolate(model: MatchedModel, images: Selection, settings: Interpolate) -> Pictures:
+def interpolation(model: MatchedModel, images: Selection, settings: Interpolate) -> Pictures:
     """Walks from each image at an even place to the one behind it. Numbers: the distance to the mixed representations.
 
     Raises:
@@ -86,7 +86,7 @@ def interpolate(model: MatchedModel, images: Selection, settings: Interpolate) -
     """
     x, points, layer = images.x, settings.points, settings.layer
     if len(x) < 2:
-        raise UserError("an interpolation needs at least 2 images: --images 2, or --positions with two of them")
+        raise UserError(f"an interpolation needs at least 2 images, got {len(x)}")
     search = search_of("interpolate", settings, x.shape[2])
     starts = x if settings.start == "image" else images.noise(images.keys)
     given: Rows = []
@@ -105,7 +105,7 @@ def interpolate(model: MatchedModel, images: Selection, settings: Interpolate) -
     return Pictures(given, rows, numbers, [f"{s:.2f}" for s in share.tolist()])
 
 
-def visualize(model: MatchedModel, images: Selection, settings: Visualize) -> Pictures:
+def visualization(model: MatchedModel, images: Selection, settings: Visualize) -> Pictures:
     """Pictures that activate features. Numbers: the activation, also in images of the set."""
     layer, search = settings.layer, search_of("visualize", settings, images.images.shape[1])
     units = torch.tensor(settings.units or range(len(images.index)), device=images.device)
@@ -120,7 +120,7 @@ def visualize(model: MatchedModel, images: Selection, settings: Visualize) -> Pi
     return Pictures([("start", start)], [("visualized", made)], numbers, [f"feature {u}" for u in units.tolist()])
 
 
-def extremes(model: MatchedModel, images: Selection, settings: Extremes) -> Pictures:
+def extreme_images(model: MatchedModel, images: Selection, settings: Extremes) -> Pictures:
     """The images of the whole set that activate features most and least, beside pictures raised from grey. Numbers: the activations."""
     everything, layer, k = images.images, settings.layer, min(settings.top, len(images.images))
     units = torch.tensor(settings.units or range(3), device=images.device)
@@ -154,11 +154,11 @@ def sensitivity(model: MatchedModel, images: Selection, settings: Sensitivity) -
     predicted = images.logits(model, x).argmax(1)
     wrong = (predicted != y).nonzero()[:, 0]
     if not len(wrong):
-        raise UserError(f"{model.name} makes no mistake on these {len(x)} images: look at more with --images")
+        raise UserError(f"{model.name} makes no mistake on these {len(x)} images: look at more images")
     x, y, predicted, keys = x[wrong], y[wrong], predicted[wrong], images.keys[wrong]
     contributed = images.each(lambda x, y: features.contributions(model.model, x, model.outputs[y]), x, y)
     if k > contributed.shape[1]:
-        raise UserError(f"--top must be at most the number of features, {contributed.shape[1]}, got {k}")
+        raise UserError(f"`top` must be at most the number of features, {contributed.shape[1]}, got {k}")
     random = uniform(fold(keys, "features"), (contributed.shape[1],))
     ranked = {"the top": contributed.argsort(1, descending=True), "random": random.argsort(1)}
     numbers = {"images": float(len(images.x)), "mistakes": float(len(wrong))}
@@ -211,7 +211,7 @@ def _units_of_classes(model: MatchedModel, images: Selection, settings: Paint | 
     """For each image a feature and its class, int64 ``(n,)`` each: the given ones in turn, or the one that speaks most for the target."""
     y = images.target(settings.target, (images.y + 1) % len(images.classes))
     if settings.units is None and settings.layer is not None:
-        raise UserError("which features of the layer? --units 3,7")
+        raise UserError("which features of the layer? Give their numbers by `units`")
     if settings.layer is not None and settings.units is not None:
         return _in_turn(settings.units, y), y
     weight = features.head_of(model.model).weight.detach()[model.outputs]  # (K, D)
