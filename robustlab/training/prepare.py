@@ -12,7 +12,7 @@ import torch
 from robustlab import files
 from robustlab.data.augment import Augment, crop_flip
 from robustlab.data.batches import Batches
-from robustlab.data.fingerprint import fingerprint
+from robustlab.data.fingerprint import fingerprint, identity
 from robustlab.data.imageset import Images, hold_out
 from robustlab.data.splits import matching as matching
 from robustlab.errors import UserError
@@ -134,14 +134,8 @@ def written(settings: Training, images: Images, processes: int = 1, test: Images
         processes: that train together.
         test: images to test on, where there are any.
     """
-    known = {"training": asdict(changed(settings, trust_checkpoint=False)), "images": described(images), "processes": processes}
-    return known if test is None else {**known, "test_images": described(test)}
-
-
-def described(images: Images) -> dict[str, Any]:
-    """What a set of images is, wherever it lies."""
-    known = {"name": images.name, "n": len(images), "shape": list(images.shape), "classes": list(images.classes)}
-    return {**known, "fingerprint": fingerprint(images)}
+    known = {"training": asdict(changed(settings, trust_checkpoint=False)), "images": identity(images), "processes": processes}
+    return known if test is None else {**known, "test_images": identity(test)}
 
 
 def check_test_images(folder: Path, found: Mapping[str, Any], test: Images) -> None:
