@@ -50,7 +50,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_vacant(path: str | os.PathLike[str], *, hidden_allowed: bool = False) -> None:
-    """Refuse a place for a new folder where something is already; an empty folder is fine, and so are leftovers of a killed process of ours.
+    """Refuse a place for a new folder where something is already; an empty folder is fine, and so is what a killed process of ours left.
 
     Args:
         hidden_allowed: whether files whose names begin with a dot, such as locks, count as nothing.
@@ -64,7 +64,7 @@ def check_vacant(path: str | os.PathLike[str], *, hidden_allowed: bool = False) 
 
 
 def _is_nothing(name: str, hidden_allowed: bool) -> bool:
-    """Whether a file counts as nothing in a folder: a leftover of ours, a lock or half of a file, or where that is allowed all that is hidden."""
+    """Whether a file counts as nothing in a folder: our own lock, or half of a file; where that is allowed, whatever is hidden."""
     return name.startswith(".") and (hidden_allowed or name.endswith(".lock") or TEMPORARY.fullmatch(name) is not None)
 
 

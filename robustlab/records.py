@@ -36,6 +36,7 @@ from robustlab.errors import UserError
 from robustlab.options import from_file, leaves
 from robustlab.paths import place_of
 
+LOG = "metrics.jsonl"
 HIDDEN = ".unfinished"  # where parts of unfinished work are kept
 LOCK = ".lock"  # hidden: it may stay behind where a process was killed
 Read = Callable[[dict[str, Any]], Mapping[str, Any]]  # from settings as an older file has them to today's
@@ -175,7 +176,7 @@ class Run:
         files.sweep(path)
         if not (path / "environment.json").exists():  # killed between the first two files
             files.write_json(path / "environment.json", environment())
-        return cls(path, _repaired(path / "metrics.jsonl"))
+        return cls(path, _repaired(path / LOG))
 
     @staticmethod
     @contextmanager
@@ -250,7 +251,7 @@ class Run:
     @property
     def log_file(self) -> Path:
         """The file with a line for each epoch or step."""
-        return self.folder / "metrics.jsonl"
+        return self.folder / LOG
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -324,10 +325,14 @@ class Unfinished:
         folder, made = cls.folder_of(place, beside=beside), not place.exists()
         try:
             with Run.alone(folder if beside else place, what):
+                log = folder / LOG
                 if not Run.is_run(folder):
                     files.check_vacant(place, hidden_allowed=True)
-                    _empty(folder)  # what was killed before it began, or while it took itself away
+                if not (Run.is_run(folder) and log.is_file() and log.stat().st_size):
+                    _empty(folder)  # what was killed before anything was kept, or while it took itself away
                 parts = cls(Run.open(folder, settings, free, what=what))
+                for written in (place, *place.glob("*/")) if place.is_dir() else ():
+                    files.sweep(written)  # where only this process writes
                 try:
                     yield parts
                 finally:

@@ -139,13 +139,20 @@ def _identity(
     """What the numbers depend on, wherever models and images lie."""
     device = next(iter(models.values())).mean.device
     return {
-        "attacks": [repr(attack) for attack in attacks],
+        "attacks": [_told(attack) for attack in attacks],
         "curve": args.attack.curve,
         "images": {**identity(images), "split": args.data.split},
         "models": [digest(model) for model in models.values()],
         "compute": {name: getattr(args.compute, name) for name in ("seed", "batch_size", "amp", "compile")} | {"device": device.type},
         "save_adversarial": kept is not None,
     }
+
+
+def _told(attack: Any) -> dict[str, Any]:
+    """An attack's settings in values that JSON holds."""
+    threat = {"norm": type(attack.threat.norm).__name__, "eps": attack.threat.eps}
+    values = {each.name: getattr(attack, each.name) for each in dataclasses.fields(attack) if each.name != "threat"}
+    return {"name": str(attack), "threat": threat} | {name: getattr(value, "__name__", value) for name, value in values.items()}
 
 
 def _reports(out: Path, models: list[str]) -> list[dict[str, Any]]:
