@@ -362,7 +362,7 @@ def test_only_what_is_missing_is_computed_and_ctrl_c_says_that_it_goes_on(call, 
     attacked.clear()
     attacked.extend([0] * 3)  # so that nothing interrupts it again
     assert call(*words).code == 0
-    assert len(attacked) - 3 == 7 - 2 + 1, "five batches of seven, and one for the examples"
+    assert len(attacked) - 3 == 7 - 2 + 4, "five batches of seven, and four for the ten examples"
     again = len(attacked)
     told = call(*words)
     assert told.code == 0 and "this was finished before" in told.out and len(attacked) == again
@@ -377,7 +377,7 @@ def test_other_settings_are_refused_by_naming_the_difference(call, refused, monk
     else:
         with monkeypatch.context() as patch:
             after = dying(patch)
-            after(7)
+            after(11)
             with pytest.raises(Killed):
                 call(*words)
     before = content(out)
