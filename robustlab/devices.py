@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from robustlab.errors import UserError
+from robustlab.options import threads as read_threads
 
 NAMES = "auto, cpu, cuda or cuda:N"
 
@@ -23,10 +24,10 @@ def choose_device(name: str | torch.device | None = "auto", threads: int | None 
         threads: CPU threads that torch may use from now on; as many as before where left out.
 
     Raises:
-        UserError: no such device, none on this machine, or one without float64.
+        UserError: no such device, none on this machine, or one without float64; too many threads.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(read_threads(str(threads)))
     if isinstance(name, torch.device):
         return name
     if name in (None, "auto"):

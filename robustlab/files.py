@@ -1,15 +1,18 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Writing files so that a reader, or a crash, never meets half of one; and reading JSON and TOML that anybody may have written."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +22,9 @@ from filelock import FileLock, Timeout
 from robustlab.errors import UserError, in_one_line
 from robustlab.paths import place_of, shown
 
-JSON_BYTES = 256 << 20  # no JSON file that the project reads comes near
+LARGEST_TEXT = 64 << 20  # bytes of a JSON or TOML file; parsed they take some twenty times as much memory
+LARGEST_LOG = 1 << 30  # bytes of a file of JSON lines
+DEEPEST = 100  # lists and objects within each other
 TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp", re.DOTALL)  # what is being written: a dot, its name, the process
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without locks answer
 
@@ -209,27 +214,189 @@ def remove_lock(path: str | os.PathLike[str]) -> None:
         place_of(path).unlink()
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from a file; a byte order mark is passed over.
+# Reading text that this project, another version of it, or anybody else wrote: whatever is wrong with it is one sentence.
+
+
+def read_text(path: str | os.PathLike[str], what: str, largest: int = LARGEST_TEXT) -> str:
+    """The UTF-8 text in a file, without the byte order mark that some editors put before it.
+
+    Args:
+        what: what should be there, for messages.
+        largest: bytes.
 
     Raises:
-        UserError: no such file, or not a JSON object.
+        UserError: no such file, a larger one, or no UTF-8.
     """
+    content = _content(path, what, largest)
     try:
-        with open_regular(place_of(path)) as file:
-            if os.fstat(file.fileno()).st_size > JSON_BYTES:
-                raise UserError(f"{path} cannot be read as {what}: it is larger than {JSON_BYTES >> 20} MiB")
-            value = json.loads(file.read().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {what} should be there") from None
-    except UserError:
-        raise
-    # Not JSON, no text, a number of too many digits, or brackets nested without end.
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"{path} cannot be read as {what}: {in_one_line(error)}") from error
+        return _decoded(content)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as {what}: {error}") from error
+
+
+def parse_json(text: str | bytes, source: str | os.PathLike[str], what: str, *, finite: bool = True) -> Any:
+    """The value that a JSON text describes. The one place where the project reads files of JSON.
+
+    Args:
+        text: bytes are UTF-8, and may begin with a byte order mark.
+        source: where the text is from, for messages.
+        what: what it should be, for messages.
+        finite: refuse NaN and infinite numbers, which Python writes and JSON does not know.
+
+    Raises:
+        UserError: no JSON, a name that comes twice in one object, nesting deeper than ``DEEPEST``, a number beyond 64 bits.
+    """
+    return _parsed(
+        text, lambda text: json.loads(text, object_pairs_hook=_object), f"{source} cannot be read as {what}: it is not JSON", finite
+    )
+
+
+def read_json_value(path: str | os.PathLike[str], what: str) -> Any:
+    """Whatever JSON value is in a file.
+
+    Raises:
+        UserError: no such file, one of more than ``LARGEST_TEXT``, or no JSON; see ``parse_json``.
+    """
+    return parse_json(_content(path, what, LARGEST_TEXT), path, what)
+
+
+def read_json(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: as ``read_json_value``, or it is not an object.
+    """
+    value = read_json_value(path, what)
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold a JSON object with {what}, not a {type(value).__name__}")
     return value
+
+
+def read_toml(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        UserError: no such file, one of more than ``LARGEST_TEXT``, no TOML, nesting deeper than ``DEEPEST``, a number beyond 64 bits.
+    """
+    sentence = f"{path} cannot be read as {what}: it is not TOML"
+    return _parsed(_content(path, what, LARGEST_TEXT), tomllib.loads, sentence, finite=False)
+
+
+def _content(path: str | os.PathLike[str], what: str, largest: int) -> bytes:
+    """The bytes of a file, unless they are more than ``largest``."""
+    try:
+        with open_regular(place_of(path)) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size) if size <= largest else b""
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {what} should be there") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as {what}: {in_one_line(error)}") from error
+    if size > largest:
+        raise UserError(f"{path} cannot be read as {what}: it takes {size / 1e6:.0f} MB, and at most {largest / 1e6:.0f} MB are allowed")
+    return content
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        found = "its byte order mark is that of UTF-16" if wide else f"byte {error.start} is wrong"
+        raise ValueError(f"it is not UTF-8 text ({found})") from error
+
+
+def _parsed(text: str | bytes, parse: Callable[[str], Any], sentence: str, finite: bool) -> Any:
+    try:
+        value = parse(_decoded(text) if isinstance(text, bytes) else text)
+        reason = _why_refused(value, finite)
+    except ValueError as error:
+        reason = str(error)
+    except RecursionError:
+        reason = _TOO_DEEP
+    if reason:
+        raise UserError(f"{sentence}: {reason}")
+    return value
+
+
+_TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {twice!r:.60} comes twice in one object")
+    return found
+
+
+def _why_refused(value: Any, finite: bool) -> str | None:
+    """What is wrong with a value that could be parsed."""
+    level = [value]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                below += each.values()
+            elif isinstance(each, list):
+                below += each
+            elif type(each) is int and not -(1 << 63) <= each < 1 << 64:
+                return "a number in it is beyond 64 bits"
+            elif finite and isinstance(each, float) and not math.isfinite(each):
+                return "a number in it is not finite"
+        if not below:
+            return None
+        level = below
+    return _TOO_DEEP
+
+
+# What a value should be: ``str``, ``int``, ``float`` (any number), ``bool``, ``dict``, ``list``, ``None``; ``[int]`` for a list of
+# these; ``{"name": str}`` for an object with these names; a tuple for one of several.
+Kind = Any
+
+
+def check_kinds(found: Mapping[str, Any], kinds: Mapping[str, Kind], source: str | os.PathLike[str], what: str) -> None:
+    """Refuse an object from a file that lacks a name, or has something else under it than its readers expect.
+
+    Args:
+        found: the object; names that are not in ``kinds`` may be anything.
+        source: the file, for the message.
+        what: what the object should be, for the message.
+
+    Raises:
+        UserError: names the first that is missing or of another kind.
+    """
+    missing = [name for name in kinds if name not in found]
+    if missing:
+        raise UserError(f"{source} does not hold {what}: {', '.join(missing[:3])} missing")
+    for name, kind in kinds.items():
+        if not is_kind(found[name], kind):
+            raise UserError(f"{source} does not hold {what}: {name} should be {_in_words(kind)}, got {found[name]!r:.60}")
+
+
+def is_kind(value: Any, kind: Kind) -> bool:
+    """Whether a value is of a kind, see ``Kind``."""
+    if isinstance(kind, tuple):
+        return any(is_kind(value, one) for one in kind)
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(is_kind(each, kind[0]) for each in value)
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(name in value and is_kind(value[name], inner) for name, inner in kind.items())
+    if kind is None or isinstance(value, bool):
+        return value is None if kind is None else kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _in_words(kind: Kind) -> str:
+    if isinstance(kind, tuple):
+        return " or ".join(_in_words(one) for one in kind)
+    if isinstance(kind, list):
+        return f"a list, each {_in_words(kind[0])}"
+    if isinstance(kind, dict):
+        return f"an object with {', '.join(kind)}"
+    return {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object", list: "a list"}.get(
+        kind, "null"
+    )
 
 
 # Reading with care

@@ -36,6 +36,8 @@ from robustlab.paths import place_of
 
 Settings = TypeVar("Settings")
 COMMAS = 8  # parts of a list that are tried as one path
+LARGEST_WHOLE = (1 << 63) - 1  # of torch's whole numbers
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def changed(settings: Settings, **values: Any) -> Settings:
     """The settings with some options changed, named flat whatever group they are in.
 
     Raises:
-        UserError: an option that these settings do not have; names the nearest.
+        UserError: an option that these settings do not have (names the nearest), or a value that a command line would refuse too.
     """
     known = leaves(type(settings))
     inner: dict[str, dict[str, Any]] = {}
@@ -137,6 +139,7 @@ def changed(settings: Settings, **values: Any) -> Settings:
     for name, value in values.items():
         if name not in known:
             raise unknown("setting", name, known)
+        check_value(known[name], value)
         first, *rest = known[name].path
         if rest:
             inner.setdefault(first, {})[name] = value
@@ -144,6 +147,47 @@ def changed(settings: Settings, **values: Any) -> Settings:
             own[first] = value
     groups = {first: changed(getattr(settings, first), **some) for first, some in inner.items()}
     return dataclasses.replace(settings, **own, **groups)  # type: ignore[type-var]
+
+
+def check_value(leaf: Leaf, value: Any) -> None:
+    """Refuse a value of an option that could not be written on a command line, or would be refused there.
+
+    Args:
+        value: as Python has it: a number, text, a list.
+
+    Raises:
+        UserError: with the option's name.
+    """
+    option = leaf.option
+    if value is None or value == leaf.default:
+        if value is None and leaf.default is not None:
+            raise UserError(f"{leaf.name} must have a value, such as {leaf.default!r}")
+        return
+    if option.type is None:
+        if not isinstance(value, bool):
+            raise UserError(f"{leaf.name} must be true or false, got {value!r:.60}")
+    elif option.choices and value not in option.choices:
+        raise unknown(leaf.name, f"{value!s:.60}", option.choices)
+    elif option.type is str:
+        if not isinstance(value, str | os.PathLike):
+            raise UserError(f"{leaf.name} must be text, got {value!r:.60}")
+    elif isinstance(value, bool | Mapping):
+        raise UserError(f"{leaf.name} must be a number, or text, got {value!r:.60}")
+    else:
+        _check_read(leaf.name, option.type, value)
+
+
+def _check_read(name: str, read: Callable[[str], Any], value: Any) -> None:
+    """Refuse what an option's own reader refuses, or reads as something else."""
+    several = isinstance(value, list | tuple)
+    try:
+        found = read(",".join(map(str, value)) if several else str(value))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    texts = several and all(isinstance(each, str | os.PathLike) for each in value)
+    same = texts or isinstance(found, list) if several else not isinstance(found, list) and isinstance(value, str) == isinstance(found, str)
+    if not same and value != "inf":  # JSON has no infinity, so that files have the word
+        raise UserError(f"{name} must be {'several values' if isinstance(found, list) else 'one number'}, got {value!r:.60}")
 
 
 def flat(settings: Any) -> dict[str, Any]:
@@ -170,10 +214,16 @@ def from_file(cls: type[Settings], values: Mapping[str, Any], source: str, *, pa
         UserError: a name that these settings do not have; names the nearest.
     """
     known = leaves(cls)
+    if not isinstance(values, Mapping):
+        raise UserError(f"{source} should hold settings by name, got {values!r:.60}")
     found = {name: value for name, value in by_name(cls, values).items() if name in known or not passed_over}
     for name in found:
         if name not in known:
             raise UserError(f"{source}: {unknown('setting', name, known)}")
+        try:
+            check_value(known[name], found[name])
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
     return changed(cls(), **{name: value for name, value in found.items() if not known[name].option.only_typed})
 
 
@@ -211,10 +261,10 @@ def number(text: str) -> float:
     top, slash, bottom = text.partition("/")
     try:
         value = float(top) / float(bottom) if slash else float(top)
-    except (ValueError, ZeroDivisionError):
-        raise UserError(f"{text!r} is not a number like 0.5 or 8/255") from None
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise UserError(f"{text!r:.60} is not a number like 0.5 or 8/255") from None
     if not math.isfinite(value):
-        raise UserError(f"{text!r} is not finite")
+        raise UserError(f"{text!r:.60} is not finite")
     return value
 
 
@@ -255,7 +305,7 @@ def radius(text: str) -> float:
     """A number that is not negative."""
     value = number(text)
     if value < 0:
-        raise UserError(f"{text} is negative; it must be >= 0")
+        raise UserError(f"{text:.60} is negative; it must be >= 0")
     return value
 
 
@@ -274,9 +324,19 @@ def count(text: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise UserError(f"{text!r} is not a whole number") from None
+        raise UserError(f"{text!r:.60} is not a whole number") from None
     if value < 0:
-        raise UserError(f"{text} is negative; it must be >= 0")
+        raise UserError(f"{text:.60} is negative; it must be >= 0")
+    if value > LARGEST_WHOLE:
+        raise UserError(f"{text:.60} is too large; it must be <= {LARGEST_WHOLE}")
+    return value
+
+
+def threads(text: str) -> int:
+    """How many CPU threads; torch crashes where the system cannot make as many as it is told to."""
+    value = positive(text)
+    if value > MOST_THREADS:
+        raise UserError(f"{text} threads are too many; it must be from 1 to {MOST_THREADS}")
     return value
 
 

@@ -277,17 +277,20 @@ class Run:
         path = self.folder / f"{name}.pt"
         if not path.exists():
             return None
-        return pickles.load_pickle(path, "checkpoint of a run", trust=None)
+        found = pickles.load_pickle(path, "checkpoint of a run", trust=None)
+        if not isinstance(found, dict):
+            raise UserError(f"{path} should hold the checkpoint of a run, not a {type(found).__name__}")
+        return found
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
 
 
-class Unfinished:
+class Resumable:
     """Work that goes on after an interruption: its parts, as they are finished, in a hidden run folder in the place of its results.
 
-        with Unfinished.at(out, settings, what="measurement") as parts:
+        with Resumable.at(out, settings, what="measurement") as parts:
             for k in range(n):
                 if k >= len(parts.found("batches")):
                     parts.add("batches", measure(k))
@@ -305,7 +308,7 @@ class Unfinished:
     @contextmanager
     def at(
         cls, place: Path | None, settings: Mapping[str, Any], free: Collection[str] = (), *, what: str, beside: bool = False
-    ) -> Iterator[Unfinished]:
+    ) -> Iterator[Resumable]:
         """Begin some work, or go on with it.
 
         Args:
@@ -395,18 +398,14 @@ def _empty(folder: Path) -> None:
 
 def _repaired(path: Path) -> list[dict[str, Any]]:
     """The log's lines, none where there is no file. A last line that a kill cut off is taken away, also from the file."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
+    what = "one JSON object per line"
+    if not path.exists():
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as one JSON object per line: {error}") from error
+    text = files.read_text(path, what, files.LARGEST_LOG)
     whole = text[: text.rfind("\n") + 1]
-    try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} cannot be read as one JSON object per line: {error}") from error
-    if not all(isinstance(line, dict) and not {"epoch", "step"}.isdisjoint(line) for line in lines):
+    # What is no number may have been measured, so that this file alone may hold it.
+    lines = [files.parse_json(line, path, what, finite=False) for line in whole.split("\n")[:-1]]
+    if not all(files.is_kind(line, ({"epoch": int}, {"step": int})) for line in lines):
         raise UserError(f"{path} should hold one JSON object with an epoch or a step per line")
     if whole != text:
         files.write_text(path, whole)

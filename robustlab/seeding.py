@@ -19,6 +19,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from robustlab.errors import UserError
+
 # The odd constants of SplitMix64, as the signed integers that torch's int64 arithmetic (modulo 2^64) wants.
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX1 = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -35,7 +37,7 @@ def example_keys(seed: int, index: Tensor) -> Tensor:
     Returns:
         Keys, int64, shape ``(B,)``.
     """
-    return fold(index.to(torch.int64), "example", seed)
+    return fold(index.to(torch.int64), "example", _checked(seed))
 
 
 def content_keys(x: Tensor, seed: int = 0) -> Tensor:
@@ -48,7 +50,7 @@ def content_keys(x: Tensor, seed: int = 0) -> Tensor:
     values = x.detach().reshape(len(x), math.prod(x.shape[1:])).float() + 0.0  # -0.0 becomes the 0.0 that it equals
     bits = values.contiguous().view(torch.int32).to(torch.int64)
     place = torch.arange(bits.shape[1], device=x.device)
-    return fold(_mix(bits + place.mul_(_GOLDEN)).sum(1), "content", seed)
+    return fold(_mix(bits + place.mul_(_GOLDEN)).sum(1), "content", _checked(seed))
 
 
 def fold(keys: Tensor, *names: str | int) -> Tensor:
@@ -87,14 +89,21 @@ def integers(keys: Tensor, high: int, shape: Sequence[int] = ()) -> Tensor:
 
 def permutation(seed: int, n: int, *names: str | int) -> Tensor:
     """A random order of ``range(n)`` for a named purpose, such as ``permutation(seed, n, "epoch", 3)``; on the CPU."""
-    keys = fold(torch.tensor([seed]), "permutation", *names)
+    keys = fold(torch.tensor([_checked(seed)]), "permutation", *names)
     return _words(keys, n)[0].argsort()
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """A CPU ``torch.Generator`` for a named purpose, where a library wants one (weight initialization, say)."""
-    key = fold(torch.tensor([seed]), "generator", *names)
+    key = fold(torch.tensor([_checked(seed)]), "generator", *names)
     return torch.Generator().manual_seed(int(key) & ((1 << 63) - 1))
+
+
+def _checked(seed: int) -> int:
+    """The seed, unless it is no whole number of 64 bits."""
+    if isinstance(seed, bool | float) or not hasattr(seed, "__index__") or not -(1 << 63) <= int(seed) < 1 << 63:
+        raise UserError(f"a seed must be a whole number from {-(1 << 63)} to {(1 << 63) - 1}, got {seed!r:.60}")
+    return seed
 
 
 def _words(keys: Tensor, count: int) -> Tensor:

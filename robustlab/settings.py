@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustlab.options import count, group, location, names, number, option, positive, radii, radius, several
+from robustlab.options import count, group, location, names, number, option, positive, radii, radius, several, threads
 
 NORMS = ("linf", "l2", "l1")
 SCHEDULES = ("one-cycle", "cosine", "steps")
@@ -95,7 +95,7 @@ class Machine:
     """Where to compute."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N, or another device of torch that has float64, such as xpu", metavar="NAME")
-    threads: int | None = option(None, "CPU threads", positive, shown="torch's own choice")
+    threads: int | None = option(None, "CPU threads", threads, shown="torch's own choice")
 
 
 @dataclass(frozen=True)

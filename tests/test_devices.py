@@ -119,3 +119,11 @@ def test_commands_reach_the_same_functions_by_their_own_names() -> None:
     """Tools put other ones in their places."""
     assert train.choose_device is common.choose_device is devices.choose_device
     assert train.computes_bfloat16 is common.computes_bfloat16 is devices.computes_bfloat16
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 100_000, 10**30, "many", 1.5])
+def test_threads_that_no_machine_has_are_refused_before_torch_is_told(threads):
+    before = torch.get_num_threads()
+    with pytest.raises(UserError, match="it must be|is not a whole number"):
+        choose_device("cpu", threads)
+    assert torch.get_num_threads() == before

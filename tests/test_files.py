@@ -370,3 +370,54 @@ def test_no_disk_has_room_for_everything(tmp_path):
     files.check_space(tmp_path, 0)
     with pytest.raises(UserError, match="GB more, but its disk has only"):
         files.check_space(tmp_path, 1 << 70)
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (b'{"a": 1, "a": 2}', "the name 'a' comes twice in one object$"),
+        (b'{"a": NaN}', "a number in it is not finite$"),
+        (b'{"a": 1e999}', "a number in it is not finite$"),
+        (b'{"a": 18446744073709551616}', "a number in it is beyond 64 bits$"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+        (b'{"a": ' + b"[" * 100_000, "nested more than 100 deep$"),
+        (b'{"a": ' + b"[" * 500 + b"]" * 500 + b"}", "nested more than 100 deep$"),
+        ('{"a": "é"}'.encode("latin-1"), "it is not UTF-8 text .byte 7 is wrong.$"),
+        ('{"a": 1}'.encode("utf-16"), "its byte order mark is that of UTF-16"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_json_that_no_writer_of_ours_makes_is_refused(tmp_path, content, sentence):
+    (tmp_path / "j").write_bytes(content)
+    with pytest.raises(UserError, match=f"j cannot be read as settings: it is not JSON: .*{sentence}") as caught:
+        files.read_json(tmp_path / "j", "settings")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    (tmp_path / "j").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    (tmp_path / "t").write_bytes(b"\xef\xbb\xbfa = 1\r\n")
+    assert files.read_json(tmp_path / "j", "settings") == files.read_toml(tmp_path / "t", "settings") == {"a": 1}
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    with open(tmp_path / "j", "wb") as file:
+        file.truncate(files.LARGEST_TEXT + 1)
+    with pytest.raises(UserError, match="it takes 67 MB, and at most 67 MB are allowed"):
+        files.read_json(tmp_path / "j", "settings")
+
+
+@pytest.mark.parametrize(
+    "value, kind, right",
+    [
+        (1, int, True), (True, int, False), (1, float, True), (True, bool, True), (1.5, int, False), ("a", str, True),
+        ([1, 2], [int], True), ([1, "a"], [int], False), ({"a": 1, "b": 2}, {"a": int}, True), ({"b": 2}, {"a": int}, False),
+        ([], [int], True), (None, (str, None), True),
+        ([{"a": [1]}], [{"a": [int]}], True), ("ab", [str], False), ({}, dict, True), (None, int, False),
+    ],
+)  # fmt: skip
+def test_values_are_of_their_kind(value, kind, right):
+    assert files.is_kind(value, kind) is right
+    if not right:
+        with pytest.raises(UserError, match="^j does not hold settings: x should be "):
+            files.check_kinds({"x": value}, {"x": kind}, "j", "settings")

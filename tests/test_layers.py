@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 FLOORS = (
     {"errors"},
     {"paths"},
-    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "devices", "interrupts", "markup"},
-    {"norms", "settings"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "interrupts", "markup"},
+    {"norms", "settings", "devices"},
     {"constraints", "goals", "pixels"},
     {"objectives", "pictures", "threats"},
     {"optimize"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,3 +105,23 @@ def test_names_in_settings_are_those_of_the_library() -> None:
 @draw(st.floats(0, 1e9), st.floats(1e-3, 1e9))
 def test_a_radius_may_be_a_fraction(top: float, bottom: float) -> None:
     assert radius(f"{top!r}/{bottom!r}") == top / bottom
+
+
+ODD_VALUES = {"seed": [-1, 1 << 63, 10**30, 1.5, True, "1", [1], {}], "epochs": [0, 10**30, "ten"], "threads": [0, 1025, 100_000, 10**30]}
+ODD_VALUES |= {
+    "eps": [-1.0, math.nan, math.inf, "8/255", True],
+    "norm": ["l3", 2, ["l2"]],
+    "download": [1, "yes"],
+    "classes": ["dog", 3, [], {}],
+}
+ODD_VALUES |= {"recipe": [3, None, ["a"]], "accumulate": [None]}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, some in ODD_VALUES.items() for value in some], ids=str)
+def test_odd_values_meet_the_same_check_in_python_and_in_files(name, value):
+    from robustlab.commands.settings import Train
+
+    with pytest.raises(UserError, match=name):
+        changed(Train(), **{name: value})
+    with pytest.raises(UserError, match=f"^settings.json: .*{name}"):
+        from_file(Train, {name: value}, "settings.json")

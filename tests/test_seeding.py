@@ -13,6 +13,7 @@ from laws import images, seeded
 from torch import Tensor
 
 from robustlab import seeding
+from robustlab.errors import UserError
 
 MASK = (1 << 64) - 1
 int64s = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -164,3 +165,15 @@ def test_content_keys_see_positions_and_the_seed():
     keys = torch.cat([seeding.content_keys(v) for v in variants] + [seeding.content_keys(x, seed=1)])
     assert len(keys.unique()) == len(keys)
     assert len(seeding.content_keys(images(500, 1)).unique()) == 500
+
+
+@pytest.mark.parametrize("seed", [1 << 63, -(1 << 63) - 1, 10**30, 0.5, True, "1", None])
+def test_seeds_beyond_64_bits_are_refused(seed):
+    for draw in (
+        lambda: seeding.generator(seed),
+        lambda: seeding.permutation(seed, 3),
+        lambda: seeding.example_keys(seed, torch.arange(3)),
+        lambda: seeding.content_keys(torch.zeros(1, 2), seed),
+    ):
+        with pytest.raises(UserError, match=r"^a seed must be a whole number from -9223372036854775808 to 9223372036854775807, got "):
+            draw()

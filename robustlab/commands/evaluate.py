@@ -31,7 +31,7 @@ from robustlab.models.matching import check_fits
 from robustlab.models.naming import short_names
 from robustlab.options import changed, given, names, paths
 from robustlab.progress import say
-from robustlab.records import Run, Unfinished, differences, environment
+from robustlab.records import Run, Resumable, differences, environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
 SHOWN = 10  # images on a grid
@@ -52,14 +52,14 @@ def run(args: settings.Evaluate) -> None:
     for name, model in models.items():
         check_fits(model, images, name, chosen=bool(args.data.classes))
     asked = _identity(args, models, images, attacks, kept)
-    if out and not Run.is_run(Unfinished.folder_of(out)) and (reports := _reports(out, list(short_names(models).values()))):
+    if out and not Run.is_run(Resumable.folder_of(out)) and (reports := _reports(out, list(short_names(models).values()))):
         _repeat(out, reports, asked, images)
         if grid:
             pictures.save(grid, _examples(args, next(iter(models.values())), images, attacks[0]))
         return
     try:
         place, beside = (out, False) if out else (kept, True)
-        with Unfinished.at(place, asked, FREE, what="measurement", beside=beside) as parts:
+        with Resumable.at(place, asked, FREE, what="measurement", beside=beside) as parts:
             _measure_all(args, models, images, attacks, (out, kept, grid), parts, asked)
     except KeyboardInterrupt:
         if out or kept:
@@ -73,7 +73,7 @@ def _measure_all(
     images: Images,
     attacks: list[Attack],
     places: tuple[Path | None, Path | None, Path | None],
-    parts: Unfinished,
+    parts: Resumable,
     asked: dict[str, Any],
 ) -> None:
     """Measure every model, or what is missing of it, and write all that was asked for."""
@@ -100,7 +100,7 @@ def _measure_all(
 def _places(args: settings.Evaluate, models: list[str]) -> tuple[Path | None, Path | None, Path | None]:
     """Folder of the results, folder of the adversarial images, and file of the grid; checked before any work."""
     out, kept, grid = (Path(place) if place else None for place in (args.output.out, args.output.save_adversarial, args.output.grid))
-    goes_on = [place for place, beside in ((out, False), (kept, True)) if place and Run.is_run(Unfinished.folder_of(place, beside=beside))]
+    goes_on = [place for place, beside in ((out, False), (kept, True)) if place and Run.is_run(Resumable.folder_of(place, beside=beside))]
     for place in filter(None, (out, kept)):
         if not goes_on and not (place == out and _reports(place, list(short_names(models).values()))):
             files.check_vacant(place, hidden_allowed=place == out)
@@ -192,7 +192,7 @@ class _Parts:
         keeps: whether adversarial images are kept too.
     """
 
-    parts: Unfinished
+    parts: Resumable
     model: int
     keeps: bool
 
@@ -223,7 +223,7 @@ class _Parts:
         return {"on_batch": on_batch, "progress": True, "on_adversarial": batch.append if self.keeps else None}
 
 
-def _write_adversarial(kept: Path, models: list[str], attacks: list[Attack], parts: Unfinished) -> None:
+def _write_adversarial(kept: Path, models: list[str], attacks: list[Attack], parts: Resumable) -> None:
     """Write the adversarial images of all batches into their folder, all of it or nothing."""
     # Written down first: a folder that is there later is ours, as it is put into its place whole.
     if parts.found("adversarial images") and kept.exists() and any(not entry.name.startswith(".") for entry in kept.iterdir()):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -165,12 +164,13 @@ def read_config(path: Path, settings: type, prog: str) -> dict[str, Any]:
 
     Options stand at the top or in tables named after their groups; names may be written with - or _.
     """
+    from robustlab import files  # only here, since it imports more than the standard library
+
     try:
-        table = tomllib.loads(path.read_text())
+        path.open("rb").close()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+    table = files.read_toml(path, "settings")
     known = leaves(settings)
     argv: list[str] = []
     for key, value in by_name(settings, _underscored(table)).items():

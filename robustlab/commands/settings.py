@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, make_dataclass
 from inspect import cleandoc
-from pathlib import Path
 from typing import Any, ClassVar
 
+from robustlab.errors import UserError
 from robustlab.options import count, count_or_files, counts, group, leaves, location, option, positive, radii, radius
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
@@ -374,8 +373,10 @@ def _task_and_config(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
             values[name] = argv[argv.index(f"--{name}") + 1]
     config: dict[str, Any] = {}
     if values["config"]:
-        with suppress(OSError, ValueError):  # which the reader of the whole file tells
-            config = tomllib.loads(Path(values["config"]).read_text())
+        from robustlab import files  # only here, since it imports more than the standard library
+
+        with suppress(UserError):  # which the reader of the whole file tells
+            config = files.read_toml(values["config"], "settings")
     if argv and not argv[0].startswith("-"):
         return argv[0], config
     return values["task"] or config.get("task"), config

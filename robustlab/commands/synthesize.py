@@ -21,7 +21,7 @@ from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
 from robustlab.options import changed, flat, given, leaves, paths, words
 from robustlab.progress import say
-from robustlab.records import Run, Unfinished
+from robustlab.records import Run, Resumable
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.run import synthesize
@@ -45,8 +45,8 @@ def run(args: Any) -> None:
     grid, out = places(args)
     what = ingredients(args)
     try:
-        with Unfinished.at(out, identity_of(args, what), FREE, what="set of pictures") as parts:
-            finished(args, before, synthesize(args.task, **what, replay=before, unfinished=parts), grid, out)
+        with Resumable.at(out, identity_of(args, what), FREE, what="set of pictures") as parts:
+            finished(args, before, synthesize(args.task, **what, replay=before, resumable=parts), grid, out)
             parts.finish()
     except KeyboardInterrupt:
         if out is not None:
@@ -154,7 +154,7 @@ def check(args: Any) -> None:
 def places(args: Any) -> tuple[Path, Path | None]:
     """Where the sheet goes, and the folder for everything else; checked before any work."""
     output, out = args.output, None if args.output.out is None else Path(args.output.out)
-    if out is not None and not Run.is_run(Unfinished.folder_of(out)):
+    if out is not None and not Run.is_run(Resumable.folder_of(out)):
         files.check_vacant(out, hidden_allowed=True)
     if output.tensorboard and out is None:
         raise UserError("where to? --tensorboard writes into --out FOLDER")

@@ -74,26 +74,35 @@ def open_dataset(
         raise unknown("split", split, SPLITS)
     if limit is not None and limit < 0:
         raise UserError(f"the number of images must not be negative, got {limit}")
-    name, path = _name_and_path(name, root)
-    name = name or _kind(path)
+    word, path = _name_and_path(name, root)
 
     def chosen(images: Some) -> Some:
         images = images.only_classes(with_commas(classes, images.classes)) if classes else images
         return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed)[1])
 
+    where: dict[str, Any] = {"image_size": image_size, "memory_limit": memory_limit, "cache": cache, "progress": progress}
+    made = {"n": SHAPES_SIZE[split] if limit is None or classes else limit, "seed": seed}
+    return _of_size(_images(word or _kind(path), path, split, chosen, made, download, where), image_size)
+
+
+def _images(
+    name: str, path: Path | None, split: str, chosen: Callable[[Any], Any], made: dict[str, int], download: bool, where: dict[str, Any]
+) -> Images:
+    """The chosen images of a dataset; ``made`` says how many *shapes* are drawn, ``where`` how files are read."""
     if name == "shapes":
-        images: Images = chosen(shapes(SHAPES_SIZE[split] if limit is None or classes else limit, split, seed))
-    elif name in FOLDERS:
-        images = chosen(open_cifar(name, path or DOWNLOADS, split, download))
-    elif name not in DATASETS:
+        return chosen(shapes(made["n"], split, made["seed"]))
+    if name in FOLDERS:
+        return chosen(open_cifar(name, path or DOWNLOADS, split, download))
+    if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
-    elif path is None:
+    if path is None:
         raise UserError(f"the dataset {name!r} needs the place of its images: --data PATH")
-    elif name == "folder":
-        where: dict[str, Any] = {"memory_limit": memory_limit, "cache": cache, "progress": progress}
-        images = _open_folder(path, split, chosen, image_size=image_size, **where)
-    else:
-        images = chosen(_open_stored(name, path, split, memory_limit, progress))
+    if name == "folder":
+        return _open_folder(path, split, chosen, **where)
+    return chosen(_open_stored(name, path, split, where["memory_limit"], where["progress"]))
+
+
+def _of_size(images: Images, image_size: int | None) -> Images:
     _, height, width = images.shape
     if image_size is not None and not height == width == image_size:
         raise UserError(f"{images.name} has images of {width}x{height} pixels, and --image-size changes only image folders")

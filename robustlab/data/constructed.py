@@ -23,13 +23,13 @@ from robustlab import files
 from robustlab.checks import check_set_labels
 from robustlab.data.classes import check_names
 from robustlab.data.imageset import Images, ImageSet, described, described_html, mean_std, readable_name, relabelled
+from robustlab.data.tensors import WORDS
 from robustlab.errors import UserError
 from robustlab.progress import Progress
 
 FORMAT = "robustlab-constructed-1"
 DTYPES = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
 MANIFEST = "manifest.json"
-
 OnImages = Callable[[int, int], object]  # images done, images in all
 
 
@@ -161,11 +161,12 @@ def open_constructed(path: Path, *, memory_limit: int = 4 << 30, progress: bool 
 def _labels(path: Path, manifest: dict[str, Any]) -> Tensor:
     """The labels of all images, once the shards hold what the manifest says."""
     for shard in manifest["shards"]:
-        file, wanted = path / "shards" / shard["file"], [shard["n"], *manifest["shape"]]
+        file, wanted = path / "shards" / shard["file"], f"{WORDS[DTYPES[manifest['dtype']]]} {(shard['n'], *manifest['shape'])}"
         with files.reading(file, "a shard"), safe_open(file, framework="pt") as opened:
-            found = opened.get_slice("x").get_shape() if "x" in opened.keys() else None  # noqa: SIM118, not a dict
+            pixels = opened.get_slice("x") if "x" in opened.keys() else None  # noqa: SIM118, not a dict
+            found = "none" if pixels is None else f"{pixels.get_dtype()} {tuple(pixels.get_shape())}"
             if found != wanted or "y" not in opened.keys():  # noqa: SIM118
-                raise UserError(f"the shard {file} should hold labels y and images x of shape {tuple(wanted)}, found {found}")
+                raise UserError(f"the shard {file} should hold labels y and images x, {wanted}, found {found}")
     labels = facts(path).get("y", torch.zeros(0, dtype=torch.int64))
     check_set_labels(path.name, labels, manifest["n"], len(manifest["classes"]))
     return labels

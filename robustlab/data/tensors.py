@@ -66,10 +66,7 @@ def head(labels: Sequence[int] | Tensor, shape: Sequence[int], dtype: torch.dtyp
 
 
 def _names(path: Path, text: str) -> list[object]:
-    try:
-        names = json.loads(text)
-    except (ValueError, RecursionError):
-        names = None
+    names = files.parse_json(text, path, "the classes in its metadata")
     if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
         raise UserError(f"{path}: the classes in its metadata must be a JSON list of names")
     return names

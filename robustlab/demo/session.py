@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from robustlab import files
 from robustlab.constraints import Ball
 from robustlab.demo.raster import apply
 from robustlab.errors import UserError, unknown
@@ -31,6 +32,7 @@ from robustlab.steps import Steepest
 
 LARGEST = {"eps": 1000.0, "step_size": 1000.0, "steps": 200}
 OLD_NAMES = {"step": "step_size"}  # of fields, in histories that were saved before
+LARGEST_SIDE = 1024  # pixels of a picture in a history
 SECONDS = 30.0  # after which a run ends with what it has
 
 
@@ -353,7 +355,34 @@ def replay(history: Mapping[str, Any], models: Mapping[str, Served] | None = Non
     Args:
         history: what the page's "Save history" button saves, or its "Save recipe" button did before.
         models: where given, finished runs are made again; else their recorded results are taken, and the bytes are the page's own.
+
+    Raises:
+        UserError: it is no history of the page.
     """
+    try:
+        files.check_kinds(history, {"size": int, "actions": [{"do": str}]}, "the file", "a history of the page")
+        if not 1 <= history["size"] <= LARGEST_SIDE or any(_beyond(action) for action in history["actions"]):
+            raise UserError(f"the history has a number beyond {LARGEST_SIDE}")
+        return _replayed(history, models)
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the file does not hold a history of the page: {type(error).__name__} {error}") from error
+
+
+def _beyond(action: Mapping[str, Any]) -> bool:
+    """Whether a drawing has a number that no picture has, which would take forever to draw."""
+    left = [action.get(name) for name in ("points", "from", "to", "width", "color")]
+    while left:
+        each = left.pop()
+        if isinstance(each, list):
+            left += each
+        elif each is not None and (not isinstance(each, int) or abs(each) > 4 * LARGEST_SIDE):
+            return True
+    return False
+
+
+def _replayed(history: Mapping[str, Any], models: Mapping[str, Served] | None) -> bytes:
     size, picture = history["size"], bytearray(3 * history["size"] ** 2)
     for action in history["actions"]:
         if action["do"] == "run" and models is not None and action["finished"]:

@@ -24,13 +24,14 @@ import torch
 
 from robustlab import files
 from robustlab.attacks import PGD
-from robustlab.construction import Building, Construction, Plan
+from robustlab.construction import Building, Construction, Plan, without_source_name
 from robustlab.data.batches import Batches
 from robustlab.data.catalog import open_dataset
 from robustlab.data.constructed import open_constructed
 from robustlab.data.fingerprint import fingerprint
 from robustlab.data.imageset import Images, hold_out
 from robustlab.data.splits import matching
+from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
@@ -186,7 +187,10 @@ class ExperimentCache:
             compute_dtype=torch.bfloat16 if self.bfloat16 else None,
             device=self.device,
         )
-        folder = self.out / "sets" / _slug(f"{construction.described()['kind']} {name}", plan.described())
+        described = plan.described()
+        # Under the name that older caches gave it, which told where the source lay too; else by what the source is.
+        slugs = [_slug(f"{construction.described()['kind']} {name}", each) for each in (described, without_source_name(described))]
+        folder = next((place for slug in slugs if (place := self.out / "sets" / slug).exists()), self.out / "sets" / slugs[1])
         building = Building(folder, plan)
         if building.done < len(source):
             self.say(f"constructing {len(source) - building.done:,} images ({name})")
@@ -211,7 +215,18 @@ class ExperimentCache:
         for wait in (False, True):
             for measurement in measurements:
                 self._measure(experiment, measurement, wait)
-        return [files.read_json(self._file(experiment, measurement), "a measurement")["found"] for measurement in measurements]
+        return [self._found(self._file(experiment, measurement)) for measurement in measurements]
+
+    def _found(self, path: Path) -> Values:
+        """What a measurement's file holds."""
+        kept = files.read_json(path, "a measurement")
+        try:
+            files.check_kinds(kept, {"found": dict}, path, "a measurement")
+            if kept.get("sha256", _digest(kept["found"])) != _digest(kept["found"]):  # older files have none
+                raise UserError(f"{path} is damaged or was changed: its sha256 is that of other numbers")
+        except UserError as error:
+            raise UserError(f"{error}; without the file it is measured again") from None
+        return kept["found"]
 
     def _measure(self, experiment: str, measurement: Measurement, wait: bool) -> None:
         path = self._file(experiment, measurement)
@@ -222,10 +237,12 @@ class ExperimentCache:
             if mine and not path.exists():
                 if self.stop():
                     raise KeyboardInterrupt
+                files.sweep(path.parent, path.name)
                 self.say(f"{experiment}: {measurement.name}")
                 began = time.monotonic()
                 found = measurement.measure()
-                kept = {"settings": self._settings(measurement), "found": found, "seconds": round(time.monotonic() - began)}
+                kept: Values = {"settings": self._settings(measurement), "found": found, "sha256": _digest(found)}
+                kept["seconds"] = round(time.monotonic() - began)
                 files.write_json(path, {**kept, "environment": environment()})
         if path.exists():
             files.remove_lock(lock)
@@ -244,8 +261,10 @@ class ExperimentCache:
     def _alone(self, folder: Path) -> Iterator[None]:
         """Inside, no other process works at this folder."""
         done = (folder / "model.json").exists()
-        with nullcontext() if done else files.file_lock(folder.with_name(f".{folder.name}.lock"), wait=True):
+        lock = folder.with_name(f".{folder.name}.lock")
+        with nullcontext() if done else files.file_lock(lock, wait=True):
             yield
+        files.remove_lock(lock)
 
 
 def trained_here(source: str) -> bool:
@@ -256,6 +275,12 @@ def trained_here(source: str) -> bool:
 def rate(value: Rate) -> Values:
     """A rate as a measurement keeps it."""
     return {"count": value.count, "n": value.n}
+
+
+def _digest(found: Values) -> str:
+    """SHA-256 of a measurement's numbers, as JSON has them: all names are text, and sorted as such."""
+    as_read = files.parse_json(json.dumps(found), "it", "a measurement")
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def _slug(name: str, settings: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,29 @@ def _plain(traced: GraphModule, node: object, kind: type[Layer]) -> Layer | None
     return layer if type(layer) is kind and not layer._forward_pre_hooks and not layer._forward_hooks else None
 
 
+class _GradientAsInput(torch.autograd.Function):
+    """The identity, whose gradient lies in memory as the input does, whatever the layout that layers behind it compute in.
+
+    A gradient in another layout fails at ``grad.view(...)``, and slows what is computed with it and with the input.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.x = torch.empty_like(inputs[0], device="meta")  # sizes and strides alone
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        if grad.stride() == ctx.x.stride():
+            return grad
+        return torch.empty_strided(ctx.x.shape, ctx.x.stride(), dtype=grad.dtype, device=grad.device).copy_(grad)
+
+
 class _Adapted(nn.Module):
     """Casts images on the way in and logits on the way out."""
 
@@ -107,6 +130,7 @@ class _Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         asked = x.dtype
+        x = _GradientAsInput.apply(x)
         if self.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.inner(x.to(self.dtype or asked)).to(asked)

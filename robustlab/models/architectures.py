@@ -19,6 +19,9 @@ from robustlab.models.preact_resnet import PreActResNet
 from robustlab.models.resnet import BasicBlock, Bottleneck, ResNet
 from robustlab.models.vgg import VGG
 
+MOST_CLASSES = 1_000_000  # ImageNet-21k has 21,843, the largest sets of faces some hundred thousand people
+MOST_CHANNELS = 1_024
+
 
 def wide_resnet(depth: int, factor: int, channels: int) -> PreActResNet:
     """WRN-depth-factor: three stages of (depth - 4) / 6 blocks, ``factor`` times as wide as 16, 32, 64."""
@@ -76,10 +79,9 @@ def build(
         seed: chooses the initial weights; the global random state is neither read nor changed.
 
     Raises:
-        UserError: an unknown architecture, fewer than two classes, or a mean and deviation of other channels.
+        UserError: an unknown architecture, classes or channels out of range, or a mean and deviation of other channels.
     """
-    if num_classes < 2:
-        raise UserError(f"a classifier needs at least two classes, got {num_classes}")
+    check_sizes(num_classes, channels)
     mean = [0.0] * channels if mean is None else mean
     std = [1.0] * channels if std is None else std
     if len(mean) != channels:
@@ -92,10 +94,29 @@ def build(
 
 
 def meta_network(arch: str, *, num_classes: int, channels: int = 3) -> Classifier:
-    """The network without its values, on the meta device: names and shapes at next to no cost."""
+    """The network without its values, on the meta device: names and shapes at next to no cost.
+
+    Raises:
+        UserError: an unknown architecture, or classes or channels out of range.
+    """
+    check_sizes(num_classes, channels)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         body, head = _body_and_head(arch, channels, num_classes)
         return Classifier(body, head, mean=[0.0] * channels, std=[1.0] * channels, arch=arch)
+
+
+def check_sizes(num_classes: int, channels: int) -> None:
+    """Refuse numbers that a file may say and that no network here has, before anything of that size is made.
+
+    Raises:
+        UserError: with what is allowed.
+    """
+    if num_classes < 2:
+        raise UserError(f"a classifier needs at least two classes, got {num_classes}")
+    if num_classes > MOST_CLASSES:
+        raise UserError(f"a classifier may have at most {MOST_CLASSES:,} classes, got {num_classes:,}")
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise UserError(f"images may have 1 to {MOST_CHANNELS:,} channels, got {channels:,}")
 
 
 def _body_and_head(arch: str, channels: int, num_classes: int) -> tuple[nn.Module, nn.Linear]:

@@ -5,8 +5,8 @@ Training writes them into its run folder; those in ``folder()`` are the pretrain
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,17 +15,25 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as read_tensors
+from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from robustlab import files
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import describe, from_description, load_weights
+from robustlab.models.description import check_description, check_weights, describe, from_description, load_weights
 from robustlab.models.placement import on_cpu
 
 FORMAT = "robustlab-weights-1"
+RECORD = {  # of what every record holds, beside the network's description
+    "sha256": str,
+    "dataset": str,
+    "recipe": str,
+    "threat": str,
+    "accuracies": dict,
+    "n": int,
+}
 LARGEST = 25 * 10**6  # bytes: what a repository can carry of one model
 
 
@@ -93,19 +101,40 @@ def read_weights(path: str | os.PathLike[str]) -> Classifier:
     stem = Path(path).with_suffix("")
     record = read_record(_beside(stem, ".json"))
     weights = _beside(stem, ".safetensors")
-    try:
-        content = weights.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the weights {weights}: {error.strerror}") from error
+    content = _bytes_of(weights)
     digest = hashlib.sha256(content).hexdigest()
     if digest != record["sha256"]:
         said = f"its sha256 is {digest[:12]}..., but {stem.name}.json says {str(record['sha256'])[:12]}..."
         raise UserError(f"{weights} is damaged or was exchanged: {said}")
-    try:
-        tensors = read_tensors(content)
-    except SafetensorError as error:
-        raise UserError(f"{weights} is not a safetensors file: {error}") from error
+    tensors = _tensors(content, weights)
+    check_weights(record, tensors, str(weights))
     return load_weights(from_description(record, f"{stem}.json"), tensors, str(weights))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors by name in a ``.safetensors`` file of anybody.
+
+    Raises:
+        UserError: no such file, or a damaged one.
+    """
+    return _tensors(_bytes_of(Path(path)), Path(path))
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the weights {path}: {error.strerror}") from error
+
+
+def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        return tensors_from(content)
+    # Beside its own, what torch and the library raise for types and shapes that there are not.
+    except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{path} is not a safetensors file: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -114,24 +143,30 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged, or does not describe weights.
     """
-    try:
-        record = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}, which says what network the weights are for: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    if not path.is_file():
+        raise UserError(f"cannot read {path}, which says what network the weights are for: {os.strerror(errno.ENOENT)}")
+    what = "what is known of weights"
+    record = files.read_json_value(path, what)
     if not isinstance(record, dict) or record.get("format") != FORMAT or "sha256" not in record:
         raise UserError(f"{path} does not describe the weights of a network (it has no format {FORMAT!r} or no sha256)")
+    check_description(record, str(path))
+    files.check_kinds(record, RECORD, path, what)
+    files.check_kinds(record["accuracies"], dict.fromkeys(record["accuracies"], float), path, "accuracies")
     return record
 
 
 def folder() -> Path:
-    """Where the pretrained models lie: ``$ROBUSTLAB_CHECKPOINTS``, else ``checkpoints/`` of the project's tree, else of the current one."""
+    """Where the pretrained models lie.
+
+    It is ``$ROBUSTLAB_CHECKPOINTS``; else ``pretrained/`` of the package, which a wheel brings along; else ``checkpoints/`` of the
+    project's tree; else of the current folder.
+    """
     chosen = os.environ.get("ROBUSTLAB_CHECKPOINTS")
     if chosen:
         return Path(chosen)
-    ours = Path(__file__).parents[2] / "checkpoints"
-    return ours if ours.is_dir() else Path("checkpoints")
+    package = Path(__file__).parents[1]
+    places = [package / "pretrained", package.parent / "checkpoints"]
+    return next((place for place in places if place.is_dir()), Path("checkpoints"))
 
 
 def pretrained(place: str | os.PathLike[str] | None = None) -> dict[str, dict[str, Any]]:

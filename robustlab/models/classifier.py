@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -52,8 +53,9 @@ class Classifier(nn.Module):
         names = tuple(classes) if classes is not None else tuple(str(k) for k in range(head.out_features))
         if len(names) != head.out_features:
             raise UserError(f"the model has {head.out_features} outputs, but {len(names)} class names came")
-        if len(mean) != len(std) or not all(s > 0 for s in std):
+        if len(mean) != len(std) or not all(0 < s < math.inf for s in std) or not all(map(math.isfinite, mean)):
             raise UserError(f"mean and std must have one number per channel and std must be positive, got {list(mean)} and {list(std)}")
+        check_distinct(names, "the model")
         self.body = body
         self.head = head
         self.arch = arch
@@ -94,18 +96,34 @@ class Classifier(nn.Module):
             name: what to call those images in a message.
 
         Raises:
-            UserError: a class that this model does not know.
+            UserError: a class that this model does not know, or two of one name.
         """
         if self.unnamed and not set(classes) <= set(self.classes):
             if len(classes) != self.num_classes:
                 raise UserError(f"the model has {self.num_classes} unnamed classes, but {name} has {len(classes)}")
             return torch.arange(len(classes))
+        check_distinct(classes, name)
+        check_distinct(self.classes, "the model")
         for wanted in classes:
             if wanted not in self.classes:
                 raise UserError(f"the model does not know all classes of {name}: {unknown('class', wanted, self.classes)}")
-            if self.classes.count(wanted) > 1:
-                raise UserError(f"the model has {self.classes.count(wanted)} classes called {wanted!r}, which names cannot tell apart")
         return torch.tensor([self.classes.index(wanted) for wanted in classes], dtype=torch.int64)
+
+
+def check_distinct(classes: Sequence[str], name: str) -> None:
+    """Refuse two classes of one name, as ImageNet has two cranes: by its name a label could only be matched with the first.
+
+    Args:
+        classes: the names.
+        name: what has these classes, for the message.
+
+    Raises:
+        UserError: with the first name that comes twice, and where.
+    """
+    first: dict[str, int] = {}
+    for place, each in enumerate(classes):
+        if first.setdefault(each, place) != place:
+            raise UserError(f"{name} has two classes called {each!r}, numbers {first[each]} and {place}: give each a name of its own")
 
 
 class Features(nn.Module):

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from robustlab import pickles
 from robustlab.errors import UserError
 from robustlab.models import legacy
 from robustlab.models.architectures import architectures, build
-from robustlab.models.checkpoints import find_pretrained, pretrained, read_weights
+from robustlab.models.checkpoints import find_pretrained, pretrained, read_tensors, read_weights
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import describe, from_description, load_weights
+from robustlab.models.description import describe, from_description, restored
 from robustlab.paths import place_of
 from robustlab.settings import Checkpoint, Network
 
@@ -83,8 +85,9 @@ def load(
 
     Args:
         name_or_path: a pretrained model's name; the folder of a run that ended; one of the two files of saved weights; a
-            checkpoint of training; or a checkpoint of another project (see ``legacy``).
-        arch: what it must be. Needed for another project's checkpoint only where none of our architectures fits exactly.
+            checkpoint of training; or a checkpoint of another project (see ``legacy``), ``.safetensors`` among them.
+        arch: what it must be. Needed for another project's checkpoint only where none of our architectures fits exactly, and for
+            a ``.safetensors`` file without our ``.json`` beside it.
         num_classes: how many classes it must have; any number where left out.
         normalization: mean and std per channel of another project's network that does not carry its own along.
         trust: also read files that run code while they are read.
@@ -93,7 +96,9 @@ def load(
         UserError: nothing there, damaged, would run code, or something else than asked for.
     """
     path = _find(name_or_path)
-    if path.suffix in (".json", ".safetensors"):
+    if path.suffix == ".safetensors" and arch is not None and not path.with_suffix(".json").exists():
+        model = legacy.classifier_from(read_tensors(path), str(path), arch, num_classes, normalization)
+    elif path.suffix in (".json", ".safetensors"):
         model = read_weights(path)
     else:
         checkpoint = pickles.load_pickle(path, trust=trust)
@@ -144,6 +149,6 @@ def _find(name_or_path: str | os.PathLike[str]) -> Path:
 def _from_training(checkpoint: dict, source: str) -> Classifier:
     """The averaged weights where training kept an average, else the last ones."""
     weights = checkpoint.get("ema") or checkpoint.get("model")
-    if not isinstance(weights, dict):
+    if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
         raise UserError(f"{source} is a checkpoint of training without weights")
-    return load_weights(from_description(checkpoint, source), weights, source)
+    return restored(checkpoint, weights, source)

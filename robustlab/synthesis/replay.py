@@ -37,6 +37,9 @@ def read_replay(path: Path) -> dict[str, Any]:
     found = files.read_json(path, "a replay file of robustlab synthesize")
     if found.get("format") != FORMAT or not all(isinstance(found.get(name), kind) for name, kind in KINDS.items()):
         raise UserError(f"{path} is no replay file of robustlab synthesize")
+    judges = found.get("judges", {})  # older files have none
+    files.check_kinds({"judges": judges}, {"judges": dict}, path, "a replay file of robustlab synthesize")
+    files.check_kinds(judges, dict.fromkeys(judges, str), path, "the names of judges")
     return found
 
 

@@ -16,7 +16,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.models.placement import device_of
 from robustlab.options import flat, leaves
 from robustlab.progress import Progress
-from robustlab.records import Unfinished
+from robustlab.records import Resumable
 from robustlab.synthesis import replay as replays
 from robustlab.synthesis.budget import Search, resolved, search_of
 from robustlab.synthesis.judges import judges_of
@@ -42,7 +42,7 @@ def synthesize(
     device: str | torch.device | None = None,
     progress: bool = True,
     replay: Mapping[str, Any] | None = None,
-    unfinished: Unfinished | None = None,
+    resumable: Resumable | None = None,
     **settings: Any,
 ) -> Pictures:
     """Pictures that a task makes with a model, or with several of the same images.
@@ -70,7 +70,7 @@ def synthesize(
         device: where to compute; where the first model is, if left out.
         progress: show how far the work has come.
         replay: what a replay file holds, see ``replay.read_replay``: its judges judge, and other models or images are refused.
-        unfinished: keeps every batch of pictures as soon as it is made, and gives those that were made before an interruption.
+        resumable: keeps every batch of pictures as soon as it is made, and gives those that were made before an interruption.
         settings: of the task, by name.
 
     Returns:
@@ -99,7 +99,7 @@ def synthesize(
     how: dict[str, Any] = {"training_images": trained_on, "seed": seed, "batch_size": batch_size, "device": place}
     chosen = range(len(labelled)) if files else positions
     selection = select(labelled, n or TASKS[name].n, positions=chosen, name=f"{labelled.name} ({split})", **how)
-    parts = Unfinished(None) if unfinished is None else unfinished
+    parts = Resumable(None) if resumable is None else resumable
     first, *others = [_made(name, each, judges.get(each.name), selection, asked, progress, parts) for each in matched]
     values: dict[str, Any] = {
         "task": name,
@@ -223,7 +223,7 @@ class _Kept:
         count: batches so far.
     """
 
-    parts: Unfinished
+    parts: Resumable
     name: str
     log: _SearchLog
     place: torch.device
@@ -247,7 +247,7 @@ class _Kept:
 
 
 def _made(
-    task: str, model: MatchedModel, judge: MatchedModel | None, images: Selection, settings: Any, progress: bool, parts: Unfinished
+    task: str, model: MatchedModel, judge: MatchedModel | None, images: Selection, settings: Any, progress: bool, parts: Resumable
 ) -> Pictures:
     """What one model makes, or what is missing of it."""
     known = TASKS[task]

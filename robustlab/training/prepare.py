@@ -17,6 +17,7 @@ from robustlab.data.imageset import Images, hold_out
 from robustlab.data.splits import matching as matching
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
+from robustlab.models.description import check_weights
 from robustlab.models.matching import check_reads
 from robustlab.models.zoo import from_description
 from robustlab.options import changed, from_file
@@ -105,6 +106,7 @@ def network_to_train(settings: Training, images: Images, saved: Any, source: str
     if settings.network.init is None:
         network = network_for(images, str(settings.network.arch), seed=settings.seed)
     elif saved is not None:
+        check_weights(saved, saved.get("model") or {}, source)
         network = from_description(saved, source)
     else:
         network = pretrained_network_for(images, settings.network, seed=settings.seed)
@@ -117,7 +119,8 @@ def network_to_train(settings: Training, images: Images, saved: Any, source: str
 
 def recorded_threads(found: Mapping[str, Any]) -> int | None:
     """The CPU threads that a run was started with, from its ``settings.json``; in older files they are in no group."""
-    return found.get("machine", found).get("threads")
+    machine = found.get("machine", found)
+    return machine.get("threads") if isinstance(machine, Mapping) else None
 
 
 def recorded_training(found: Mapping[str, Any], folder: Path) -> Training:

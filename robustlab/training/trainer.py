@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustlab import pictures
+from robustlab import files, pictures
 from robustlab.data.batches import Batches
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
 from robustlab.evaluation.accuracy import Attack, NoNumbers
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import load_weights
+from robustlab.models.description import check_finite
 from robustlab.models.placement import on_cpu
 from robustlab.models.zoo import TRAINING_FORMAT, describe, from_description, load
 from robustlab.options import flat
@@ -91,8 +91,11 @@ class Trainer:
             try:
                 self.state.load_state_dict(saved)
                 self.best, self.seconds = saved["best"], saved["seconds"]
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 raise UserError(f"{self.folder}/last.pt is not the checkpoint that this run wrote: what it holds does not fit") from error
+            files.check_kinds(saved, {"best": {"value": float, "epoch": int}, "seconds": float}, f"{self.folder}/last.pt", "a training")
+            for network in filter(None, (self.state.model, self.state.average)):
+                check_finite(network.state_dict(), f"{self.folder}/last.pt")
         if run:
             run.keep_epochs_before(self.state.epoch)
             self.history = list(run.metrics)
@@ -247,7 +250,8 @@ class Trainer:
             return load(self.folder / "best.pt").to(self.device)
         weights = self.state.result.state_dict() if self.best_weights is None else self.best_weights
         network = from_description(describe(self.state.model))  # type: ignore[arg-type]
-        return load_weights(network, on_cpu(weights), "the training").eval().to(self.device)
+        network.load_state_dict(on_cpu(weights))
+        return network.eval().to(self.device)
 
     def _provenance(self, run: Run, report: Report | None) -> Provenance:
         """The record beside the weights, without places on this machine."""
@@ -264,7 +268,7 @@ class Trainer:
             accuracies={name: round(100 * rate.value, 2) for name, rate in report.rates().items()} if report else {},
             n=report.clean.n if report else 0,
             seed=self.settings.seed,
-            commit=begun_with["commit"] or "unknown",
+            commit=str(begun_with.get("commit") or "unknown"),
             details={
                 "best_epoch": int(self.best["epoch"]),
                 "epochs": self.method.optimization.epochs,

@@ -273,7 +273,12 @@ def test_odd_names_keep_their_labels(tmp_path, layout):
         ({"x": torch.zeros(2, 3, 4, 4), "y": torch.zeros(2)}, {}, "labels must be int64"),
         ({"x": torch.full((2, 3, 4, 4), 2.0), "y": torch.zeros(2, dtype=torch.int64)}, {}, "must lie in [0, 1]"),
         ({"x": torch.zeros(2, 3, 4, 4), "y": torch.ones(2, dtype=torch.int64)}, {"classes": '["a"]'}, "label 1 is out of range"),
-        ({"x": torch.zeros(2, 3, 4, 4), "y": torch.ones(2, dtype=torch.int64)}, {"classes": "a,b"}, "must be a JSON list of names"),
+        (
+            {"x": torch.zeros(2, 3, 4, 4), "y": torch.ones(2, dtype=torch.int64)},
+            {"classes": "a,b"},
+            "cannot be read as the classes in its metadata: it is not JSON",
+        ),
+        ({"x": torch.zeros(2, 3, 4, 4), "y": torch.ones(2, dtype=torch.int64)}, {"classes": "[1.5]"}, "must be a JSON list of names"),
     ],
 )
 def test_a_file_of_tensors_that_is_no_set_is_refused(tmp_path, tensors, about, sentence):

@@ -250,3 +250,28 @@ def test_one_image_and_none(n, channels_last, tiny_model):
 def test_images_that_are_no_pictures_pass_as_they_are():
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     assert_same(accelerate(model), model, images(5, 6))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "cut out"])
+def test_a_gradient_lies_in_memory_as_its_input(layout, channels_last, dtype):
+    x = {
+        "contiguous": X.clone(),
+        "channels last": X.contiguous(memory_format=torch.channels_last),
+        "transposed": X.transpose(2, 3),
+        "cut out": images(4, 3, 10, 10)[:, :, 1:9, 1:9],
+    }[layout].requires_grad_()
+    model = seeded(plain)
+    (grad,) = torch.autograd.grad(accelerate(model, dtype=dtype, channels_last=channels_last)(x).sum(), x)
+    assert grad.stride() == torch.empty_like(x).stride() and grad.dtype == x.dtype
+    (wanted,) = torch.autograd.grad(model(x).sum(), x)
+    torch.testing.assert_close(grad, wanted, rtol=1e-4 if dtype is None else 0.1, atol=1e-5 if dtype is None else 0.1)
+
+
+def test_a_gradient_by_functional_transforms_is_the_same():
+    model = seeded(plain)
+    fast = accelerate(model)
+    torch.testing.assert_close(
+        torch.func.grad(lambda x: fast(x).sum())(X), torch.func.grad(lambda x: model(x).sum())(X), rtol=1e-4, atol=1e-5
+    )

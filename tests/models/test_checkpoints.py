@@ -423,8 +423,9 @@ def test_code_in_a_checkpoint_does_not_run_without_trust(tmp_path: Path, zipped:
 
 def test_a_whole_module_is_read_with_trust_only(tmp_path: Path) -> None:
     torch.save({"model": torchvision_cifar("resnet18"), "args": Namespace(lr=0.1)}, tmp_path / "m.pt")
-    with pytest.raises(UserError, match="argparse.Namespace, .*torchvision.models.resnet"):
+    with pytest.raises(UserError, match="torchvision.models.resnet") as caught:
         load(tmp_path / "m.pt")
+    assert "Namespace" not in str(caught.value), "it is data"
     assert load(tmp_path / "m.pt", trust=True, normalization=(MEAN, STD)).arch == "resnet18"
 
 

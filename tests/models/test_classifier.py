@@ -138,3 +138,14 @@ def test_features_alone_are_the_classifiers_with_its_weights_modes_and_refusals(
     assert small.training and small.body.training
     with pytest.raises(UserError, match=r"wants images of shape \(B, 3, H, W\)"):
         features(images(2, 1, 16, 16))
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UserError, match="the model has two classes called 'crane', numbers 0 and 2: give each a name of its own"):
+        build("mlp", num_classes=3, classes=["crane", "dog", "crane"])
+    model = build("mlp", num_classes=3, classes=["heron", "dog", "crane"])
+    with pytest.raises(UserError, match="birds has two classes called 'crane'"):
+        model.outputs_for(["crane", "crane"], "birds")
+    model.classes = ("crane", "dog", "crane")  # as the page names outputs
+    with pytest.raises(UserError, match="the model has two classes called 'crane'"):
+        model.outputs_for(["crane"], "birds")
