@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tomllib
@@ -24,6 +25,7 @@ from robustlab.paths import place_of, shown
 LARGEST_TEXT = 64 << 20  # bytes of a JSON or TOML file; parsed they take some twenty times as much memory
 LARGEST_LOG = 1 << 30  # bytes of a file of JSON lines
 DEEPEST = 100  # lists and objects within each other
+TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp", re.DOTALL)  # what is being written: a dot, its name, the process
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without locks answer
 
 
@@ -53,7 +55,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_vacant(path: str | os.PathLike[str], *, hidden_allowed: bool = False) -> None:
-    """Refuse a place for a new folder where something is already; an empty folder is fine.
+    """Refuse a place for a new folder where something is already; an empty folder is fine, and so is what a killed process of ours left.
 
     Args:
         hidden_allowed: whether files whose names begin with a dot, such as locks, count as nothing.
@@ -62,8 +64,31 @@ def check_vacant(path: str | os.PathLike[str], *, hidden_allowed: bool = False) 
         UserError: something is there.
     """
     path = place_of(path)
-    if path.exists() and (not path.is_dir() or any(not (hidden_allowed and entry.name.startswith(".")) for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not _is_nothing(entry.name, hidden_allowed) for entry in path.iterdir())):
         raise UserError(f"{path} is not an empty folder: name another one with `out`")
+
+
+def _is_nothing(name: str, hidden_allowed: bool) -> bool:
+    """Whether a file counts as nothing in a folder: our own lock, or half of a file; where that is allowed, whatever is hidden."""
+    return name.startswith(".") and (hidden_allowed or name.endswith(".lock") or TEMPORARY.fullmatch(name) is not None)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a place that nothing can be written to, before the work whose results should go there.
+
+    Args:
+        path: a file or folder, there or not.
+
+    Raises:
+        UserError: it, or the folder that it would be made in, cannot be written; or what should be a folder above it is a file.
+    """
+    place = place_of(path).absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
+        raise UserError(f"cannot write {shown(path)}: {os.strerror(errno.EACCES)}")
+    if place != place_of(path).absolute() and not place.is_dir():
+        raise UserError(f"cannot write {shown(path)}: {shown(place)} is no folder")
 
 
 @contextmanager
@@ -77,19 +102,33 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(place_of(path)))
     check_vacant(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if hasattr(os, "sync"):
-            os.sync()  # many small files: one call instead of one for each
-        if path.is_dir():
-            path.rmdir()  # which fails where something was put there in the meantime
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    temporary, lock = path.with_name(f".{path.name}.{os.getpid()}.tmp"), path.with_name(f".{path.name}.lock")
+    with file_lock(lock) as mine:
+        if not mine:
+            raise UserError(f"another process writes {path}: wait for its end, or name another folder with `out`")
+        try:
+            sweep(path.parent, path.name)  # of a process that was killed while it wrote the same folder
+            temporary.mkdir(parents=True)
+            yield temporary
+            if hasattr(os, "sync"):
+                os.sync()  # many small files: one call instead of one for each
+            if path.is_dir():
+                _take_leftovers(path)
+                path.rmdir()  # which fails where something was put there in the meantime
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            remove_lock(lock)
+
+
+def _take_leftovers(folder: Path) -> None:
+    """Take away what counts as nothing in a folder: leftovers of a killed process of ours."""
+    sweep(folder)
+    for entry in folder.iterdir():
+        if _is_nothing(entry.name, hidden_allowed=False):
+            entry.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
@@ -404,10 +443,22 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise UserError(f"cannot read {shown(path)} as {what}: {in_one_line(error)}") from error
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote; not while others write there."""
+def sweep(folder: Path, *names: str) -> None:
+    """Remove what a process that was killed while it wrote left behind; only for whoever alone writes these names meanwhile.
+
+    Args:
+        folder: where it wrote.
+        names: of the files or folders that it wrote; all where left out. What is not named as ours are is left alone.
+    """
     for left in folder.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
+        found = TEMPORARY.fullmatch(left.name)
+        if found is None or (names and found[1] not in names):
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
 
 
 def check_space(folder: str | os.PathLike[str], size: int) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that long work hears of and answers when it has saved what it did."""
+"""Ctrl-C, SIGTERM and SIGHUP that long work hears of and answers when it has saved what it did."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP comes when a terminal is closed or a connection is lost; Windows has none.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class _Note:
@@ -17,8 +18,11 @@ class _Note:
 
     def __init__(self) -> None:
         self.noted: list[int] = []
-        # A handler that was not set from Python is None, and Python could not put it back.
-        self.before: dict[int, Any] = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
+        # A handler that was not set from Python is None, and Python could not put it back. What is ignored stays ignored, as `nohup`
+        # wants it of SIGHUP.
+        self.before: dict[int, Any] = {
+            number: handler for number in SIGNALS if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN)
+        }
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.noted.append(number)
@@ -27,16 +31,16 @@ class _Note:
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """Inside, the first Ctrl-C or SIGTERM is only noted, in the list that is yielded; a second one acts at once.
+    """Inside, the first Ctrl-C, SIGTERM or SIGHUP is only noted, in the list that is yielded; a second one acts at once.
 
     Python handles signals in its main thread only: in another one the list stays empty and signals act as before. Where
-    the caller is inside ``interruptible`` already, both share one list.
+    the caller is inside ``interruptible`` already, both share one list. A signal that the process ignores stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield []
         return
-    outer = signal.getsignal(signal.SIGINT)
-    if isinstance(outer, _Note):
+    outer = next((handler for number in SIGNALS if isinstance(handler := signal.getsignal(number), _Note)), None)
+    if outer is not None:
         yield outer.noted
         return
     note = _Note()

@@ -52,6 +52,8 @@ class Option:
         optional_value: the value of a flag that is given without one.
         name: what the option is called outside Python, where that is not the field's name.
         shown: how the help writes the default, where that is not the value itself.
+        only_typed: only the command line of this very call, or the caller in Python, may say it: no file and no run folder can, whoever
+            they come from.
     """
 
     help: str
@@ -61,6 +63,7 @@ class Option:
     optional_value: Any = None
     name: str = ""
     shown: str = ""
+    only_typed: bool = False
 
 
 def option(default: Any, help: str, type: Callable[[str], Any] | None = str, **more: Any) -> Any:
@@ -205,6 +208,8 @@ def from_file(cls: type[Settings], values: Mapping[str, Any], source: str, *, pa
         source: the file, for the message.
         passed_over: let names go by that these settings do not have.
 
+    What only the caller may say (``Option.only_typed``) is left at its default, whatever the file holds.
+
     Raises:
         UserError: a name that these settings do not have; names the nearest.
     """
@@ -219,7 +224,7 @@ def from_file(cls: type[Settings], values: Mapping[str, Any], source: str, *, pa
             check_value(known[name], found[name])
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
-    return changed(cls(), **found)
+    return changed(cls(), **{name: value for name, value in found.items() if not known[name].option.only_typed})
 
 
 def by_name(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

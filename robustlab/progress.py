@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -50,10 +53,11 @@ class Progress:
         """``n`` more are done."""
         self.done += n
         if self._bar is not None:
-            self._bar.update(round(self.done) - self._bar.n)  # parts of an image, as in a batch half done, would show as 20.833333
+            with _perhaps_unseen():
+                self._bar.update(round(self.done) - self._bar.n)  # parts of an image, as in a batch half done, would show as 20.833333
         elif self.shown and time.monotonic() - self._told >= EVERY:
             self._told = time.monotonic()
-            _say(self.line())
+            say(self.line())
 
     def at(self, done: float, total: float | None = None) -> None:
         """So many are done by now, and so many there are in all."""
@@ -67,23 +71,26 @@ class Progress:
         """So many were done before this work began, and tell nothing of its speed."""
         self._first = self.done = done
         if self._bar is not None:
-            self._bar.update(round(done))
+            with _perhaps_unseen():
+                self._bar.update(round(done))
 
     def note(self, text: str) -> None:
         """Words to show behind the numbers from now on."""
         self._text = text
         if self._bar is not None:
-            self._bar.set_postfix_str(text)
+            with _perhaps_unseen():
+                self._bar.set_postfix_str(text)
 
     def write(self, text: str) -> None:
         """A line that stays, on stdout."""
         if not self.shown:
             return
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stdout)
-        else:
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+        with _perhaps_unseen():
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stdout)
+            else:
+                sys.stdout.write(text + "\n")
+                sys.stdout.flush()
 
     def line(self) -> str:
         """What is done, of how many, how fast, and how long the rest takes at that speed."""
@@ -102,7 +109,8 @@ class Progress:
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.close()
+            with _perhaps_unseen():
+                self._bar.close()
 
 
 def has_bars() -> bool:
@@ -114,9 +122,21 @@ def has_bars() -> bool:
     return sys.stderr.isatty()
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+def say(text: str) -> None:
+    """A line on stderr; nothing where the terminal was closed."""
+    with _perhaps_unseen():
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def _perhaps_unseen() -> Iterator[None]:
+    """Let go by that the terminal was closed, so that what was done is saved when SIGHUP comes and a bar cannot be drawn any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def _duration(seconds: float) -> str:

@@ -16,15 +16,18 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from safetensors.torch import load_file
+from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -33,6 +36,9 @@ from robustlab.errors import UserError
 from robustlab.options import from_file, leaves
 from robustlab.paths import place_of
 
+LOG = "metrics.jsonl"
+HIDDEN = ".unfinished"  # where parts of unfinished work are kept
+LOCK = ".lock"  # hidden: it may stay behind where a process was killed
 Read = Callable[[dict[str, Any]], Mapping[str, Any]]  # from settings as an older file has them to today's
 
 
@@ -170,7 +176,33 @@ class Run:
         files.sweep(path)
         if not (path / "environment.json").exists():  # killed between the first two files
             files.write_json(path / "environment.json", environment())
-        return cls(path, _repaired(path / "metrics.jsonl"))
+        return cls(path, _repaired(path / LOG))
+
+    @staticmethod
+    @contextmanager
+    def alone(folder: str | os.PathLike[str], what: str = "run") -> Iterator[None]:
+        """Inside, no other process works in the folder; one that is killed holds it no longer. The folder is made where it is missing.
+
+        Args:
+            what: what is in the folder, for the message.
+
+        Raises:
+            UserError: another process works there.
+        """
+        path, made = place_of(folder), not place_of(folder).exists()
+        lock = path / LOCK
+        if not path.is_dir():
+            files.check_vacant(path)
+        with files.file_lock(lock) as mine:
+            if not mine:
+                raise UserError(f"another process works on the {what} in {path}: wait for its end, or name another folder with `out`")
+            try:
+                yield
+            finally:
+                files.remove_lock(lock)
+                if made:
+                    with suppress(OSError):  # which keeps a folder that something was written to
+                        path.rmdir()
 
     def keep_epochs_before(self, epoch: int) -> None:
         """Forget what was logged from ``epoch`` on: those epochs will run again."""
@@ -187,6 +219,11 @@ class Run:
         self.metrics = kept
         self._board = Board(self.folder / "tensorboard", purge_from=limit)
 
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line to ``metrics.jsonl``, with a ``step`` or an ``epoch``."""
+        files.append_bytes(self.log_file, f"{json.dumps(line)}\n".encode())
+        self.metrics.append(line)
+
     def log(self, line: dict[str, Any]) -> None:
         """Add numbers to ``metrics.jsonl`` and TensorBoard.
 
@@ -194,8 +231,7 @@ class Run:
             line: by name; ``step`` tells when they were measured, or ``epoch`` where there is no step.
         """
         at = line["step"] if "step" in line else line["epoch"]
-        files.append_bytes(self.log_file, f"{json.dumps(line)}\n".encode())
-        self.metrics.append(line)
+        self.append(line)
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("epoch", "step"):
                 self.board.number(name, value, at)
@@ -215,7 +251,7 @@ class Run:
     @property
     def log_file(self) -> Path:
         """The file with a line for each epoch or step."""
-        return self.folder / "metrics.jsonl"
+        return self.folder / LOG
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -249,6 +285,115 @@ class Run:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+class Resumable:
+    """Work that goes on after an interruption: its parts, as they are finished, in a hidden run folder in the place of its results.
+
+        with Resumable.at(out, settings, what="measurement") as parts:
+            for k in range(n):
+                if k >= len(parts.found("batches")):
+                    parts.add("batches", measure(k))
+            write(out, parts.found("batches"))
+            parts.finish()
+
+    Without a place the same is kept in memory only.
+    """
+
+    def __init__(self, run: Run | None) -> None:
+        self.run, self._lines = run, [] if run is None else run.metrics
+        self.is_finished = False
+
+    @classmethod
+    @contextmanager
+    def at(
+        cls, place: Path | None, settings: Mapping[str, Any], free: Collection[str] = (), *, what: str, beside: bool = False
+    ) -> Iterator[Resumable]:
+        """Begin some work, or go on with it.
+
+        Args:
+            place: the folder of the results, new or empty but for hidden files; None keeps nothing.
+            settings: what the results depend on, in values that JSON holds.
+            free: settings that may change meanwhile, by their names.
+            what: what the work is called in messages.
+            beside: keep the parts beside the place, which is only made when all is done.
+
+        Raises:
+            UserError: the place holds something else, or the same work with other settings (the sentence names the differences), or
+                another process is at it.
+        """
+        if place is None:
+            yield cls(None)
+            return
+        folder, made = cls.folder_of(place, beside=beside), not place.exists()
+        try:
+            with Run.alone(folder if beside else place, what):
+                log = folder / LOG
+                if not Run.is_run(folder):
+                    files.check_vacant(place, hidden_allowed=True)
+                if not (Run.is_run(folder) and log.is_file() and log.stat().st_size):
+                    _empty(folder)  # what was killed before anything was kept, or while it took itself away
+                parts = cls(Run.open(folder, settings, free, what=what))
+                for written in (place, *place.glob("*/")) if place.is_dir() else ():
+                    files.sweep(written)  # where only this process writes
+                try:
+                    yield parts
+                finally:
+                    if parts.is_finished or not parts._lines:
+                        _empty(folder)
+        finally:
+            for one in (folder, place) if made and not beside else (folder,):
+                with suppress(OSError):  # which keeps a folder that holds something
+                    one.rmdir()
+
+    @staticmethod
+    def folder_of(place: Path, *, beside: bool = False) -> Path:
+        """Where the parts of unfinished work are kept; for the arguments see ``at``."""
+        return place.with_name(f".{place.name}{HIDDEN}") if beside else place / HIDDEN
+
+    def found(self, part: str) -> list[Any]:
+        """What was found so far for a part, in order."""
+        return [line["found"] for line in self._lines if line["part"] == part]
+
+    def add(self, part: str, found: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Keep what was found, values that JSON holds, and perhaps tensors, by name."""
+        step = len(self._lines)
+        line = {"step": step, "part": part, "found": found}
+        if self.run is None:
+            self._lines.append(line)
+            return
+        if tensors is not None:
+            content = tensor_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+            files.write_bytes(self._file(step), content)
+        self.run.append(line)
+
+    def tensors(self, part: str, k: int) -> dict[str, Tensor]:
+        """The tensors that were kept with what was found for a part as the ``k``-th.
+
+        Raises:
+            UserError: they are gone or damaged.
+        """
+        step = [line["step"] for line in self._lines if line["part"] == part][k]
+        with files.reading(self._file(step), "a safetensors file"):
+            return load_file(self._file(step))
+
+    def _file(self, step: int) -> Path:
+        assert self.run is not None, "tensors are only kept in a place"
+        return self.run.folder / f"{step:06}.safetensors"
+
+    def finish(self) -> None:
+        """All is written where it belongs: what was kept can go."""
+        self.is_finished = True
+
+
+def _empty(folder: Path) -> None:
+    """Take away what is in a run folder, but for its lock: first the file that makes it one."""
+    (folder / "settings.json").unlink(missing_ok=True)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)
 
 
 def _repaired(path: Path) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ class Checkpoint:
     )
     std: list[float] | None = option(None, "channel standard deviations, for such a checkpoint", radii, metavar="S,S,S")
     trust_checkpoint: bool = option(
-        False, "also load a checkpoint that runs code when it is loaded; only from a source that you trust", None
+        False, "also load a checkpoint that runs code when it is loaded; only from a source that you trust", None, only_typed=True
     )
 
 
@@ -121,7 +121,9 @@ class Network:
     )
     mean: list[float] | None = option(None, "channel means for --init, if its file has none", radii, metavar="M,M,M")
     std: list[float] | None = option(None, "channel standard deviations for --init, if its file has none", radii, metavar="S,S,S")
-    trust_checkpoint: bool = option(False, "also load an --init that runs code when it is loaded; only from a source that you trust", None)
+    trust_checkpoint: bool = option(
+        False, "also load an --init that runs code when it is loaded; only from a source that you trust", None, only_typed=True
+    )
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from robustlab.settings import OPTIMIZERS, Training
 from robustlab.synthesis import Pictures, synthesize
 from robustlab.synthesis.tasks import TASKS
 from robustlab.training import Stopped, train
+from robustlab.training.fit import Optimization, TrainingState
 from robustlab.training.losses import TRADES, Adversarial, Standard, TrainingLoss
 from robustlab.training.method import complete
 from robustlab.training.recipes import RECIPES
@@ -230,6 +231,22 @@ def test_a_training_step_is_the_same_there_and_neither_stops_the_device_nor_copi
             assert not device.copies, device.copies
     for here, there in zip(*(model.state_dict().values() for model in models), strict=True):
         assert_same(there, here)
+
+
+def test_counting_a_step_and_flagging_divergence_neither_stops_the_device_nor_copies_to_it(tiny_model, device):
+    model, settings = moved(tiny_model, device), Optimization()
+    sums = torch.tensor([3.0, 6.0, 6.0], dtype=torch.float64).to(device.name)
+    state = TrainingState.fresh(model, settings)
+    state.add(["accuracy"], sums.clone())
+    device.forget()
+    state.add(["accuracy"], sums)
+    assert not device.stops and not device.copies, device
+    assert state.read(settings, 10).loss == 0.5
+    assert sum(device.stops.values()) == 1, "all is read at once"
+    model[1].running_var.fill_(float("inf"))
+    state.add(["accuracy"], sums)
+    with pytest.raises(UserError, match="training diverged: weights or statistics of BatchNorm are no longer finite in epoch 1"):
+        state.read(settings, 10)
 
 
 # Everything that the library does: on a small network with BatchNorm, and a few *shapes*.

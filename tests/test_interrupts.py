@@ -10,7 +10,7 @@ import pytest
 
 from robustlab.interrupts import interruptible
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +62,16 @@ def test_in_another_thread_signals_are_left_alone(handled: list[int]) -> None:
     thread.start()
     thread.join()
     assert found == [([], before)]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_that_is_ignored_stays_ignored_and_the_others_are_noted(number: int) -> None:
+    """As ``nohup`` ignores SIGHUP, and a shell SIGINT for what runs in the background."""
+    signal.signal(number, signal.SIG_IGN)
+    with interruptible() as outer, interruptible() as inner:
+        os.kill(os.getpid(), number)
+        assert inner == []
+        other = next(each for each in NUMBERS if each != number)
+        os.kill(os.getpid(), other)
+        assert outer == inner == [other]
+    assert signal.getsignal(number) is signal.SIG_IGN

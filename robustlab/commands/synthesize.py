@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ from robustlab import files
 from robustlab.commands.common import choose_device, load_model, normalization_of, open_images, required_model
 from robustlab.commands.flags import parse, with_flags
 from robustlab.commands.settings import synthesize_settings
+from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
+from robustlab.models.digest import digest
 from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
 from robustlab.options import changed, flat, given, leaves, paths, words
+from robustlab.progress import say
+from robustlab.records import Run, Resumable
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.run import synthesize
@@ -24,6 +30,7 @@ from robustlab.synthesis.tasks import SPECIAL, TASKS, no_task
 from robustlab.synthesis.tensorboard import write_tensorboard
 
 # Not in a replay file: what does not change the pictures, and what only the person at the command line may allow.
+FREE = ("images.name", "train.name")  # of what was asked for: it may change before the work goes on
 HERE = ("device", "threads", "cache", "grid", "out", "tensorboard", "download", "trust_checkpoint", "replay")
 
 
@@ -36,7 +43,19 @@ def run(args: Any) -> None:
         raise no_task()
     check(args)
     grid, out = places(args)
-    made = make(args, before)
+    what = ingredients(args)
+    try:
+        with Resumable.at(out, identity_of(args, what), FREE, what="set of pictures") as parts:
+            finished(args, before, synthesize(args.task, **what, replay=before, resumable=parts), grid, out)
+            parts.finish()
+    except KeyboardInterrupt:
+        if out is not None:
+            say("what was made is kept: the same command goes on from here")
+        raise
+
+
+def finished(args: Any, before: dict[str, Any] | None, made: Pictures, grid: Path, out: Path | None) -> None:
+    """Write the pictures and the replay file, and print the numbers."""
     record: dict[str, Any] = made.replay or {}
     chosen = [*leaves(TASKS[args.task].settings), *([] if flat(args).get("positions") else ["images"])]
     args = changed(args, **{name: record["settings"][name] for name in chosen})  # nothing is left to a default
@@ -45,6 +64,7 @@ def run(args: Any) -> None:
     made = replace(made, replay=record)
     made.save(grid, columns=args.output.columns, singly=None if out is None else out / "pictures")
     if args.output.tensorboard and out is not None:
+        shutil.rmtree(out / "tensorboard", ignore_errors=True)  # of this call before it was interrupted
         write_tensorboard(out / "tensorboard", args.task, made, args.output.columns)
     print(markdown(*made.table()))
     for note in made.notes:
@@ -58,8 +78,8 @@ def run(args: Any) -> None:
             print(f"warning: the picture differs from that of the replay file ({cause})", file=sys.stderr)
 
 
-def make(args: Any, before: dict[str, Any] | None) -> Pictures:
-    """The pictures, of models and images that are opened as the settings say."""
+def ingredients(args: Any) -> dict[str, Any]:
+    """What ``synthesize`` needs: models, images and judge, opened as the settings say, and the task's settings."""
     device = choose_device(args.compute.device, args.compute.threads)
     names = paths(args.model.name)
     if len(set(names)) < len(names) or not names:
@@ -73,22 +93,43 @@ def make(args: Any, before: dict[str, Any] | None) -> Pictures:
     if args.data.classes:
         for name, model in {**models, **(judge or {})}.items():
             check_fits(model, images, name, chosen=True)
-    return synthesize(
-        args.task,
-        models,
-        images,
-        n=None if own else args.chosen.images,
-        positions=flat(args).get("positions"),
-        split=args.data.split,
-        image_size=args.data.image_size,
-        judge=judge,
-        train=opened(args, "train") if TASKS[args.task].training_images else None,
-        seed=args.compute.seed,
-        batch_size=args.compute.batch_size,
-        device=device,
-        replay=before,
+    return {
+        "model": models,
+        "images": images,
+        "n": None if own else args.chosen.images,
+        "positions": flat(args).get("positions"),
+        "split": args.data.split,
+        "image_size": args.data.image_size,
+        "judge": judge,
+        "train": opened(args, "train") if TASKS[args.task].training_images else None,
+        "seed": args.compute.seed,
+        "batch_size": args.compute.batch_size,
+        "device": device,
         **flat(args.settings),
-    )
+    }
+
+
+def identity_of(args: Any, what: Mapping[str, Any]) -> dict[str, Any]:
+    """What the pictures depend on, wherever models and images lie, in values that JSON holds."""
+    own = isinstance(what["images"], list)
+    rest = {name: value for name, value in what.items() if name not in ("model", "images", "judge", "train", "device")}
+    return {
+        "task": args.task,
+        "settings": replay.plain(rest),
+        "models": [digest(model) for model in what["model"].values()],
+        "judge": [digest(model) for model in (what["judge"] or {}).values()],
+        "images": [_sha256(file) for file in what["images"]] if own else identity(what["images"]),
+        "train": None if what["train"] is None else identity(what["train"]),
+        "device": what["device"].type,
+    }
+
+
+def _sha256(file: str) -> str | None:
+    """Of a picture file; None where it cannot be read, which whoever opens the picture tells."""
+    try:
+        return files.sha256(file)
+    except (OSError, ValueError):
+        return None
 
 
 def opened(args: Any, split: str) -> Images:
@@ -113,14 +154,17 @@ def check(args: Any) -> None:
 def places(args: Any) -> tuple[Path, Path | None]:
     """Where the sheet goes, and the folder for everything else; checked before any work."""
     output, out = args.output, None if args.output.out is None else Path(args.output.out)
-    if out is not None:
-        files.check_vacant(out)
+    if out is not None and not Run.is_run(Resumable.folder_of(out)):
+        files.check_vacant(out, hidden_allowed=True)
     if output.tensorboard and out is None:
         raise UserError("where to? --tensorboard writes into --out FOLDER")
     default = Path("runs/synthesize") / f"{args.task}.png" if out is None else out / "grid.png"
     if output.replay is not None and out is None:
         default = Path(output.replay).with_name(f"{Path(output.replay).stem}-replay.png")
-    return replay.checked_place(default if output.grid is None else output.grid), out
+    grid = replay.checked_place(default if output.grid is None else output.grid)
+    for place in filter(None, (grid, out)):
+        files.check_writable(place)
+    return grid, out
 
 
 def replayed(args: Any, before: dict[str, Any]) -> Any:

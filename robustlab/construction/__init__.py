@@ -5,7 +5,7 @@ from robustlab.construction.kinds import KINDS, SourceModel, published_construct
 from robustlab.construction.protocols import Constructed, Construction
 from robustlab.construction.relabelled import Relabelled, next_class, random_target
 from robustlab.construction.sets import ConstructedSet, Unfinished, construct
-from robustlab.construction.shards import Building, Plan, build_set
+from robustlab.construction.shards import Building, Plan, build_set, without_source_name
 from robustlab.data.fingerprint import fingerprint
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "next_class",
     "published_construction",
     "random_target",
+    "without_source_name",
 ]

@@ -143,6 +143,12 @@ def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def without_source_name(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a set without what its source is called, which is where it lies: its fingerprint says what it is."""
+    source = settings.get("source")
+    return {**settings, "source": {**source, "name": None}} if isinstance(source, dict) else settings
+
+
 class Building:
     """A folder in which a set is being made, by this process and perhaps by others.
 
@@ -170,8 +176,9 @@ class Building:
     def _open(self) -> None:
         """Begin a set in an empty folder, or see that the one that is there has the same settings."""
         settings, described = self.folder / "settings.json", self.plan.described()
+        files.sweep(self.folder, "settings.json", "environment.json")  # of whoever was killed in here
         if settings.exists():
-            different = differences(with_current_names(files.read_json(settings, "a set's settings")), described)
+            different = differences(*(without_source_name(each) for each in (self._settings(), described)))
             if different:
                 raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with `out`")
         else:
@@ -181,6 +188,10 @@ class Building:
             files.write_json(settings, described)
         if not (self.folder / "environment.json").exists():
             files.write_json(self.folder / "environment.json", environment())
+
+    def _settings(self) -> dict[str, Any]:
+        """What ``settings.json`` holds, by the names of today."""
+        return with_current_names(files.read_json(self.folder / "settings.json", "a set's settings"))
 
     @property
     def done(self) -> int:
@@ -224,6 +235,7 @@ class Building:
             if not mine or self._is_done(k):
                 maker.on_images(len(self.plan.parts[k]))
                 return True
+            files.sweep(self.folder / "shards", self.shard(k).name, self._hash_file(k).name)
             tensors = maker.make(self.plan.parts[k], stop)
             if tensors is None:
                 return False
@@ -277,10 +289,12 @@ class Building:
             "dtype": self.plan.dtype,
             "sha256": hashlib.sha256("".join(f"{s['file']} {s['sha256']}\n" for s in shards).encode()).hexdigest(),
             "facts": _summary(facts_of([self.shard(k) for k in range(len(shards))]), self.plan),
-            "settings": self.plan.described(),
+            "settings": self._settings(),  # of whoever began the set: its source may be called otherwise here
             "shards": shards,
         }
-        files.write_json(self.folder / MANIFEST, manifest)
+        with files.file_lock(self.folder / ".opening", wait=True):
+            files.sweep(self.folder, MANIFEST)
+            files.write_json(self.folder / MANIFEST, manifest)
         for lock in [self.folder / ".opening", *(self.folder / "shards").glob(".*.lock")]:
             files.remove_lock(lock)
         files.sweep(self.folder / "shards")

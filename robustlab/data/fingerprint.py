@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from safetensors.torch import save as tensor_bytes
 
 from robustlab.data.imageset import Images, spread
+
+
+def identity(images: Images) -> dict[str, Any]:
+    """What a set of images is, wherever it lies, in values that JSON holds. Its name is for people."""
+    known = {"name": images.name, "n": len(images), "shape": list(images.shape), "classes": list(images.classes)}
+    return {**known, "fingerprint": fingerprint(images)}
 
 
 def fingerprint(images: Images, sample: int = 64) -> str:

@@ -28,6 +28,10 @@ from robustlab.progress import Progress
 AnyAttack: TypeAlias = Attack | MinimumNormAttack
 
 
+class NoNumbers(UserError):
+    """A model's answers to some images are NaN."""
+
+
 def evaluate(
     model: Model,
     data: Data,
@@ -259,7 +263,7 @@ def _logits(model: Model, x: Tensor, highest_label: int = -1) -> Tensor:
     """Logits ``(B, K)``; of a copy of the images, since a model may write over them."""
     logits = with_logit_checks(model, highest_label)(x.clone())
     if logits.isnan().any():
-        raise UserError(f"the model returned NaN logits for {int(logits.isnan().any(1).sum())} of {len(x)} images")
+        raise NoNumbers(f"the model returned NaN logits for {int(logits.isnan().any(1).sum())} of {len(x)} images")
     return logits
 
 

@@ -79,6 +79,10 @@ class AdversarialImages:
         }
         return replace(parts[0], **columns)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is known of the images, by the names of the attributes."""
+        return {each.name: value for each in fields(self) if isinstance(value := getattr(self, each.name), Tensor)}
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -149,13 +153,20 @@ def saving(folder: str | os.PathLike[str]) -> Iterator[Callable[[AdversarialImag
     Raises:
         UserError: the folder is not empty or cannot be written, or images that have neither 1 nor 3 channels.
     """
-    with files.atomic_folder(folder) as temporary, ExitStack() as opened:
+    with files.atomic_folder(folder) as temporary, saving_within(temporary) as save:
+        yield save
+
+
+@contextmanager
+def saving_within(folder: Path) -> Iterator[Callable[[AdversarialImages], None]]:
+    """``saving`` into an empty folder that is there; what is written stays there after an exception too."""
+    with ExitStack() as opened:
         writers: dict[str, _Writer] = {}
 
         def save(found: AdversarialImages) -> None:
             if found.attack not in writers:
                 name = _folder_name(found.attack, [writer.folder.name for writer in writers.values()])
-                writers[found.attack] = opened.enter_context(_writer(temporary / name, found))
+                writers[found.attack] = opened.enter_context(_writer(folder / name, found))
             writers[found.attack].write(found)
 
         yield save

@@ -36,6 +36,7 @@ def curve(
     fast_model: Model | None = None,
     progress: bool | None = None,
     on_batch: Callable[[int], object] | None = None,
+    on_standing: Callable[[int, list[int]], object] | None = None,
 ) -> dict[float, Rate]:
     """Accuracy over radii, in one pass over the data.
 
@@ -52,6 +53,7 @@ def curve(
         batch_size, seed, device, workers, fast_model: as for ``evaluate``.
         progress: show how far it is; where left out, unless ``on_batch`` is given.
         on_batch: called with the number of examples in each batch.
+        on_standing: called with that number and how many of them stand at each radius, ascending.
 
     Returns:
         From radius to accuracy, ascending; never increasing.
@@ -74,8 +76,11 @@ def curve(
         for batch in stream:
             check_images(batch.x)
             right = (predictions(model, batch.x, check_labels(batch.y, batch.x)) == batch.y).nonzero()[:, 0]
-            for eps, left in zip(ascending, count(model, batch, right, fast_model), strict=True):
+            counted = count(model, batch, right, fast_model)
+            for eps, left in zip(ascending, counted, strict=True):
                 standing[eps] += left
+            if on_standing:
+                on_standing(len(batch.x), counted)
             n += len(batch.x)
             shown.update(len(batch.x))
             if on_batch:

@@ -74,6 +74,13 @@ class Record:
         found = self.nearest[attack]
         return found.distance if found.prediction != self.label else math.inf
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Record:
+        """The record that ``to_json`` gave."""
+        attacks, nearest = ({name: Attacked(**one) for name, one in found.get(each, {}).items()} for each in ("attacks", "nearest"))
+        single, file = found.get("single", False), found.get("file")
+        return cls(found["index"], found["label"], found["prediction"], attacks, nearest, single, file)
+
     def to_json(self) -> dict[str, Any]:
         """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where true, ``file`` where there is one."""
         found: dict[str, Any] = {"index": self.index} if self.file is None else {"index": self.index, "file": self.file}

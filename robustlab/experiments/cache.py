@@ -24,7 +24,7 @@ import torch
 
 from robustlab import files
 from robustlab.attacks import PGD
-from robustlab.construction import Building, Construction, Plan
+from robustlab.construction import Building, Construction, Plan, without_source_name
 from robustlab.data.batches import Batches
 from robustlab.data.catalog import open_dataset
 from robustlab.data.constructed import open_constructed
@@ -187,7 +187,10 @@ class ExperimentCache:
             compute_dtype=torch.bfloat16 if self.bfloat16 else None,
             device=self.device,
         )
-        folder = self.out / "sets" / _slug(f"{construction.described()['kind']} {name}", plan.described())
+        described = plan.described()
+        # Under the name that older caches gave it, which told where the source lay too; else by what the source is.
+        slugs = [_slug(f"{construction.described()['kind']} {name}", each) for each in (described, without_source_name(described))]
+        folder = next((place for slug in slugs if (place := self.out / "sets" / slug).exists()), self.out / "sets" / slugs[1])
         building = Building(folder, plan)
         if building.done < len(source):
             self.say(f"constructing {len(source) - building.done:,} images ({name})")
@@ -234,6 +237,7 @@ class ExperimentCache:
             if mine and not path.exists():
                 if self.stop():
                     raise KeyboardInterrupt
+                files.sweep(path.parent, path.name)
                 self.say(f"{experiment}: {measurement.name}")
                 began = time.monotonic()
                 found = measurement.measure()
@@ -257,8 +261,10 @@ class ExperimentCache:
     def _alone(self, folder: Path) -> Iterator[None]:
         """Inside, no other process works at this folder."""
         done = (folder / "model.json").exists()
-        with nullcontext() if done else files.file_lock(folder.with_name(f".{folder.name}.lock"), wait=True):
+        lock = folder.with_name(f".{folder.name}.lock")
+        with nullcontext() if done else files.file_lock(lock, wait=True):
             yield
+        files.remove_lock(lock)
 
 
 def trained_here(source: str) -> bool:

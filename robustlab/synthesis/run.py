@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.models.placement import device_of
 from robustlab.options import flat, leaves
 from robustlab.progress import Progress
+from robustlab.records import Resumable
 from robustlab.synthesis import replay as replays
 from robustlab.synthesis.budget import Search, resolved, search_of
 from robustlab.synthesis.judges import judges_of
@@ -41,6 +42,7 @@ def synthesize(
     device: str | torch.device | None = None,
     progress: bool = True,
     replay: Mapping[str, Any] | None = None,
+    resumable: Resumable | None = None,
     **settings: Any,
 ) -> Pictures:
     """Pictures that a task makes with a model, or with several of the same images.
@@ -68,6 +70,7 @@ def synthesize(
         device: where to compute; where the first model is, if left out.
         progress: show how far the work has come.
         replay: what a replay file holds, see ``replay.read_replay``: its judges judge, and other models or images are refused.
+        resumable: keeps every batch of pictures as soon as it is made, and gives those that were made before an interruption.
         settings: of the task, by name.
 
     Returns:
@@ -96,7 +99,8 @@ def synthesize(
     how: dict[str, Any] = {"training_images": trained_on, "seed": seed, "batch_size": batch_size, "device": place}
     chosen = range(len(labelled)) if files else positions
     selection = select(labelled, n or TASKS[name].n, positions=chosen, name=f"{labelled.name} ({split})", **how)
-    first, *others = [_made(name, each, judges.get(each.name), selection, asked, progress) for each in matched]
+    parts = Resumable(None) if resumable is None else resumable
+    first, *others = [_made(name, each, judges.get(each.name), selection, asked, progress, parts) for each in matched]
     values: dict[str, Any] = {
         "task": name,
         "model": ",".join(models),
@@ -207,15 +211,53 @@ class _SearchLog:
             self.start = None
 
 
-def _made(task: str, model: MatchedModel, judge: MatchedModel | None, images: Selection, settings: Any, progress: bool) -> Pictures:
-    """What one model makes."""
+@dataclass(eq=False)
+class _Kept:
+    """The batches of one model's pictures, in the order in which they are made.
+
+    Attributes:
+        parts: where they are kept.
+        name: of the model.
+        log: what was seen of its searches, which is kept with them.
+        place: where they are wanted.
+        count: batches so far.
+    """
+
+    parts: Resumable
+    name: str
+    log: _SearchLog
+    place: torch.device
+    count: int = 0
+
+    def __call__(self, make: Callable[[], Tensor]) -> Tensor:
+        k, log = self.count, self.log
+        self.count += 1
+        found = self.parts.found(self.name)
+        if k < len(found):
+            log.searched, log.unmoved, steps = found[k]
+            kept = self.parts.tensors(self.name, k)
+            log.objective = list(kept["objective"].to(self.place))
+            log.progress.update(steps - log.progress.done)
+            return kept["x"].to(self.place)
+        x = make()
+        if self.parts.run is not None:
+            objective = torch.stack(log.objective) if log.objective else torch.zeros(0)
+            self.parts.add(self.name, [log.searched, log.unmoved, log.progress.done], {"x": x, "objective": objective})
+        return x
+
+
+def _made(
+    task: str, model: MatchedModel, judge: MatchedModel | None, images: Selection, settings: Any, progress: bool, parts: Resumable
+) -> Pictures:
+    """What one model makes, or what is missing of it."""
     known = TASKS[task]
     search = None if known.presets is None else search_of(task, settings, images.images.shape[1])
     steps = 0 if search is None else search.steps
     total = math.ceil(len(images.index) / images.batch_size) * (steps + 1)
     with Progress(f"{task} {model.name}", total, "step", shown=progress) as shown:
         log = _SearchLog(shown)
-        made = known.function(model, replace(images, on_step=log), settings, **({"judge": judge} if known.judged else {}))
+        keep = _Kept(parts, model.name, log, images.device)
+        made = known.function(model, replace(images, on_step=log, keep=keep), settings, **({"judge": judge} if known.judged else {}))
     looked_at = len(images.images) if task == "extremes" else len(images.index)
     return replace(
         made,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -105,6 +105,7 @@ class Selection:
         batch_size: images that pass through a model at a time.
         device: where to compute.
         on_step: called with (step, images, objective) at every step of a search.
+        keep: makes a tensor, or gives what was kept of it when it was made before, see ``once``; None only makes it.
     """
 
     images: Images
@@ -114,6 +115,7 @@ class Selection:
     batch_size: int = 50
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     on_step: OnStep | None = None
+    keep: Callable[[Callable[[], Tensor]], Tensor] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -172,19 +174,28 @@ class Selection:
         """Faint noise around grey, ``(B, C, H, W)``, as the notebooks of Engstrom et al. (2019) start from."""
         return (0.5 + normal(fold(keys, "noise"), self.images.shape) / 20).clamp(0, 1).to(self.device)
 
+    def once(self, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` gives; where interrupted work goes on, what it gave before. Calls must come in the same order each time."""
+        return make() if self.keep is None else self.keep(make)
+
     def each(self, make: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """``make`` of the tensors, a batch at a time."""
-        return torch.cat([make(*parts) for parts in zip(*(t.split(self.batch_size) for t in tensors), strict=True)])
+        """``make`` of the tensors, a batch at a time; each batch ``once``."""
+        batches = zip(*(t.split(self.batch_size) for t in tensors), strict=True)
+        return torch.cat([self.once(partial(make, *parts)) for parts in batches])
+
+    def _passed(self, model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """A pass of images, a batch at a time, which is not worth keeping."""
+        return torch.cat([model(part) for part in x.split(self.batch_size)])
 
     def features(self, matched: MatchedModel, x: Tensor, layer: str | None = None) -> Tensor:
         """The representation of images, ``(B, D)``; see ``representations.representation``."""
         with frozen(matched.model), torch.no_grad():
-            return self.each(representation(matched.model, layer), x)
+            return self._passed(representation(matched.model, layer), x)
 
     def logits(self, matched: MatchedModel, x: Tensor) -> Tensor:
         """Of the images' classes, ``(B, K)``."""
         with frozen(matched.model), torch.no_grad():
-            return self.each(matched.model, x)[:, matched.outputs]
+            return self._passed(matched.model, x)[:, matched.outputs]
 
     def accuracy(self, matched: MatchedModel, x: Tensor, y: Tensor) -> float:
         """The share of images that a model classifies as ``y``, int64 ``(B,)``."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,7 +14,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from robustlab.errors import UserError
+
+PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
+START = "start with torchrun, which sets both, or with neither"
 BACKENDS = {"cuda": "nccl", "xpu": "xccl"}  # how tensors on a device reach other processes
+
+
+class Lost(UserError):
+    """Another of the processes that train together has gone, or does not answer."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,29 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Say in a sentence, inside, that another process has gone or does not answer.
+
+        Raises:
+            Lost: what waited for the others has failed.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not _comes_from_others(error):
+                raise
+            raise Lost(f"another of the {self.size} processes has gone, or has not answered for {_minutes(PATIENCE)}") from error
+
+
+def _comes_from_others(error: RuntimeError) -> bool:
+    """Whether an exception tells of other processes: gloo's have no class of their own."""
+    return isinstance(error, dist.DistError) or any(name in str(error).lower() for name in ("gloo", "nccl", "xccl"))
+
+
+def _minutes(time: timedelta) -> str:
+    return f"{time.total_seconds() / 60:g} minutes"
+
 
 ALONE = World()
 
@@ -59,18 +93,73 @@ def join(device: torch.device) -> World:
     """Join the processes that ``torchrun`` started; alone without ``torchrun``.
 
     Tensors on a device go by the device's own backend, nccl on GPUs, and those on the CPU by gloo.
+
+    Raises:
+        UserError: the variables of the environment that ``torchrun`` sets are missing or no numbers, or the others did not come.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = _number("WORLD_SIZE", 1, "the number of processes")
+    if size == 1:
         return ALONE
+    rank = _number("RANK", 0, "this process's number", below=size)
+    if "MASTER_ADDR" not in os.environ:
+        raise UserError(f"WORLD_SIZE is {size}, but MASTER_ADDR does not say where the processes meet: {START}")
+    _number("MASTER_PORT", 1, "the port where the processes meet", below=1 << 16)
     own = f",{device.type}:{BACKENDS[device.type]}" if device.type in BACKENDS else ""
-    dist.init_process_group(f"cpu:gloo{own}")
+    try:
+        dist.init_process_group(f"cpu:gloo{own}", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        why = "one of them may not have been started, or has gone"
+        raise Lost(f"process {rank} of {size} did not meet the others at {where} within {_minutes(PATIENCE)}: {why}") from error
     return World(dist.get_rank(), dist.get_world_size())
+
+
+def _number(name: str, least: int, what: str, below: int | None = None) -> int:
+    """A whole number of the environment; 1 for a number of processes that is not given."""
+    text = os.environ.get(name, "1" if name == "WORLD_SIZE" else "")
+    with suppress(ValueError):
+        value = int(text)
+        if least <= value and (below is None or value < below):
+            return value
+    raise UserError(f"{name}, {what}, is {text!r}: it must be a whole number of at least {least}; torchrun sets it")
+
+
+def launch_words(world: World) -> list[str]:
+    """The words that start ``robustlab`` as it was started now: alone, or by ``torchrun`` with as many processes on as many machines."""
+    if world.size == 1:
+        return ["robustlab"]
+    here, machines = os.environ.get("LOCAL_WORLD_SIZE", str(world.size)), os.environ.get("GROUP_WORLD_SIZE", "1")
+    where = ["--standalone"]
+    if machines != "1":
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        where = ["--nnodes", machines, "--rdzv-backend", "c10d", "--rdzv-endpoint", place]
+    return ["torchrun", *where, "--nproc-per-node", here, "-m", "robustlab"]
 
 
 def leave(world: World) -> None:
     """Undo ``join``."""
     if world.size > 1:
-        dist.destroy_process_group()
+        with suppress(RuntimeError):  # the others may have gone
+            dist.destroy_process_group()
+
+
+def is_first_to_tell() -> bool:
+    """Whether this process should tell of a mistake: of several that train together the first one that asks, and no other.
+
+    The processes count at the place where they meet, which ``torchrun`` keeps. Where that is not known, the first of them tells; where
+    it does not answer, each does.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    except (KeyError, ValueError):
+        return os.environ.get("RANK", "0") == "0"
+    try:
+        store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5), wait_for_workers=False)
+        return bool(store.add(f"robustlab/told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1)
+    except (RuntimeError, ValueError):
+        return True
 
 
 class _Sum(torch.autograd.Function):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from robustlab.attacks import PGD
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
-from robustlab.models.zoo import load_model
+from robustlab.models.zoo import ENDINGS, load_model
 from robustlab.options import changed, flat, value_of
 from robustlab.settings import Network, Training
 from robustlab.threats import named_threat, norm_name
@@ -65,7 +67,15 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
     filled["amp"] = chosen.optimization.amp and bfloat16
     filled["steps"] = chosen.steps if chosen.threat else None
     said = {name: value for name, value in flat(settings).items() if value is not None}
+    if network.init is not None:
+        said["init"] = lasting(network.init)
     return changed(settings, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **said, "arch": arch_of(network, resumed=resumed)})
+
+
+def lasting(name_or_path: str) -> str:
+    """What names a model also from another working directory: a path from the root on, a pretrained model's name as it is."""
+    path = Path(name_or_path).expanduser()
+    return os.path.abspath(path) if path.exists() or len(path.parts) > 1 or path.suffix in ENDINGS else name_or_path
 
 
 def arch_of(network: Network, *, resumed: bool = False) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from robustlab import files
 from robustlab.data.augment import Augment, crop_flip
 from robustlab.data.batches import Batches
-from robustlab.data.fingerprint import fingerprint
+from robustlab.data.fingerprint import fingerprint, identity
 from robustlab.data.imageset import Images, hold_out
 from robustlab.data.splits import matching as matching
 from robustlab.errors import UserError
@@ -19,10 +20,11 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.description import check_weights
 from robustlab.models.matching import check_reads
 from robustlab.models.zoo import from_description
-from robustlab.options import from_file
+from robustlab.options import changed, from_file
 from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import World
+from robustlab.training.fit import TrainingState
 from robustlab.training.method import complete
 from robustlab.training.start import network_for, pretrained_network_for
 
@@ -80,6 +82,17 @@ def _augment(images: Images) -> Augment:
     return crop_flip(pad if pad < min(height, width) else min(height, width) // 8)
 
 
+def check_room(folder: Path, state: TrainingState) -> None:
+    """Refuse to begin a run whose checkpoints the disk has no room for: the last, the best, and the next one while it is written.
+
+    Raises:
+        UserError: with what is needed and what is free.
+    """
+    network = sum(tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values())
+    copies = 2 + len(state.optimizer.defaults.get("betas", "m")) + (state.average is not None)  # the optimizer's averages among them
+    files.check_space(folder, 3 * copies * network + network)
+
+
 def network_to_train(settings: Training, images: Images, saved: Any, source: str) -> Classifier:
     """The network that training begins with, on the CPU; one that can read the images.
 
@@ -115,22 +128,52 @@ def recorded_training(found: Mapping[str, Any], folder: Path) -> Training:
     return from_file(Training, found.get("training", found), f"{folder}/settings.json", passed_over=True)
 
 
-def written(settings: Training, images: Images) -> dict[str, Any]:
-    """What decides a training's result, as ``settings.json`` has it."""
-    described = {"name": images.name, "n": len(images), "shape": list(images.shape), "classes": list(images.classes)}
-    return {"training": asdict(settings), "images": {**described, "fingerprint": fingerprint(images)}}
+def written(settings: Training, images: Images, processes: int = 1, test: Images | None = None) -> dict[str, Any]:
+    """What decides a training's result, as ``settings.json`` has it. Whether code in files is trusted is for each call to say.
+
+    Args:
+        settings: complete ones.
+        images: to train on.
+        processes: that train together.
+        test: images to test on, where there are any.
+    """
+    known = {"training": asdict(changed(settings, trust_checkpoint=False)), "images": identity(images), "processes": processes}
+    return known if test is None else {**known, "test_images": identity(test)}
 
 
-def reopened(folder: Path, settings: Training, images: Images) -> Run:
-    """The run in a folder, to go on with.
+def check_test_images(folder: Path, found: Mapping[str, Any], test: Images) -> None:
+    """Refuse test images that are not those of the run in a folder.
+
+    Args:
+        found: what its ``settings.json`` holds. Older files do not say which they were.
 
     Raises:
-        UserError: it was started with other settings or on other images; names the differences.
+        UserError: other images.
     """
+    before = found.get("test_images")
+    if before is not None and before.get("fingerprint") != fingerprint(test):
+        raise UserError(f"{folder} was started with other test images: {test.name} here has other content; give those, or none")
+
+
+def reopened(folder: Path, settings: Training, images: Images, processes: int = 1) -> Run:
+    """The run in a folder, to go on with.
+
+    Args:
+        processes: that train together now.
+
+    Raises:
+        UserError: it was started with other settings, on other images or by another number of processes; names the differences.
+    """
+    before = Run.settings_of(folder).get("processes", processes)  # older files do not say
+    if before != processes:
+        why = "each process draws numbers of its own, and the sums of another number round otherwise"
+        again = f"go on with torchrun --nproc-per-node {before}" if before != 1 else "go on without torchrun"
+        raise UserError(f"{folder} was started by {before} processes, not {processes}: {why}, so {again}")
 
     def as_today(found: dict[str, Any]) -> dict[str, Any]:
         training = complete(recorded_training(found, folder), bfloat16=False, resumed=True)
-        return {"training": asdict(training), "images": found.get("images", now["images"])}  # older files do not say which images
+        # Older files do not say which images.
+        return {"training": asdict(training), "images": found.get("images", now["images"]), "processes": processes}
 
-    now = written(settings, images)
+    now = written(settings, images, processes)
     return Run.reopen(folder, now, free=["images.name"], read=as_today)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from robustlab.training.distributed import ALONE, World, synchronize_batch_norm
 from robustlab.training.fit import TrainingState
 from robustlab.training.method import complete, method_of
 from robustlab.training.prepare import (
+    check_room,
     check_trainable,
     evaluation_batches,
     network_to_train,
@@ -63,8 +65,8 @@ def train(
 ) -> Trained:
     """Train a network, keep its best epoch by validation accuracy, and test that once.
 
-    In the main thread, Ctrl-C and SIGTERM end it after the step that it is at. Two trainings at the same time need two processes: layers
-    such as dropout can draw from nowhere but torch's one random state.
+    In the main thread, Ctrl-C, SIGTERM and SIGHUP end it after the step that it is at. Two trainings at the same time need two
+    processes: layers such as dropout can draw from nowhere but torch's one random state.
 
     Args:
         data: images to train on, in any form of ``robustlab.data.adapt``; a part of them, ``settings.choosing.val_size``, is held out
@@ -85,7 +87,8 @@ def train(
         changes: settings by name, in place of those in ``settings``: ``recipe="fast-l2", eps=1.0, epochs=5``.
 
     Raises:
-        UserError: settings, images or a folder that do not fit, said before the first step; or training diverged.
+        UserError: settings, images or a folder that do not fit, said before the first step; another process works in the folder or,
+            of those that train together, has gone; or training diverged.
         Stopped: a signal or ``stop`` ended it.
     """
     folder, before = _folder(out, resume)
@@ -100,12 +103,13 @@ def train(
     if world.leads and tested is not None:
         note_empty_classes(tested, "test", images.classes)
     asked = asked or {"machine": {"threads": threads, "workers": workers}}
-    trainer = _trainer(images, settings, folder, before, device, workers, world, asked)
-    trainer.on_epoch, trainer.progress = on_epoch, progress and world.leads
-    with interruptible() as noted:
-        trainer.go(lambda: bool(noted) or stop())
-    tests = evaluation_batches(tested, settings, device, workers) if tested is not None and world.leads else None
-    return trainer.finish(tests, test_attack or trainer.method.test_attack)
+    with world.answering(), ExitStack() as held:
+        trainer = _trainer(images, tested, settings, folder, before, device, workers, world, asked, held)
+        trainer.on_epoch, trainer.progress = on_epoch, progress and world.leads
+        with interruptible() as noted:
+            trainer.go(lambda: bool(noted) or stop())
+        tests = evaluation_batches(tested, settings, device, workers) if tested is not None and world.leads else None
+        return trainer.finish(tests, test_attack or trainer.method.test_attack)
 
 
 def _folder(out: str | os.PathLike[str] | None, resume: bool) -> tuple[Path | None, dict[str, Any]]:
@@ -118,6 +122,7 @@ def _folder(out: str | os.PathLike[str] | None, resume: bool) -> tuple[Path | No
 
 def _trainer(
     images: Images,
+    tested: Images | None,
     settings: Training,
     folder: Path | None,
     before: Mapping[str, Any],
@@ -125,13 +130,18 @@ def _trainer(
     workers: int,
     world: World,
     asked: Mapping[str, Mapping[str, Any]],
+    held: ExitStack,
 ) -> Trainer:
     """Everything for the first step, all of it checked; only then is the folder made.
 
     Args:
         before: what the ``settings.json`` of the run to go on with holds; nothing for a new run.
+        held: keeps other processes out of the folder until it is closed.
     """
-    run = reopened(folder, settings, images) if folder and before and world.leads else None
+    run = None
+    if folder and before and world.leads:
+        held.enter_context(Run.alone(folder))
+        run = reopened(folder, settings, images, world.size)
     method = method_of(settings)
     check_trainable(images, settings)
     training, validation = training_batches(images, settings, device, world, workers)
@@ -141,7 +151,9 @@ def _trainer(
     state = TrainingState.fresh(synchronize_batch_norm(network, world), method.optimization)
     trainer = Trainer(settings, method, state, training, validation, device, world, folder, asked, images.name)
     if folder and world.leads and run is None:
-        run = Run.create(folder, {**asked, **written(settings, images)})
+        check_room(folder, state)
+        held.enter_context(Run.alone(folder))
+        run = Run.create(folder, {**asked, **written(settings, images, world.size, tested)})
     world.wait()
     trainer.take_up(run, saved)
     return trainer

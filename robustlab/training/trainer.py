@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from robustlab import files, pictures
 from robustlab.data.batches import Batches
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
-from robustlab.evaluation.accuracy import Attack
+from robustlab.evaluation.accuracy import Attack, NoNumbers
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import check_finite
@@ -26,7 +27,7 @@ from robustlab.progress import Progress
 from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import World
-from robustlab.training.fit import READ_EVERY, Epoch, TrainingState, fit
+from robustlab.training.fit import READ_EVERY, Epoch, TrainingState, divergence_of_training, fit
 from robustlab.training.method import Method
 from robustlab.training.trained import Stopped, Trained
 
@@ -111,7 +112,7 @@ class Trainer:
         if self.is_finished:
             return
         state, optimization = self.state, self.method.optimization
-        steps = len(self.training) // optimization.accumulate
+        steps = self.steps
         options: dict[str, Any] = {"world": self.world, "seed": self.settings.seed, "compile": self.settings.optimizing.compile}
         self.clock = self.saved_at = began = time.monotonic()
         first = state.step
@@ -129,6 +130,11 @@ class Trainer:
             raise Stopped(state.epoch, optimization.epochs, self.folder)
 
     @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return len(self.training) // self.method.optimization.accumulate
+
+    @property
     def is_finished(self) -> bool:
         """Whether all epochs are done, or the last ones were no better than one before them."""
         patience = self.settings.choosing.patience
@@ -141,6 +147,7 @@ class Trainer:
             if state.step % READ_EVERY == 0 and state.latest is not None:
                 shown.note(self._progress_text(state.latest))
             if time.monotonic() - self.saved_at > SAVE_EVERY:
+                state.read(self.method.optimization, self.steps)  # what diverged is not saved
                 self.save("last")
 
         return on_step
@@ -152,7 +159,8 @@ class Trainer:
         if self.validation is None:
             self.best = {"value": -1.0, "epoch": epoch.number}
         else:
-            clean, robust = self.validate(self.validation)
+            with self._telling_divergence(epoch.number, epoch.lr):
+                clean, robust = self.validate(self.validation)
             line |= {"val/clean": clean.value, f"val/{self.method.validation_attack}": robust.value}
             judged = (robust if self.method.threat else clean).value
             if judged > self.best["value"]:
@@ -175,6 +183,14 @@ class Trainer:
         counts = [report.clean.count, report.under(str(attack)).count, report.clean.n]
         clean, robust, n = (int(v) for v in self.world.sum(torch.tensor(counts, dtype=torch.float64, device=self.device)).tolist())
         return Rate(clean, n), Rate(robust, n)
+
+    @contextmanager
+    def _telling_divergence(self, epoch: int, lr: float) -> Iterator[None]:
+        """Say of answers that are NaN what they mean here: weights that are finite, but far too large."""
+        try:
+            yield
+        except NoNumbers as error:
+            raise divergence_of_training("the network's answers to images that it was not trained on are NaN", epoch, lr) from error
 
     def _show_examples(self, run: Run, validation: Batches, epoch: int) -> None:
         """Some images, clean and attacked, to TensorBoard."""
@@ -220,7 +236,8 @@ class Trainer:
             raise UserError("training diverged: the weights are no longer numbers; try a smaller `lr`, or `clip=1`")
         report = None
         if test is not None and self.world.leads:
-            with Progress("testing", len(test.images), "img", shown=self.progress) as shown:
+            best, peak = int(self.best["epoch"]), self.method.optimization.lr
+            with Progress("testing", len(test.images), "img", shown=self.progress) as shown, self._telling_divergence(best, peak):
                 report = evaluate(model, test.epoch(0), [attack], on_batch=lambda found: shown.update(len(found)))
         if self.run:
             self.run.close()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from killing import Killed, dying
 from PIL import Image
 
 from robustlab.attacks import PGD
@@ -277,3 +282,139 @@ def test_l2_numbers_are_the_library_s_too(call, run, data) -> None:
     report = evaluate(load(run / "model.json"), Batches(open_dataset(None, data, "test"), 250, seed=0).epoch(0), [attack])
     told = call("evaluate", "--model", run / "model.json", "--data", data, *LIGHT, "--norm", "l2", "--eps", "1", "--steps", "3")
     assert f"{str(attack):<28} {report.under(str(attack))}" in told.out
+
+
+# Interrupted and gone on with
+
+MANY = ["--steps", "2", "--norm", "linf", "--eps", "16/255", "--batch-size", "3", *LIGHT]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, but for the words of the command that is part of a report."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name in found:
+        if name.endswith("report.json"):
+            report = json.loads(found[name])
+            report["environment"].pop("command")
+            for place in ("out", "save_adversarial"):
+                report["settings"]["output"].pop(place)
+            found[name] = json.dumps(report).encode()
+    return found
+
+
+@pytest.mark.parametrize("places", [["--out"], ["--save-adversarial"], ["--out", "--save-adversarial"]], ids=" ".join)
+@pytest.mark.parametrize("models", [1, 2])
+def test_killed_at_any_write_it_goes_on_to_the_same_bytes(call, monkeypatch, run, data, tmp_path, places, models: int) -> None:
+    names = ",".join(str(run / name) for name in ("model.json", "last.pt")[:models])
+
+    def words(folder: Path) -> list[object]:
+        curve = ["--curve", "0,0.1"] if models == 1 and "--out" in places else []
+        here = [word for place in places for word in (place, folder / place.strip("-"))]
+        return ["evaluate", "--model", names, "--data", data, "--limit", "8", *MANY, *curve, *here]
+
+    after = dying(monkeypatch)
+    writes = after(1 << 30)
+    assert call(*words(tmp_path / "whole")).code == 0
+    total, whole = writes(), content(tmp_path / "whole")
+    assert total > 8 and not [name for name in whole if "/." in name or name.startswith(".")]
+    for victim in range(1, total + 1, 1 if models == 1 else 5):
+        out = tmp_path / str(victim)
+        after(victim)
+        with pytest.raises(Killed):
+            call(*words(out))
+        after(0)
+        told = call(*words(out))
+        assert told.code == 0, (victim, told)
+        assert content(out) == whole, victim
+
+
+def test_kill_9_wherever_it_is_and_the_same_command_goes_on(call, run, data, tmp_path) -> None:
+    words = ["evaluate", "--model", str(run / "model.json"), "--data", str(data), *MANY, "--steps", "200"]
+    assert call(*words, "--out", tmp_path / "whole", "--save-adversarial", tmp_path / "whole-images").code == 0
+    here = ["--out", str(tmp_path / "out"), "--save-adversarial", str(tmp_path / "images")]
+    for lines in (1, 4):
+        process = subprocess.Popen([sys.executable, "-m", "robustlab", *words, *here], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = tmp_path / "out" / ".unfinished" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline and not (log.exists() and log.read_bytes().count(b"\n") >= lines):
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+    assert call(*words, *here).code == 0
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert content(tmp_path / "images") == content(tmp_path / "whole-images")
+
+
+def test_only_what_is_missing_is_computed_and_ctrl_c_says_that_it_goes_on(call, monkeypatch, run, data, tmp_path) -> None:
+    words = ["evaluate", "--model", run / "model.json", "--data", data, *MANY, "--out", tmp_path / "out"]
+    attacked: list[int] = []
+    attack = PGD.__call__
+
+    def interrupted(self: Any, model: Any, x: Any, *args: Any, **options: Any) -> Any:
+        attacked.append(len(x))
+        if len(attacked) == 3:
+            raise KeyboardInterrupt
+        return attack(self, model, x, *args, **options)
+
+    monkeypatch.setattr(PGD, "__call__", interrupted)
+    told = call(*words)
+    assert told.code == 130 and "the same command goes on from here" in told.err
+    attacked.clear()
+    attacked.extend([0] * 3)  # so that nothing interrupts it again
+    assert call(*words).code == 0
+    assert len(attacked) - 3 == 7 - 2 + 4, "five batches of seven, and four for the ten examples"
+    again = len(attacked)
+    told = call(*words)
+    assert told.code == 0 and "this was finished before" in told.out and len(attacked) == again
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_other_settings_are_refused_by_naming_the_difference(call, refused, monkeypatch, run, data, tmp_path, ended: bool) -> None:
+    out = tmp_path / "out"
+    words = ["evaluate", "--model", run / "model.json", "--data", data, *MANY, "--out", out]
+    if ended:
+        assert call(*words).code == 0
+    else:
+        with monkeypatch.context() as patch:
+            after = dying(patch)
+            after(11)
+            with pytest.raises(Killed):
+                call(*words)
+    before = content(out)
+    for more, name in ((["--seed", "1"], "compute.seed: 0 there, 1 here"), (["--steps", "3"], "attacks"), (["--limit", "9"], "images.n")):
+        said = refused(*words, *more)
+        assert "holds a measurement with other settings" in said and name in said
+    assert content(out) == before
+
+
+def test_where_the_model_and_the_images_lie_may_change_meanwhile(call, monkeypatch, run, data, tmp_path) -> None:
+    out, words = tmp_path / "out", [*MANY, "--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        after = dying(patch)
+        after(8)
+        with pytest.raises(Killed):
+            call("evaluate", "--model", run / "model.json", "--data", data, *words)
+    shutil.copytree(data, tmp_path / "moved")
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(run / name, tmp_path / name)
+    lines = len((out / ".unfinished" / "metrics.jsonl").read_text().splitlines())
+    assert lines > 0
+    assert call("evaluate", "--model", tmp_path / "model.json", "--data", tmp_path / "moved", *words).code == 0
+    assert len(records(out)) == 20
+
+
+def test_two_evaluations_into_one_place_at_the_same_time(call, refused, monkeypatch, run, data, tmp_path) -> None:
+    for flag, place in (("--out", "out"), ("--save-adversarial", "images")):
+        words = ["evaluate", "--model", run / "model.json", "--data", data, *FEW, flag, tmp_path / place]
+        attack, said = PGD.__call__, []
+
+        def meanwhile(self: Any, *args: Any, attack: Any = attack, said: Any = said, words: Any = words, **options: Any) -> Any:
+            if not said:
+                said.append("")
+                said[0] = refused(*words)
+            return attack(self, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PGD, "__call__", meanwhile)
+            assert call(*words).code == 0
+        assert "another process works on the measurement in" in said[0]

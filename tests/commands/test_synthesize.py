@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from killing import Killed, dying
 from PIL import Image
 
 from robustlab.commands import COMMANDS
@@ -21,6 +22,7 @@ from robustlab.commands.flags import parse
 from robustlab.commands.settings import Synthesize, Train
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.zoo import build, load
+from robustlab.synthesis import budget
 from robustlab.synthesis.budget import published_search
 from robustlab.synthesis.tasks import SPECIAL, TASKS, options_of
 
@@ -461,3 +463,63 @@ def test_a_replay_that_makes_other_bytes_says_so_and_why(synthesize: Call, call:
 
 def test_the_command_is_one_of_the_commands() -> None:
     assert COMMANDS["synthesize"] is Synthesize
+
+
+# Interrupted and gone on with
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, but for the words of the command in the replay file."""
+    found = {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and "events.out" not in path.name
+    }
+    record = json.loads(found["grid.json"])
+    record["versions"].pop("command")
+    found["grid.json"] = json.dumps(record).encode()
+    return found
+
+
+@pytest.mark.parametrize("task", ["translate", "interpolate", "extremes", "sensitivity", "visualize", "gradients"])
+def test_killed_at_any_write_it_goes_on_to_the_same_bytes(synthesize: Call, monkeypatch, tmp_path: Path, task: str) -> None:
+    many = {"sensitivity": 8, "interpolate": 4}.get(task, 3)
+
+    def make(folder: Path) -> Any:
+        where = ["--out", folder, "--grid", folder / "grid.png", "--batch-size", "2"]
+        return synthesize(task, *where, *([] if task == "gradients" else ["--tensorboard"]), "--images", many, model="a,b")
+
+    after = dying(monkeypatch)
+    writes = after(1 << 30)
+    assert make(tmp_path / "whole").code == 0
+    total, whole = writes(), content(tmp_path / "whole")
+    assert total > 8 and not [name for name in whole if "/." in name or name.startswith(".")]
+    for victim in range(1, total + 1, 3):
+        after(victim)
+        with pytest.raises(Killed):
+            make(tmp_path / str(victim))
+        after(0)
+        told = make(tmp_path / str(victim))
+        assert told.code == 0, (victim, told)
+        assert content(tmp_path / str(victim)) == whole, victim
+        assert len(list((tmp_path / str(victim)).rglob("events.out*"))) == (task != "gradients")
+
+
+def test_only_what_is_missing_is_made_and_ctrl_c_says_that_it_goes_on(synthesize: Call, refused: Call, monkeypatch, tmp_path: Path) -> None:
+    out, searched = tmp_path / "out", []
+    search = budget.Search.__call__
+
+    def interrupted(self: Any, objective: Any, x0: Any, **options: Any) -> Any:
+        searched.append(len(x0))
+        if len(searched) == 3:
+            raise KeyboardInterrupt
+        return search(self, objective, x0, **options)
+
+    monkeypatch.setattr(budget.Search, "__call__", interrupted)
+    words = ["--out", out, "--grid", out / "grid.png", "--images", "5", "--batch-size", "1", "--target", "red"]
+    told = synthesize("translate", *words)
+    assert told.code == 130 and "the same command goes on from here" in told.err
+    said = synthesize("translate", *words, "--seed", "1")
+    assert said.code == 2 and "set of pictures with other settings" in said.err and "seed: 0 there, 1 here" in said.err
+    searched.clear()
+    searched.extend([0] * 3)
+    assert synthesize("translate", *words).code == 0 and searched[3:] == [1, 1, 1]
+    assert not (out / ".unfinished").exists()

@@ -312,6 +312,43 @@ def test_divergence_is_told_soon_after_the_step_and_before_the_epoch_ends(failin
     assert failing <= loss.steps <= min(failing + READ_EVERY - 1, len(batches))
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("what", ["0.weight", "1.running_mean", "1.running_var", "6.bias"])
+@pytest.mark.parametrize("failing", [1, READ_EVERY, READ_EVERY + 1])
+def test_a_weight_or_a_statistic_that_is_no_longer_finite_is_told_with_the_rate_of_its_step(what: str, value: float, failing: int) -> None:
+    """Also where the loss in training mode knows nothing of it, as of the statistics of BatchNorm."""
+    steps, peak = 2 * READ_EVERY + 5, 1e-4
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 3, 8, 8, generator=generator)
+    batches, settings = Anything([x] * steps), Optimization(epochs=1, lr=peak)
+    state, seen = TrainingState.fresh(network(), settings), []
+
+    class Spoils:
+        def __call__(self, model: nn.Module, batch: Any) -> Outcome:
+            loss = model(batch).square().mean(1)
+            seen.append(settings.learning_rate(0, len(seen), steps))
+            if len(seen) == failing:
+                named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+                named[what].data.view(-1)[0] = value  # unseen by autograd, which knows the weights of this step already
+            return Outcome(loss)
+
+    with pytest.raises(
+        UserError, match="training diverged: (weights or statistics of BatchNorm are no longer finite|the loss is nan)"
+    ) as told:
+        list(fit(state, batches, Spoils(), settings))
+    assert failing <= len(seen) <= failing + READ_EVERY - 1
+    assert f"in epoch 1 at a learning rate of {seen[failing - 1]:.3g};" in str(told.value)
+
+
+@pytest.mark.parametrize("largest", [torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny])
+def test_weights_that_are_finite_are_no_divergence_however_large(largest: float) -> None:
+    state = TrainingState.fresh(Sum(3), SETTINGS)
+    with torch.no_grad():
+        next(state.model.parameters()).fill_(largest)
+    state.add([], torch.tensor([1.0, 2.0], dtype=torch.float64))
+    assert state.diverged == -1 and state.read(SETTINGS, 1).loss == 0.5
+
+
 # Batches of anything
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -282,6 +283,38 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_not_written(tmp_pat
     with pytest.raises(UserError, match="training diverged: the weights are no longer numbers"):
         train(IMAGES, out=tmp_path / "run", val_size=0, **{**SHORT, "epochs": 1})
     assert not list((tmp_path / "run").glob("model.*"))
+
+
+@pytest.mark.parametrize("where", ["validation", "test"])
+def test_answers_that_are_nan_are_told_as_divergence_and_nothing_is_released(tmp_path: Path, monkeypatch, where: str) -> None:
+    """Weights that are finite, and so large that evaluation mode overflows."""
+    from robustlab.evaluation.accuracy import NoNumbers
+    from robustlab.training import trainer
+
+    evaluate = trainer.evaluate
+
+    def overflowing(model: Any, *args: Any, **options: Any) -> Any:
+        if ("on_batch" in options) == (where == "test"):
+            raise NoNumbers("the model returned NaN logits for 3 of 4 images")
+        return evaluate(model, *args, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", overflowing)
+    with pytest.raises(UserError, match="training diverged: the network's answers .* are NaN in epoch 1 at a learning rate of .*--lr"):
+        train(IMAGES, out=tmp_path / "run", test=IMAGES, **{**SHORT, "epochs": 1})
+    assert not list((tmp_path / "run").glob("model.*"))
+
+
+@pytest.mark.parametrize("lr", [1e3, 1e10])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("val_size", [0, 12])
+def test_whatever_the_learning_rate_only_finite_weights_are_released(tmp_path: Path, lr: float, ema: float, val_size: int) -> None:
+    try:
+        train(IMAGES, out=tmp_path / "run", **{**SHORT, "lr": lr, "ema": ema, "val_size": val_size})
+    except UserError as error:
+        assert re.search(r"training diverged: .* in epoch . at a learning rate of", str(error))
+        assert not list((tmp_path / "run").glob("model.*"))
+    else:
+        assert all(tensor.isfinite().all() for tensor in load(tmp_path / "run").state_dict().values())
 
 
 # Test images

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -96,7 +97,8 @@ def interpolation(model: MatchedModel, images: Selection, settings: Interpolate)
     for i in range(0, len(x) - 1, 2):
         pair = " to ".join(images.names(images.y[i : i + 2]))
         (a, b), (first, last) = x[i : i + 2], starts[i : i + 2]
-        walk = features.interpolate(model.model, a, b, points, search, layer, starts=(first, last), on_step=images.on_step)
+        walking = partial(features.interpolate, starts=(first, last), on_step=images.on_step)
+        walk = images.once(partial(walking, model.model, a, b, points, search, layer))
         ends, found = images.features(model, x[i : i + 2], layer), images.features(model, walk, layer)
         distances.append(_relative_distance(found, torch.lerp(ends[0], ends[1], share[:, None].to(ends.dtype))))
         given.append((f"{pair}\nblended", torch.lerp(a, b, share[:, None, None, None])))
