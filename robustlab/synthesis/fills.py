@@ -9,6 +9,7 @@ from torch import Tensor
 from robustlab.checks import check_images
 from robustlab.errors import UserError, unknown
 
+ROUNDS = 10  # of back-projection, after which hardly anything is missing
 TOLERANCE = 1e-9  # of the harmonic fill, relative to the first residual
 
 
@@ -80,7 +81,8 @@ def enlarged(small: Tensor, size: int | tuple[int, int], how: str = "nearest") -
     Args:
         small: images in [0, 1].
         size: at least that of ``small``.
-        how: ``nearest``: each pixel is that of the nearest one of ``small``; ``bicubic``: smoothly.
+        how: ``nearest``: each pixel is that of the nearest one of ``small``; ``bicubic``: smoothly; ``projected``: so, and then
+            corrected until it averages back to the small image, nearly (iterative back-projection, Irani and Peleg 1991).
 
     Raises:
         UserError: no images, a smaller size, or no such way.
@@ -97,6 +99,15 @@ def enlarged(small: Tensor, size: int | tuple[int, int], how: str = "nearest") -
 def bicubic(small: Tensor, size: tuple[int, int]) -> Tensor:
     """Images ``(B, C, h, w)`` enlarged by bicubic interpolation, clipped to [0, 1]."""
     return F.interpolate(small, size=size, mode="bicubic").clamp(0, 1)
+
+
+def projected(small: Tensor, size: tuple[int, int]) -> Tensor:
+    """``bicubic``, with what the average of the large image misses of the small one added again, enlarged as well."""
+    large = bicubic(small, size)
+    for _ in range(ROUNDS):
+        missing = small - F.adaptive_avg_pool2d(large, (small.shape[2], small.shape[3]))
+        large = (large + F.interpolate(missing, size=size, mode="bicubic")).clamp(0, 1)
+    return large
 
 
 def checked(x: Tensor) -> Tensor:
@@ -126,4 +137,5 @@ FILLS = {"mean": lambda x, mask: x, "harmonic": _harmonic}
 ENLARGEMENTS = {
     "nearest": lambda small, size: F.interpolate(small, size=size, mode="nearest-exact"),
     "bicubic": bicubic,
+    "projected": projected,
 }

@@ -199,7 +199,7 @@ def test_the_task_may_stand_in_a_file_of_settings(
 @pytest.mark.parametrize("factor, width", [("1", 8), ("1.5", 5), ("2", 4), ("3", 3), ("100", 1)])
 def test_any_factor_enlarges(synthesize: Call, tmp_path: Path, factor: str, width: int) -> None:
     out = tmp_path / "folder"
-    assert synthesize("super-resolve", "--factor", factor, "--images", "2", "--steps", "0", "--out", out).code == 0
+    assert synthesize("super-resolve", "--factor", factor, "--start", "nearest", "--images", "2", "--steps", "0", "--out", out).code == 0
     with Image.open(next((out / "pictures").iterdir())) as picture:
         assert picture.size == (8, 8)
         assert len({picture.getpixel((x, 0)) for x in range(8)}) <= width

@@ -27,7 +27,7 @@ from robustlab.synthesis.presets import Natural, Presets, Steps
 
 STARTS = ("noise", "image")
 FILLS = ("harmonic", "mean")
-ENLARGEMENTS = ("bicubic", "nearest")
+ENLARGEMENTS = ("projected", "bicubic", "nearest")
 WEIGHT_HELP = "weight of the mean squared change outside the mask; inf allows no change"
 MASK_HELP = "where to work: square, centre, left, right, top, bottom, or a picture of the images' size that is white there"
 
@@ -118,14 +118,16 @@ class SuperResolve(Natural):
     # Also published: (15, 1, 50), sevenfold, for CIFAR-10 seen by a model of Restricted ImageNet.
     presets: ClassVar = Presets(
         {224: Steps(8, 1, 40)},
-        Steps(2.0, 0.15, 40),
-        choices={"start": ("bicubic", "nearest"), "consistency": (100.0, 0.0)},
+        Steps(1.75, 0.1, 40),
+        choices={"start": ("projected", "nearest"), "consistency": (300.0, 0.0)},
     )
 
     factor: float = option(4.0, "how many times smaller the images are made before they are enlarged: any number from 1 on", times)
     target: str | None = _target("the class to add detail of; where left out, the image's own")
     start: str | None = presets.choice(
-        "start", "how to enlarge the image at first: bicubic, smoothly, or nearest, in blocks of one colour", choices=ENLARGEMENTS
+        "start",
+        "how to enlarge the image at first: bicubic; projected, bicubic and true to the small image; or nearest, in blocks",
+        choices=ENLARGEMENTS,
     )
     consistency: float | None = presets.choice(
         "consistency", "weight of the mean squared difference to the small image, of the picture made as small", radius
