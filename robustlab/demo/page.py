@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,7 +61,10 @@ class Page:
                     "name": served.name,
                     "note": served.note,
                     "classes": served.model.classes,
-                    "attributes": [{"name": attribute.name, "hint": attribute.hint} for attribute in served.attributes],
+                    "attributes": [
+                        {"name": one.name, "hint": one.hint, "examples": [base64.b64encode(each).decode() for each in one.examples]}
+                        for one in served.attributes
+                    ],
                 }
                 for served in self.models.values()
             ],
