@@ -124,6 +124,6 @@ def with_examples(model: Classifier, attributes: Sequence[Attribute], images: Im
     with frozen(model), torch.no_grad():
         parts = [model.features(to_float(images.fetch(some)).to(device)).cpu() for some in index.split(250)]
     levels = torch.cat(parts) @ torch.stack([one.direction.to(parts[0]).cpu() for one in attributes]).T  # (n, A)
-    best = levels.argsort(0, descending=True, stable=True)[:most].T
+    best = levels.argsort(dim=0, descending=True, stable=True)[:most].T
     shown = [tuple(as_bytes(to_uint8(images.fetch(index[place][None]))) for place in places) for places in best]
     return tuple(replace(one, examples=some) for one, some in zip(attributes, shown, strict=True))

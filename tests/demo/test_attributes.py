@@ -78,9 +78,8 @@ def test_any_model_has_single_features(classes):
 
 def test_an_attribute_shows_the_pictures_that_show_it_best():
     model = classifier()
-    images = ImageSet(
-        torch.randint(0, 256, (20, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte(), torch.zeros(20).long(), ("a",)
-    )
+    pixels = torch.randint(0, 256, (20, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    images = ImageSet(pixels, torch.zeros(20).long(), ("a",), "noise")
     found = attributes.with_examples(model, attributes.features(model, 2), images)
     with torch.no_grad():
         f = model.features(images.pixels.float() / 255)
