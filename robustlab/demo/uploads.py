@@ -71,9 +71,11 @@ def _square(image: Image.Image, size: int, part: tuple[float, float, float] | No
     # First a small picture, a strip at a time: what follows makes several copies. Turned only then, so that ``part`` still fits.
     image = ImageOps.exif_transpose(_reduced(image, factor) if factor > 1 else _converted(image))
     if part is not None:
-        side = min(max(part[2] * min(image.size), 1.0), *image.size)
+        side = min(max(round(part[2] * min(image.size)), 1), *image.size)
         left, top = min(part[0] * image.width, image.width - side), min(part[1] * image.height, image.height - side)
-        return on_white(image).resize((size, size), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+        # Cut out first: within a box, the filter would also read pixels beside it.
+        cut = on_white(image).crop((round(left), round(top), round(left + side), round(top + side)))
+        return cut.resize((size, size), Image.Resampling.LANCZOS)
     return ImageOps.fit(on_white(image), (size, size), Image.Resampling.LANCZOS)
 
 
