@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from robustlab.progress import say
 from robustlab.records import Resumable, Run
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
+from robustlab.synthesis.ensemble import load_joined
+from robustlab.synthesis.presets import Natural, Presets
 from robustlab.synthesis.run import synthesize
 from robustlab.synthesis.sheets import Pictures
 from robustlab.synthesis.tasks import SPECIAL, TASKS, no_task
@@ -84,7 +86,7 @@ def ingredients(args: Any) -> dict[str, Any]:
     names = paths(args.model.name)
     if len(set(names)) < len(names) or not names:
         raise UserError(f"--model takes the names of different models, got {args.model.name!r}")
-    models = {name: load_model(name, args.model).to(device) for name in names}
+    models = {name: load_joined(name, lambda one: load_model(one, args.model)).to(device) for name in names}
     own = isinstance(args.chosen.images, list)
     images: Any = args.chosen.images if own else opened(args, args.data.split)
     name = flat(args).get("judge")
@@ -181,7 +183,18 @@ def replayed(args: Any, before: dict[str, Any]) -> Any:
         if name not in known | SPECIAL:  # older files hold the options of all tasks
             raise UserError(f"{args.output.replay}: {unknown('setting', name, known | SPECIAL)}")
     own = {name: value for name, value in settings.items() if name in known}
-    presets = TASKS[own["task"]].presets
-    if presets is not None and presets.weights is not None and own.get("weight") is None:
-        own["weight"] = presets.weights[1]  # of a file from before weights were written down
+    own = before_there_were(TASKS[own["task"]].presets, own)
     return changed(parse(found, words(own), f"robustlab synthesize: {args.output.replay}"), **typed)
+
+
+def before_there_were(presets: Presets | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a replay file, with what an older one does not name as it was then.
+
+    That is as published, with nothing to keep pictures natural.
+    """
+    if presets is None:
+        return settings
+    then = {name: published for name, (_, published) in presets.choices.items()} | {
+        each.name: 0 for each in fields(Natural) if each.default is None
+    }
+    return settings | {name: value for name, value in then.items() if settings.get(name) is None}
