@@ -558,6 +558,18 @@ def test_test_images_come_from_elsewhere_numbered_as_those_trained_on(call, monk
     assert told.code == 2 and "was started with --test-data" in told.err
 
 
+def test_what_shapes_teach_is_tested_on_shapes(call, tmp_path, monkeypatch) -> None:
+    """They lie nowhere, so that no path leads there; a run that goes on draws them again."""
+    monkeypatch.chdir(tmp_path)
+    images = open_dataset("shapes", limit=40)
+    np.savez("made.npz", x=images.fetch(torch.arange(40)).numpy(), y=images.labels.numpy(), classes=np.array(images.classes))
+    words = [*MLP, "--epochs", "1", "--data", "made.npz", "--test-data", "shapes", "--limit", "40", "--out", "run"]
+    told = call("train", *words)
+    assert told.code == 0 and "(n = 40)" in told.out
+    assert call("train", "--resume", "run", "--test-data", "shapes").code == 0
+
+
+
 def test_a_small_test_set_may_lack_the_last_unnamed_class(call, tmp_path: Path) -> None:
     named(tmp_path / "train.npz", 60, None)
     named(tmp_path / "test.npz", 2, None)
