@@ -569,7 +569,6 @@ def test_what_shapes_teach_is_tested_on_shapes(call, tmp_path, monkeypatch) -> N
     assert call("train", "--resume", "run", "--test-data", "shapes").code == 0
 
 
-
 def test_a_small_test_set_may_lack_the_last_unnamed_class(call, tmp_path: Path) -> None:
     named(tmp_path / "train.npz", 60, None)
     named(tmp_path / "test.npz", 2, None)
