@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from robustlab import files
 from robustlab.commands.common import choose_device, load_model, normalization_of, open_images, required_model
 from robustlab.commands.flags import parse, with_flags
 from robustlab.commands.settings import synthesize_settings
-from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
-from robustlab.models.digest import digest
 from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
 from robustlab.options import changed, flat, given, leaves, paths, words
@@ -25,7 +22,7 @@ from robustlab.records import Resumable, Run
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.ensemble import load_joined
-from robustlab.synthesis.presets import Natural, Presets
+from robustlab.synthesis.presets import before_there_were
 from robustlab.synthesis.run import synthesize
 from robustlab.synthesis.sheets import Pictures
 from robustlab.synthesis.tasks import SPECIAL, TASKS, no_task
@@ -47,7 +44,7 @@ def run(args: Any) -> None:
     grid, out = places(args)
     what = ingredients(args)
     try:
-        with Resumable.at(out, identity_of(args, what), FREE, what="set of pictures") as parts:
+        with Resumable.at(out, replay.identity_of(args.task, what), FREE, what="set of pictures") as parts:
             finished(args, before, synthesize(args.task, **what, replay=before, resumable=parts), grid, out)
             parts.finish()
     except KeyboardInterrupt:
@@ -111,29 +108,6 @@ def ingredients(args: Any) -> dict[str, Any]:
     }
 
 
-def identity_of(args: Any, what: Mapping[str, Any]) -> dict[str, Any]:
-    """What the pictures depend on, wherever models and images lie, in values that JSON holds."""
-    own = isinstance(what["images"], list)
-    rest = {name: value for name, value in what.items() if name not in ("model", "images", "judge", "train", "device")}
-    return {
-        "task": args.task,
-        "settings": replay.plain(rest),
-        "models": [digest(model) for model in what["model"].values()],
-        "judge": [digest(model) for model in (what["judge"] or {}).values()],
-        "images": [_sha256(file) for file in what["images"]] if own else identity(what["images"]),
-        "train": None if what["train"] is None else identity(what["train"]),
-        "device": what["device"].type,
-    }
-
-
-def _sha256(file: str) -> str | None:
-    """Of a picture file; None where it cannot be read, which whoever opens the picture tells."""
-    try:
-        return files.sha256(file)
-    except (OSError, ValueError):
-        return None
-
-
 def opened(args: Any, split: str) -> Images:
     """The images of a split, as the settings say; ``--limit`` is of the one that is worked on."""
     return open_images(args.data if split == args.data.split else replace(args.data, limit=None), split)
@@ -185,16 +159,3 @@ def replayed(args: Any, before: dict[str, Any]) -> Any:
     own = {name: value for name, value in settings.items() if name in known}
     own = before_there_were(TASKS[own["task"]].presets, own)
     return changed(parse(found, words(own), f"robustlab synthesize: {args.output.replay}"), **typed)
-
-
-def before_there_were(presets: Presets | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a replay file, with what an older one does not name as it was then.
-
-    That is as published, with nothing to keep pictures natural.
-    """
-    if presets is None:
-        return settings
-    then = {name: published for name, (_, published) in presets.choices.items()} | {
-        each.name: 0 for each in fields(Natural) if each.default is None
-    }
-    return settings | {name: value for name, value in then.items() if settings.get(name) is None}

@@ -6,7 +6,7 @@ Standard library only, so that ``--help`` answers at once; ``robustlab.synthesis
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from robustlab.options import count, option, radius, share
@@ -121,3 +121,16 @@ class Natural:
     fourier: bool = option(
         False, "move Fourier coefficients instead of pixels; --step-size is then in their units, and there is no radius", None
     )
+
+
+def before_there_were(presets: Presets | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a replay file, with what an older one does not name as it was then.
+
+    That is as published, with nothing to keep pictures natural.
+    """
+    if presets is None:
+        return settings
+    then = {name: published for name, (_, published) in presets.choices.items()} | {
+        each.name: 0 for each in fields(Natural) if each.default is None
+    }
+    return settings | {name: value for name, value in then.items() if settings.get(name) is None}
