@@ -13,7 +13,7 @@ from robustlab.commands.common import choose_device, images_for, load_model, nam
 from robustlab.errors import UserError
 from robustlab.models.matching import check_fits
 from robustlab.options import changed, given, names, paths
-from robustlab.reports.measurement import Measuring, Places, measure
+from robustlab.reports.measurement import Measuring, Places, measure_models
 
 
 def run(args: settings.Evaluate) -> None:
@@ -39,7 +39,7 @@ def run(args: settings.Evaluate) -> None:
         args.compute.compile,
         dataclasses.asdict(changed(args, eps=attacks[0].threat.eps)),
     )
-    measure(models, images, measuring, places)
+    measure_models(models, images, measuring, places)
 
 
 def _attacks(args: settings.Evaluate) -> list[Attack]:

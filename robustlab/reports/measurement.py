@@ -99,7 +99,7 @@ class Places:
             files.check_writable(place)
 
 
-def measure(
+def measure_models(
     models: Mapping[str, Classifier], images: Images, measuring: Measuring, places: Places, *, tell: Callable[[str], object] = print
 ) -> None:
     """Attack every model, tell its numbers, and leave what was found in its places.
