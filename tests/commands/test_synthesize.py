@@ -478,6 +478,15 @@ def test_a_file_from_before_pictures_were_kept_natural_makes_what_it_made(synthe
     assert "byte for byte" in call("synthesize", "--replay", tmp_path / "old.json", *LIGHT).out
 
 
+def test_sheets_from_before_there_was_a_harmonic_fill_have_no_row_of_it(synthesize: Call, tmp_path: Path) -> None:
+    heights = {}
+    for start in ("mean", "harmonic"):
+        assert synthesize("inpaint", "--start", start, out=f"{start}.png").code == 0
+        with Image.open(tmp_path / f"{start}.png") as sheet:
+            heights[start] = sheet.height
+    assert heights["mean"] < heights["harmonic"]
+
+
 def test_a_replay_that_makes_other_bytes_says_so_and_why(synthesize: Call, call: Call, tmp_path: Path) -> None:
     assert synthesize("gradients").code == 0
     record = read(tmp_path / "out.json")

@@ -92,7 +92,9 @@ def inpainting(model: MatchedModel, images: Selection, settings: Inpaint, *, jud
     if chosen["start"] == "mean":
         shown[", filled with the mean"] = fills.fill(x, mask)
     numbers = likeness(x, shown) | _classified(images, judge, y, shown)
-    given = [("image", x), ("with a hole", torch.where(mask, 0.5, x)), ("harmonic fill", smooth)]
+    given = [("image", x), ("with a hole", torch.where(mask, 0.5, x))]
+    if chosen["start"] == "harmonic":  # sheets from before there was one are made again without
+        given.append(("harmonic fill", smooth))
     return Pictures(given, [("inpainted", made)], numbers, images.names(y))
 
 
