@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -35,17 +35,22 @@ def frozen(model: Model, *, training: bool = False) -> Iterator[Model]:
         UserError: weights that were made in ``torch.inference_mode``; no gradient can pass through them.
     """
     module = model if isinstance(model, nn.Module) else nn.Module()
-    if any(tensor.is_inference() for tensor in module.parameters()):
+    parts, parameters = list(module.modules()), list(module.parameters())  # a walk through a large network takes its time
+    if any(tensor.is_inference() for tensor in parameters):
         raise UserError("the model's weights were made in torch.inference_mode, so no gradient can pass through them: make them outside")
     borrower = _Borrower(threading.get_ident(), exclusive=training)
     try:
         with _TURN:
-            _await_turn(module, borrower)
-            for part in module.modules():
+            _await_turn(parts, borrower)
+            for part in parts:
                 _borrow(id(part), borrower, _state_of(part))
-            for device in _devices(module):
+            for device in _devices(parameters):
                 _borrow(device, borrower, _random_state(device))
-            _freeze(module, training)
+            # A frozen TorchScript module has no mode: it was made for evaluation.
+            if any(hasattr(part, "training") for part in parts):
+                module.train(training)
+            for parameter in parameters:
+                parameter.requires_grad_(False)
         yield model
     finally:
         with _TURN:
@@ -75,11 +80,11 @@ _LOANS: dict[Hashable, _Loan] = {}  # by the ``id`` of a model's part, which its
 _WAITING: set[int] = set()  # threads that wait for their turn, so that what they hold stands still
 
 
-def _await_turn(module: nn.Module, borrower: _Borrower) -> None:
-    """Wait until nobody else trains any part of the module; to train it, until every other thread that has a part waits as well."""
+def _await_turn(parts: Sequence[nn.Module], borrower: _Borrower) -> None:
+    """Wait until nobody else trains any of the parts; to train them, until every other thread that has one waits as well."""
 
     def is_free() -> bool:
-        holders = [holder for part in module.modules() for holder, _ in _holders(id(part)) if holder.thread != borrower.thread]
+        holders = [holder for part in parts for holder, _ in _holders(id(part)) if holder.thread != borrower.thread]
         return not any(holder.exclusive or borrower.exclusive and holder.thread not in _WAITING for holder in holders)
 
     if not is_free():
@@ -117,15 +122,6 @@ def _return(key: Hashable, borrower: _Borrower) -> None:
         restore()
 
 
-def _freeze(module: nn.Module, training: bool) -> None:
-    # A frozen TorchScript module has no mode: it was made for evaluation.
-    if any(hasattr(part, "training") for part in module.modules()):
-        module.train(training)
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            parameter.requires_grad_(False)
-
-
 def _state_of(part: nn.Module) -> Restore:
     """How to put one module back, without its children."""
     mode = getattr(part, "training", None)
@@ -145,9 +141,9 @@ def _state_of(part: nn.Module) -> Restore:
     return restore
 
 
-def _devices(module: nn.Module) -> list[torch.device]:
+def _devices(parameters: Sequence[nn.Parameter]) -> list[torch.device]:
     """Those whose random states a model can draw from."""
-    own = {parameter.device for parameter in module.parameters() if parameter.device.type in ("cuda", "xpu")}
+    own = {parameter.device for parameter in parameters if parameter.device.type in ("cuda", "xpu")}
     return [torch.device("cpu"), *sorted(own, key=str)]
 
 
