@@ -31,7 +31,7 @@ from robustlab.models.matching import check_fits
 from robustlab.models.naming import short_names
 from robustlab.options import changed, given, names, paths
 from robustlab.progress import say
-from robustlab.records import Run, Resumable, differences, environment
+from robustlab.records import Resumable, Run, differences, environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
 SHOWN = 10  # images on a grid

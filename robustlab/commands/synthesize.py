@@ -21,7 +21,7 @@ from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
 from robustlab.options import changed, flat, given, leaves, paths, words
 from robustlab.progress import say
-from robustlab.records import Run, Resumable
+from robustlab.records import Resumable, Run
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.run import synthesize
