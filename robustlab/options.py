@@ -112,9 +112,11 @@ def leaves(cls: type) -> dict[str, Leaf]:
 
 
 def _leaves(cls: type, path: tuple[str, ...]) -> Iterator[Leaf]:
-    for each in dataclasses.fields(cls):
+    # Those that are named by keyword alone come last, as they do in a call, and under the class that they are inherited from.
+    for each in sorted(dataclasses.fields(cls), key=lambda each: each.kw_only is True):
         if "option" in each.metadata:
-            yield Leaf((*path, each.name), each.metadata["option"], each.default, cls)
+            home = next(part for part in cls.__mro__ if each.name in part.__dict__.get("__annotations__", {})) if each.kw_only else cls
+            yield Leaf((*path, each.name), each.metadata["option"], each.default, home)
         elif isinstance(each.default_factory, type) and dataclasses.is_dataclass(each.default_factory):
             yield from _leaves(each.default_factory, (*path, each.name))
 
@@ -306,6 +308,14 @@ def radius(text: str) -> float:
     value = number(text)
     if value < 0:
         raise UserError(f"{text:.60} is negative; it must be >= 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise UserError(f"{text} is no share; it must lie between 0 and 1")
     return value
 
 

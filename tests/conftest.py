@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import torch
 from torch import nn
 
 torch.set_num_threads(1)
+# A shell that starts the tests in its background has Ctrl-C and a closed terminal ignored; tests send these signals.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for commands that tests start
 
 

@@ -21,7 +21,7 @@ Settings = TypeVar("Settings")
 
 # What a sentence of the library calls a setting, alone or with a value: `out`, `batch_size=16`.
 SETTING = re.compile(r"`(\w+)(?:=([^`]*))?`")
-ARGUMENTS = {"trust": "trust_checkpoint"}  # of functions in Python, and the options that give them
+ARGUMENTS = {"trust": "trust_checkpoint", "root": "data"}  # of functions in Python, and the options that give them
 
 
 def with_flags(sentence: str, settings: type) -> str:

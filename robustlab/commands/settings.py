@@ -22,7 +22,7 @@ class TrainData(Data):
 
     test_data: str | None = option(
         None,
-        "where the test images are, if not beside the training images; for a constructed set: the original data",
+        "where the test images are, if not beside the training images, or shapes; for a constructed set: the original data",
         location,
         metavar="PATH",
     )

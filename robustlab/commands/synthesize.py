@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ from robustlab import files
 from robustlab.commands.common import choose_device, load_model, normalization_of, open_images, required_model
 from robustlab.commands.flags import parse, with_flags
 from robustlab.commands.settings import synthesize_settings
-from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
-from robustlab.models.digest import digest
 from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
 from robustlab.options import changed, flat, given, leaves, paths, words
@@ -24,6 +21,8 @@ from robustlab.progress import say
 from robustlab.records import Resumable, Run
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
+from robustlab.synthesis.ensemble import load_joined
+from robustlab.synthesis.presets import before_there_were
 from robustlab.synthesis.run import synthesize
 from robustlab.synthesis.sheets import Pictures
 from robustlab.synthesis.tasks import SPECIAL, TASKS, no_task
@@ -45,7 +44,7 @@ def run(args: Any) -> None:
     grid, out = places(args)
     what = ingredients(args)
     try:
-        with Resumable.at(out, identity_of(args, what), FREE, what="set of pictures") as parts:
+        with Resumable.at(out, replay.identity_of(args.task, what), FREE, what="set of pictures") as parts:
             finished(args, before, synthesize(args.task, **what, replay=before, resumable=parts), grid, out)
             parts.finish()
     except KeyboardInterrupt:
@@ -84,7 +83,7 @@ def ingredients(args: Any) -> dict[str, Any]:
     names = paths(args.model.name)
     if len(set(names)) < len(names) or not names:
         raise UserError(f"--model takes the names of different models, got {args.model.name!r}")
-    models = {name: load_model(name, args.model).to(device) for name in names}
+    models = {name: load_joined(name, lambda one: load_model(one, args.model)).to(device) for name in names}
     own = isinstance(args.chosen.images, list)
     images: Any = args.chosen.images if own else opened(args, args.data.split)
     name = flat(args).get("judge")
@@ -107,29 +106,6 @@ def ingredients(args: Any) -> dict[str, Any]:
         "device": device,
         **flat(args.settings),
     }
-
-
-def identity_of(args: Any, what: Mapping[str, Any]) -> dict[str, Any]:
-    """What the pictures depend on, wherever models and images lie, in values that JSON holds."""
-    own = isinstance(what["images"], list)
-    rest = {name: value for name, value in what.items() if name not in ("model", "images", "judge", "train", "device")}
-    return {
-        "task": args.task,
-        "settings": replay.plain(rest),
-        "models": [digest(model) for model in what["model"].values()],
-        "judge": [digest(model) for model in (what["judge"] or {}).values()],
-        "images": [_sha256(file) for file in what["images"]] if own else identity(what["images"]),
-        "train": None if what["train"] is None else identity(what["train"]),
-        "device": what["device"].type,
-    }
-
-
-def _sha256(file: str) -> str | None:
-    """Of a picture file; None where it cannot be read, which whoever opens the picture tells."""
-    try:
-        return files.sha256(file)
-    except (OSError, ValueError):
-        return None
 
 
 def opened(args: Any, split: str) -> Images:
@@ -181,7 +157,5 @@ def replayed(args: Any, before: dict[str, Any]) -> Any:
         if name not in known | SPECIAL:  # older files hold the options of all tasks
             raise UserError(f"{args.output.replay}: {unknown('setting', name, known | SPECIAL)}")
     own = {name: value for name, value in settings.items() if name in known}
-    presets = TASKS[own["task"]].presets
-    if presets is not None and presets.weights is not None and own.get("weight") is None:
-        own["weight"] = presets.weights[1]  # of a file from before weights were written down
+    own = before_there_were(TASKS[own["task"]].presets, own)
     return changed(parse(found, words(own), f"robustlab synthesize: {args.output.replay}"), **typed)

@@ -91,8 +91,13 @@ def completed(args: settings.Train, device: torch.device) -> settings.Train:
 
 def _lasting(data: settings.TrainData) -> settings.TrainData:
     """The same places by paths that lead there from any working directory."""
-    found = {name: os.path.abspath(place_of(place)) for name in PLACES if (place := flat(data)[name]) is not None}
-    return changed(data, **found)
+    found = {name: place for name in PLACES if (place := flat(data)[name]) is not None}
+    return changed(data, **{name: place if _is_shapes(name, place) else os.path.abspath(place_of(place)) for name, place in found.items()})
+
+
+def _is_shapes(name: str, place: str) -> bool:
+    """Whether ``--test-data shapes`` means the set that is drawn, which lies nowhere."""
+    return name == "test_data" and place == "shapes" and not place_of(place).exists()
 
 
 def _test_images(args: settings.Train, images: Images) -> Images:
@@ -102,7 +107,9 @@ def _test_images(args: settings.Train, images: Images) -> Images:
         if test.classes == images.classes[: len(test.classes)]:
             return test
     else:
-        elsewhere = replace(args.data, dataset=None, path=args.data.test_data, download=False, classes=None, limit=None)
+        drawn = _is_shapes("test_data", args.data.test_data)
+        source: dict[str, Any] = {"dataset": "shapes", "path": None} if drawn else {"dataset": None, "path": args.data.test_data}
+        elsewhere = replace(args.data, **source, download=False, classes=None, limit=None)
         test = open_images(elsewhere, "test")
     test, limit = matching(test, images, may_lack=False), args.data.limit
     return test if limit is None or limit >= len(test) else test.subset(hold_out(test, limit, 0)[1])

@@ -5,7 +5,7 @@ from robustlab.construction.kinds import KINDS, SourceModel, published_construct
 from robustlab.construction.protocols import Constructed, Construction
 from robustlab.construction.relabelled import Relabelled, next_class, random_target
 from robustlab.construction.sets import ConstructedSet, Unfinished, construct
-from robustlab.construction.shards import Building, Plan, build_set, named_as_begun, without_source_name
+from robustlab.construction.shards import Building, Plan, build_set, without_source_name
 from robustlab.data.fingerprint import fingerprint
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "build_set",
     "construct",
     "fingerprint",
-    "named_as_begun",
     "next_class",
     "published_construction",
     "random_target",

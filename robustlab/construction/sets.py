@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.construction.kinds import INVERTED, SourceModel, kind_named, measure_source, mismatch, published_construction
-from robustlab.construction.shards import Building, Plan, named_as_begun
+from robustlab.construction.shards import Building, Plan
 from robustlab.data.adapt import Data, as_images
 from robustlab.data.constructed import facts, open_constructed
 from robustlab.data.imageset import Images, ImageSet
@@ -126,7 +126,7 @@ def construct(
         UserWarning: the model is robust where the kind needs a standard one, or the other way round; or shards were damaged.
     """
     construction, kind = published_construction(kind, threat=threat, steps=steps, step_size=step_size), kind_named(kind)
-    images = as_images(data) if out is None else named_as_begun(as_images(data), place_of(out))
+    images = as_images(data)
     classifier, known_as = _classifier(model, images, kind, device)
     plan = Plan(construction, images, classifier, seed, dtype, shard_size, batch_size, compute_dtype, classifier.mean.device)
     with _folder(out) as folder:

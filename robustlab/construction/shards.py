@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -149,21 +149,6 @@ def without_source_name(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "source": {**source, "name": None}} if isinstance(source, dict) else settings
 
 
-def _settings_in(folder: Path) -> dict[str, Any]:
-    """What a set's ``settings.json`` holds, by the names of today."""
-    return with_current_names(files.read_json(folder / "settings.json", "a set's settings"))
-
-
-def named_as_begun(images: Images, folder: Path) -> Images:
-    """The images by the name that they had when the set in a folder was begun with them, if it was: they may lie elsewhere by now."""
-    if not (folder / "settings.json").is_file() or not is_dataclass(images):
-        return images
-    source = _settings_in(folder).get("source")
-    if not isinstance(source, dict) or not isinstance(source.get("name"), str) or source.get("fingerprint") != fingerprint(images):
-        return images
-    return replace(images, name=source["name"])
-
-
 class Building:
     """A folder in which a set is being made, by this process and perhaps by others.
 
@@ -193,7 +178,7 @@ class Building:
         settings, described = self.folder / "settings.json", self.plan.described()
         files.sweep(self.folder, "settings.json", "environment.json")  # of whoever was killed in here
         if settings.exists():
-            different = differences(_settings_in(self.folder), described)
+            different = differences(*(without_source_name(each) for each in (self._settings(), described)))
             if different:
                 raise UserError(f"{self.folder} holds a set with other settings ({different}): name another folder with `out`")
         else:
@@ -203,6 +188,10 @@ class Building:
             files.write_json(settings, described)
         if not (self.folder / "environment.json").exists():
             files.write_json(self.folder / "environment.json", environment())
+
+    def _settings(self) -> dict[str, Any]:
+        """What ``settings.json`` holds, by the names of today."""
+        return with_current_names(files.read_json(self.folder / "settings.json", "a set's settings"))
 
     @property
     def done(self) -> int:
@@ -300,7 +289,7 @@ class Building:
             "dtype": self.plan.dtype,
             "sha256": hashlib.sha256("".join(f"{s['file']} {s['sha256']}\n" for s in shards).encode()).hexdigest(),
             "facts": _summary(facts_of([self.shard(k) for k in range(len(shards))]), self.plan),
-            "settings": self.plan.described(),
+            "settings": self._settings(),  # of whoever began the set: its source may be called otherwise here
             "shards": shards,
         }
         with files.file_lock(self.folder / ".opening", wait=True):

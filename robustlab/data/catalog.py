@@ -96,7 +96,7 @@ def _images(
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
     if path is None:
-        raise UserError(f"the dataset {name!r} needs the place of its images: --data PATH")
+        raise UserError(f"the dataset {name!r} needs the place of its images, `root=PATH`")
     if name == "folder":
         return _open_folder(path, split, chosen, **where)
     return chosen(_open_stored(name, path, split, where["memory_limit"], where["progress"]))
@@ -105,7 +105,7 @@ def _images(
 def _of_size(images: Images, image_size: int | None) -> Images:
     _, height, width = images.shape
     if image_size is not None and not height == width == image_size:
-        raise UserError(f"{images.name} has images of {width}x{height} pixels, and --image-size changes only image folders")
+        raise UserError(f"{images.name} has images of {width}x{height} pixels, and `image_size` changes only image folders")
     return images
 
 
@@ -138,18 +138,13 @@ def _name_and_path(name: str | os.PathLike[str] | None, root: str | os.PathLike[
     return None, path
 
 
-def only_for_training(name: str | None, root: str | Path | None) -> bool:
-    """Whether a dataset, named as for ``open_dataset``, has no test images of its own."""
-    return (name or _kind(None if root is None else place_of(root))) in ONLY_FOR_TRAINING
-
-
 def _kind(path: Path | None) -> str:
     """Which dataset lies at a path."""
     if path is None:
         return "shapes"
     if not path.exists():
         known = fetchable(path.name)
-        fetch = f"; --dataset {known} --download fetches {known}" if known else ""
+        fetch = f"; {known} with `download` is fetched there" if known else ""
         raise UserError(f"there is nothing at {shown(path)}; expected {TREE}, an .npz or .safetensors file, or a CIFAR folder{fetch}")
     for name, folder in FOLDERS.items():
         if path.name == folder or (path / folder).is_dir():
@@ -187,7 +182,7 @@ def _open_file(path: Path, split: str, kind: str) -> Images:
 def _open_for_training(name: str, path: Path, split: str, memory_limit: int, progress: bool) -> Images:
     """A constructed or released set is for training; what it teaches is tested on the original test images."""
     if split != "train":
-        raise UserError(f"the {name} set in {path} has no {split} images: name the original data by --data or --test-data")
+        raise UserError(f"the {name} set in {path} has no {split} images: name the original data, `root` or `test_data`")
     return open_released(path) if name == "released" else open_constructed(path, memory_limit=memory_limit, progress=progress)
 
 

@@ -129,7 +129,7 @@ def open_folder(
     if _size(chosen) > memory_limit:
         return chosen
     if cache is False or (cache in (None, True) and _size(everything) < decoded.WORTH_KEEPING):
-        return load(chosen, split, progress)
+        return _load(chosen, split, progress)
     place = decoded.place(found.folder, image_size, None if isinstance(cache, bool) else cache)
     return _load_kept(everything, chosen, place, decoded.key(found.folder, paths, image_size), split, progress)
 
@@ -143,7 +143,7 @@ def _load_kept(everything: FolderStream, chosen: FolderStream, place: Path, key:
     """The chosen images out of the kept ones, or decoded; all of them are kept for the next time."""
     kept = decoded.read(place, key)
     if kept is None or kept.shape != (len(everything), *everything.shape):
-        images = load(chosen, split, progress)
+        images = _load(chosen, split, progress)
         if chosen is everything:
             decoded.write(place, key, images.pixels)
         return images
@@ -175,7 +175,7 @@ def open_pictures(paths: Sequence[str], classes: Sequence[str], *, image_size: i
     return ImageSet(pixels, torch.zeros(len(read), dtype=torch.int64), tuple(classes), "your own")
 
 
-def load(stream: FolderStream, what: str = "images", progress: bool = True) -> ImageSet:
+def _load(stream: FolderStream, what: str = "images", progress: bool = True) -> ImageSet:
     """Decode a stream into memory, several images at a time.
 
     Args:
@@ -216,4 +216,4 @@ def _same_size(path: str, found: Sequence[int], others: Sequence[int]) -> None:
     """Heights and widths."""
     if tuple(found) != tuple(others):
         own, before = (f"{width}x{height}" for height, width in (found, others))
-        raise UserError(f"the image {path} is {own} but the images before it are {before}; give --image-size to bring them to one size")
+        raise UserError(f"the image {path} is {own} but the images before it are {before}; give `image_size` to bring them to one size")

@@ -6,17 +6,20 @@ feature by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from itertools import count as count_from
 
 import torch
 from torch import Tensor
 
 from robustlab.data.drawing import ATTRIBUTES
+from robustlab.data.imageset import Images
 from robustlab.data.shapes import CLASSES, shapes, truth
-from robustlab.demo.session import Attribute
+from robustlab.demo.session import Attribute, as_bytes
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
-from robustlab.pixels import to_float
+from robustlab.pixels import to_float, to_uint8
 
 # Against each other: the classes that show the attribute, and those that do not.
 CONTRASTS: dict[tuple[str, ...], dict[str, tuple[Sequence[str], Sequence[str]]]] = {
@@ -28,6 +31,7 @@ CONTRASTS: dict[tuple[str, ...], dict[str, tuple[Sequence[str], Sequence[str]]]]
         "pet": (("cat", "dog"), ("bird", "deer", "frog", "horse")),
     }
 }
+LOOKED_AT = 1000  # pictures among which those are looked for that show an attribute best
 EXAMPLES = 1500  # pictures of shapes from which a direction is learned
 RIDGE = 0.01  # share of the features' mean variance added to each
 
@@ -85,14 +89,41 @@ def between(model: Classifier, name: str, those: Sequence[str], others: Sequence
 
 
 def features(model: Classifier, count: int) -> tuple[Attribute, ...]:
-    """The features that the classes disagree on most, each by itself."""
+    """The features that the classes disagree on most, each by itself, named after the classes that it speaks for."""
     weight = model.head.weight.detach().cpu()
     weight = weight - weight.mean(0)
-    found = []
+    found: list[Attribute] = []
     for unit in weight.norm(dim=0).argsort(descending=True, stable=True)[:count].tolist():
         order = [model.classes[k] for k in weight[:, unit].argsort(descending=True).tolist()]
-        liked = " and ".join(order[: min(2, len(order) - 1)])
+        liked = order[: min(2, len(order) - 1)]
+        hint = f"one feature of the network, number {unit}, which speaks for {' and '.join(liked)}, against {order[-1]}"
         one = torch.zeros(weight.shape[1])
         one[unit] = 1
-        found.append(Attribute(f"feature {unit}", f"one feature, which speaks for {liked}, against {order[-1]}", one))
+        found.append(Attribute(_new_name("like " + " or ".join(liked), {each.name for each in found}), hint, one))
     return tuple(found)
+
+
+def _new_name(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where others are called so too."""
+    return next(one for k in count_from(1) if (one := name if k == 1 else f"{name} {k}") not in taken)
+
+
+def with_examples(model: Classifier, attributes: Sequence[Attribute], images: Images, most: int = 3) -> tuple[Attribute, ...]:
+    """The attributes with the pictures that show them best.
+
+    Args:
+        model: whose features they are directions of.
+        attributes: some of them.
+        images: square ones in colour; up to ``LOOKED_AT`` of them are looked at, spread over all.
+        most: pictures for each.
+    """
+    if not attributes or not len(images):
+        return tuple(attributes)
+    index = torch.arange(0, len(images), max(1, -(-len(images) // LOOKED_AT)))
+    device = model.head.weight.device
+    with frozen(model), torch.no_grad():
+        parts = [model.features(to_float(images.fetch(some)).to(device)).cpu() for some in index.split(250)]
+    levels = torch.cat(parts) @ torch.stack([one.direction.to(parts[0]).cpu() for one in attributes]).T  # (n, A)
+    best = levels.argsort(dim=0, descending=True, stable=True)[:most].T
+    shown = [tuple(as_bytes(to_uint8(images.fetch(index[place][None]))) for place in places) for places in best]
+    return tuple(replace(one, examples=some) for one, some in zip(attributes, shown, strict=True))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import torch
 from robustlab import __version__
 from robustlab.data.adapt import Data, as_images
 from robustlab.data.catalog import open_dataset
-from robustlab.demo.attributes import attributes_of
+from robustlab.demo.attributes import attributes_of, with_examples
 from robustlab.demo.raster import BLANK
 from robustlab.demo.session import Served
-from robustlab.demo.starters import Starter, examples, sketches
+from robustlab.demo.starters import Starter, examples, shipped, starters
 from robustlab.errors import UserError
 from robustlab.models import zoo
 from robustlab.models.checkpoints import read_record
@@ -60,7 +61,10 @@ class Page:
                     "name": served.name,
                     "note": served.note,
                     "classes": served.model.classes,
-                    "attributes": [{"name": attribute.name, "hint": attribute.hint} for attribute in served.attributes],
+                    "attributes": [
+                        {"name": one.name, "hint": one.hint, "examples": [base64.b64encode(each).decode() for each in one.examples]}
+                        for one in served.attributes
+                    ],
                 }
                 for served in self.models.values()
             ],
@@ -88,6 +92,8 @@ def make_page(
         UserError: no model, none of that name, images that are not square or not in colour, or that a model cannot read.
     """
     shown = open_dataset("shapes", split="test", limit=10) if images is None else as_images(images, split="test")
+    size = shown.shape[-1]
+    offered = [*starters(size), *examples(shown)]
     found: dict[str, Served] = {}
     for name, given in _named(models).items():
         model = given if isinstance(given, Classifier) else load(os.fspath(given))
@@ -98,9 +104,11 @@ def make_page(
             model.classes = shown.classes
         served = Served(name, _note(model.arch, _record(given)), model, attributes_of(model))
         check_reads(served.outputs, (3, *shown.shape[1:]), name, model.mean.device)
+        # The pictures that show a button best come from the images; where there are none, from those that ship.
+        best = with_examples(model, served.attributes, shipped(size) if images is None else shown)
+        served = replace(served, attributes=best)
         found[name] = served
-    size = shown.shape[-1]
-    return Page(found, size, [*sketches(size), *examples(shown)], _device_name(next(iter(found.values())).model.mean.device))
+    return Page(found, size, offered, _device_name(next(iter(found.values())).model.mean.device))
 
 
 def _named(models: Models | None) -> dict[str, Model]:

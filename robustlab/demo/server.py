@@ -31,9 +31,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from robustlab.demo.connections import CONNECTIONS, Connection
 from robustlab.demo.page import Page
 from robustlab.demo.session import Abandoned, Frame, RunRequest, read_request
-from robustlab.demo.uploads import decode_upload
+from robustlab.demo.uploads import MOST_FRAMES, animated, decode_upload
 from robustlab.demo.worker import QueuedRun, Worker
 from robustlab.errors import UserError
 
@@ -43,7 +44,6 @@ UPLOADS = 2  # pictures read at a time
 UPLOAD_BYTES = 16 << 20
 BODY_SECONDS = 30.0  # for a request's body to arrive
 RUN_SECONDS = 600.0  # for a run's answer, the waiting included
-CONNECTIONS = 128
 SHORTEST_TOKEN = 12
 STATIC = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript", "raster.js": "text/javascript"}
 HEADERS = {
@@ -73,8 +73,9 @@ def application(page: Page, *, token: str | None = None, hosts: Sequence[str] | 
         *(Route(f"/static/{name}", _static(name)) for name in STATIC),
         Route("/healthz", endpoints.health),
         Route("/api/meta", endpoints.meta),
-        Route("/api/starter/{number:int}", endpoints.starter),
+        Route("/api/starter/{number}", endpoints.starter),
         Route("/api/upload", endpoints.upload, methods=["POST"]),
+        Route("/api/film", endpoints.film, methods=["POST"]),
         Route("/api/run", endpoints.run, methods=["POST"]),
     ]
     handlers: dict[Any, Callable[..., Any]] = {
@@ -110,21 +111,28 @@ class _Endpoints:
         return _json(self.page.described())
 
     async def starter(self, request: Request) -> Response:
-        number = request.path_params["number"]
-        if number >= len(self.page.starters):
+        number: str = request.path_params["number"]
+        # Long numbers are none of ours; Python itself refuses to read those of thousands of digits.
+        if not (number.isascii() and number.isdigit() and len(number) < 10 and int(number) < len(self.page.starters)):
             return _refusal(404, "there is no such picture")
-        return Response(self.page.starters[number].picture, media_type="application/octet-stream")
+        return Response(self.page.starters[int(number)].picture, media_type="application/octet-stream")
 
     async def upload(self, request: Request) -> Response:
         if self.uploads >= UPLOADS:
             return _busy("other pictures are being read")
         self.uploads += 1
         try:
+            part = _part(request.query_params.get("part"))
             content = await _body(request, UPLOAD_BYTES)
-            picture = await asyncio.get_running_loop().run_in_executor(self.readers, decode_upload, content, self.page.size)
+            picture = await asyncio.get_running_loop().run_in_executor(self.readers, decode_upload, content, self.page.size, part)
         finally:
             self.uploads -= 1
         return Response(picture, media_type="application/octet-stream")
+
+    async def film(self, request: Request) -> Response:
+        content = await _body(request, MOST_FRAMES * (3 * self.page.size**2 + 10))
+        film = await asyncio.get_running_loop().run_in_executor(self.readers, animated, content, self.page.size)
+        return Response(film, media_type="image/gif")
 
     async def run(self, request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -207,11 +215,12 @@ def start_page(page: Page, host: str, port: int, *, token: str | None = None) ->
 
 def _server(page: Page, host: str, token: str | None) -> uvicorn.Server:
     config = uvicorn.Config(
-        application(page, token=token, hosts=LOOPBACK if is_local(host) else None),
+        application(page, token=token, hosts=(*LOOPBACK, _name_of(host)) if is_local(host) else None),
+        http=Connection,
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=2 * CONNECTIONS,  # a second line of defence, behind ``Connection``
         timeout_graceful_shutdown=2,
         ws="none",
     )
@@ -220,8 +229,12 @@ def _server(page: Page, host: str, token: str | None) -> uvicorn.Server:
 
 def _address(host: str, listener: socket.socket, token: str | None) -> str:
     """What to open in a browser."""
-    name = f"[{host.strip('[]')}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}/" + (f"#token={token}" if token else "")
+    return f"http://{_name_of(host)}:{listener.getsockname()[1]}/" + (f"#token={token}" if token else "")
+
+
+def _name_of(host: str) -> str:
+    """A host as an address writes it."""
+    return f"[{host.strip('[]')}]" if ":" in host else host
 
 
 def _listener(host: str, port: int, token: str | None) -> socket.socket:
@@ -281,6 +294,19 @@ def _busy(why: str) -> Response:
     answer = _refusal(503, f"{why}; try again in a moment")
     answer.headers["retry-after"] = "1"
     return answer
+
+
+def _part(text: str | None) -> tuple[float, float, float] | None:
+    """The square of an upload that is wanted: its left, its top and its side, as shares of the picture's width, height and shorter side."""
+    if text is None:
+        return None
+    try:
+        left, top, side = (float(number) for number in text.split(","))
+    except ValueError:
+        raise UserError("part must be three numbers with commas: left, top and side of a square, as shares of the picture") from None
+    if not (0 <= left <= 1 and 0 <= top <= 1 and 0 < side <= 1):
+        raise UserError("part must lie in the picture: left and top from 0 to 1, side above 0 and at most 1")
+    return left, top, side
 
 
 def _static(name: str) -> Callable[[Request], Any]:

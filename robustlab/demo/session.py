@@ -11,6 +11,7 @@ import binascii
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -29,8 +30,10 @@ from robustlab.norms import L2
 from robustlab.optimize import minimize
 from robustlab.pixels import to_float, to_uint8, to_uint8_within
 from robustlab.steps import Steepest
+from robustlab.synthesis.natural import variation
+from robustlab.synthesis.representations import last_relu, straight_through_relu
 
-LARGEST = {"eps": 1000.0, "step_size": 1000.0, "steps": 200}
+LARGEST = {"eps": 1000.0, "step_size": 1000.0, "steps": 200, "tv": 1000.0}
 OLD_NAMES = {"step": "step_size"}  # of fields, in histories that were saved before
 LARGEST_SIDE = 1024  # pixels of a picture in a history
 SECONDS = 30.0  # after which a run ends with what it has
@@ -44,11 +47,13 @@ class Attribute:
         name: on the button.
         hint: what it is, in a few words.
         direction: shape ``(D,)``; the attribute's level is ``<direction, features(x)>``.
+        examples: pictures that show it best, ``3 * size * size`` bytes each; where there are none, the button shows none.
     """
 
     name: str
     hint: str
     direction: Tensor
+    examples: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +106,9 @@ class RunRequest:
         eps: radius of the ball, L2 norm in units of [0, 1] pixels.
         step_size: length of a step, in the same units.
         steps: how many, at most.
+        tv: weight of the total variation beside what is asked for, see ``synthesis.natural.variation``: it keeps pictures calm.
+        wake: let gradients of an attribute pass the features that are off, which have none else. Both are off where a request does
+            not name them, so that histories that were saved before are made again as they were.
     """
 
     served: Served
@@ -112,6 +120,8 @@ class RunRequest:
     eps: float = 3.0
     step_size: float = 0.25
     steps: int = 20
+    tv: float = 0.0
+    wake: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +188,10 @@ def perform(request: RunRequest, on_frame: Callable[[Frame], object] | None = No
         logits, levels = served.outputs(x)
         seen.update(logits=logits.detach(), levels=levels.detach())
         if request.target is not None:
-            return goal.loss(logits)
-        level = levels[:, request.attribute or 0]
-        return level if request.minimize else -level
+            value = goal.loss(logits)
+        else:
+            value = levels[:, request.attribute or 0] * (1 if request.minimize else -1)
+        return value + request.tv * variation(x) if request.tv else value
 
     def stop() -> bool:
         if stopped and stopped():
@@ -200,7 +211,8 @@ def perform(request: RunRequest, on_frame: Callable[[Frame], object] | None = No
     with frozen(served.model), frozen(served.fast_features):
         if runs:
             ball, rule = Ball(center, L2(), request.eps), Steepest(L2(), request.step_size)
-            x = minimize(objective, start, ball, rule, steps=request.steps, stop=stop, on_step=on_step).x
+            with _awake(request):
+                x = minimize(objective, start, ball, rule, steps=request.steps, stop=stop, on_step=on_step).x
             final = _frame(step, x, center, request.eps, {})
         else:
             final = Frame(0, request.picture, _distance(to_uint8(start), to_uint8(center)), (), ())
@@ -210,6 +222,12 @@ def perform(request: RunRequest, on_frame: Callable[[Frame], object] | None = No
     why = _why_unchanged(request, len(first) == 2 and torch.equal(*first)) if unchanged else ""
     in_time = not runs or step == request.steps
     return RunResult(Frame(step, final.picture, final.distance, _numbers(logits), _numbers(levels)), in_time, why)
+
+
+def _awake(request: RunRequest) -> AbstractContextManager[None]:
+    """Inside, the last ReLU lets every gradient through, where that is asked for, so that features which are off can be woken."""
+    relu = last_relu(request.served.fast_features) if request.wake and request.attribute is not None else None
+    return nullcontext() if relu is None else straight_through_relu(relu)
 
 
 def _why_unchanged(request: RunRequest, no_first_step: bool) -> str:
@@ -266,7 +284,7 @@ def read_request(body: bytes, models: Mapping[str, Served], size: int) -> RunReq
         UserError: it is no JSON, lacks something, has something unknown, or a value is out of range.
     """
     fields = _object(body)
-    known = {"model", "image", "anchor", "target", "attribute", "minimize", "eps", "step_size", "steps"}
+    known = {"model", "image", "anchor", "target", "attribute", "minimize", "eps", "step_size", "steps", "tv", "wake"}
     for old, new in OLD_NAMES.items():
         if old in fields and new not in fields:
             fields[new] = fields.pop(old)
@@ -284,19 +302,21 @@ def read_request(body: bytes, models: Mapping[str, Served], size: int) -> RunReq
         raise UserError("name a target or an attribute, not both")
     if steps and target is None and attribute is None:
         raise UserError("name the class (target) or the attribute to change, or take no steps")
-    minimizing = fields.get("minimize", False)
-    if not isinstance(minimizing, bool):
-        raise UserError("minimize must be true or false")
+    for switch in ("minimize", "wake"):
+        if not isinstance(fields.get(switch, False), bool):
+            raise UserError(f"{switch} must be true or false")
     return RunRequest(
         served,
         _picture(fields.get("image"), "image", size),
         None if anchor is None else _picture(anchor, "anchor", size),
         target,
         attribute,
-        minimizing,
+        fields.get("minimize", False),
         _number(fields, "eps", LARGEST["eps"]),
         _number(fields, "step_size", LARGEST["step_size"]),
         steps,
+        _number({"tv": 0, **fields}, "tv", LARGEST["tv"]),
+        fields.get("wake", False),
     )
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
-from robustlab.data.imageset import Images, first_of_each_class
+import torch
+
+from robustlab.data.imageset import Images, ImageSet, first_of_each_class
 from robustlab.demo import raster
 from robustlab.demo.session import as_bytes
+from robustlab.demo.uploads import decode_upload
 from robustlab.errors import UserError
 from robustlab.pixels import to_uint8
 
 MOST = 12
+PHOTOGRAPHS = ("cat", "rocket", "cup", "astronaut")
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,24 @@ SKETCHES: dict[str, list[dict[str, Any]]] = {
 def sketches(size: int) -> list[Starter]:
     """``SKETCHES`` at a picture's size."""
     return [Starter(name, _drawn(actions, size)) for name, actions in SKETCHES.items()]
+
+
+def photographs(size: int) -> list[Starter]:
+    """The photographs that ship, free of rights, at a picture's size; see the README beside them."""
+    folder = files("robustlab.demo").joinpath("photographs")
+    return [Starter(name, decode_upload(folder.joinpath(f"{name}.jpg").read_bytes(), size)) for name in PHOTOGRAPHS]
+
+
+def shipped(size: int) -> Images:
+    """The photographs and sketches as images of one class."""
+    pictures = [torch.frombuffer(bytearray(each.picture), dtype=torch.uint8).view(size, size, 3) for each in starters(size)]
+    pixels = torch.stack(pictures).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(pixels, torch.zeros(len(pixels), dtype=torch.int64), ("picture",), "shipped pictures")
+
+
+def starters(size: int) -> list[Starter]:
+    """Everything that is there to begin with, also without images of one's own."""
+    return [*sketches(size), *photographs(size)]
 
 
 def examples(images: Images) -> list[Starter]:

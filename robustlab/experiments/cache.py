@@ -24,7 +24,7 @@ import torch
 
 from robustlab import files
 from robustlab.attacks import PGD
-from robustlab.construction import Building, Construction, Plan, named_as_begun, without_source_name
+from robustlab.construction import Building, Construction, Plan, without_source_name
 from robustlab.data.batches import Batches
 from robustlab.data.catalog import open_dataset
 from robustlab.data.constructed import open_constructed
@@ -191,7 +191,7 @@ class ExperimentCache:
         # Under the name that older caches gave it, which told where the source lay too; else by what the source is.
         slugs = [_slug(f"{construction.described()['kind']} {name}", each) for each in (described, without_source_name(described))]
         folder = next((place for slug in slugs if (place := self.out / "sets" / slug).exists()), self.out / "sets" / slugs[1])
-        building = Building(folder, replace(plan, source=named_as_begun(source, folder)))
+        building = Building(folder, plan)
         if building.done < len(source):
             self.say(f"constructing {len(source) - building.done:,} images ({name})")
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +14,12 @@ from robustlab.checks import check_images
 from robustlab.constraints import PIXELS, ConstraintSet, ThreatModel
 from robustlab.errors import UserError, unknown
 from robustlab.norms import L2, AttackNorm
-from robustlab.objectives import Objective, PerStep, at_step
+from robustlab.objectives import Objective, PerStep
 from robustlab.optimize import OnStep, Solution, minimize
+from robustlab.seeding import content_keys
 from robustlab.steps import Steepest, attack_directions
-from robustlab.synthesis.parameters import Parameters, Pixels
+from robustlab.synthesis.natural import Naturally, Seen
+from robustlab.synthesis.parameters import Fourier, Parameters, Pixels
 from robustlab.synthesis.presets import TUNED_SIZE, Steps
 from robustlab.synthesis.tasks import TASKS
 
@@ -30,14 +33,24 @@ class Search:
         step_size: length of a step, in the same units.
         steps: number of steps.
         norm: of radius and steps.
+        tv: weight of the images' total variation, see ``natural.variation``, beside the objective.
+        jitter: at each step the network sees every image shifted at random, by up to so many pixels.
+        flips: and mirrored with this probability. Both are drawn for each image by itself, from its start.
+        parameters: what the steps move; others than pixels have no ball, and ``step_size`` is then in their units.
     """
 
     eps: float | None
     step_size: float
     steps: int
     norm: AttackNorm = L2()
+    tv: float = 0.0
+    jitter: int = 0
+    flips: float = 0.0
+    parameters: Parameters = Pixels()
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.tv) and self.tv >= 0 and self.jitter >= 0 and 0 <= self.flips <= 1):
+            raise UserError(f"tv and jitter must be >= 0 and flips a share from 0 to 1, got {self.tv}, {self.jitter} and {self.flips}")
         if self.eps is not None:
             ThreatModel(self.norm, self.eps)  # refuses a radius without meaning
         if self.steps < 0 or not (math.isfinite(self.step_size) and self.step_size >= 0):
@@ -52,8 +65,12 @@ class Search:
         on_step: OnStep | None = None,
         keep_best: bool = True,
         parameters: Parameters | None = None,
+        seen: Seen | None = None,
+        penalty: Seen | None = None,
     ) -> Solution:
         """Minimize ``objective`` over images from ``x0``; without steps, or where the gradient is zero, ``x0`` comes back.
+
+        Where ``jitter`` or ``flips`` show other views at each step, the values of different views are compared as they are.
 
         Args:
             objective: from images ``(B, C, H, W)`` to ``(B,)``, lower is better; or one such function for each step.
@@ -61,23 +78,30 @@ class Search:
             center: of the ball, images like ``x0``; None is ``x0``.
             on_step: called with (step, images, value), see ``optimize.minimize``.
             keep_best: return the best image met rather than the last.
-            parameters: what the steps move, None for pixels; others have no ball, and ``step_size`` is then in their units.
+            parameters: in place of the search's own.
+            seen: what of an image counts, such as its part inside a mask on the rest of ``x0``; the result is that too. None for all.
+            penalty: added to the objective, of images as they are, never shifted or mirrored: ``(B, C, H, W)`` to ``(B,)``.
 
         Raises:
             UserError: images that are not in [0, 1] or not of one shape; a radius with parameters that have none.
         """
         check_images(x0)
-        parameters = parameters or Pixels()
+        parameters = parameters or self.parameters
+
+        def shown(z: Tensor) -> Tensor:
+            x = parameters.decode(z)
+            return x if seen is None else seen(x)
+
         found = minimize(
-            _Decoded(objective, parameters),
+            Naturally(objective, parameters, content_keys(x0), seen, penalty, self.tv, self.jitter, self.flips),
             parameters.encode(x0),
             self._set(x0 if center is None else center, x0, parameters),
             Steepest(attack_directions(self.norm), self.step_size),
             steps=self.steps,
             keep_best=keep_best,
-            on_step=on_step and (lambda t, z, value: on_step(t, parameters.decode(z), value)),
+            on_step=on_step and (lambda t, z, value: on_step(t, shown(z), value)),
         )
-        return replace(found, x=parameters.decode(found.x))
+        return replace(found, x=shown(found.x))
 
     def _set(self, center: Tensor, x0: Tensor, parameters: Parameters) -> ConstraintSet:
         if center.shape != x0.shape:
@@ -95,36 +119,26 @@ class Search:
         """The same search on images of another height and width, as many steps.
 
         Radius and step grow as the norm of an even change of all pixels does: in L2 with the side of the image, in Linf not
-        at all.
+        at all. Jitter grows with the side.
         """
         if min(from_size, to_size) < 1:
             raise UserError(f"image sizes must be at least one pixel, got {from_size} and {to_size}")
         sizes = (self.norm.measure(torch.ones(1, size, size, dtype=torch.float64)) for size in (from_size, to_size))
         before, after = (float(size) for size in sizes)
         factor = after / before
-        return replace(self, eps=None if self.eps is None else self.eps * factor, step_size=self.step_size * factor)
-
-
-@dataclass(frozen=True, eq=False)
-class _Decoded:
-    """An objective of images as one of their parameters; where it has one for each step, this has too."""
-
-    objective: Objective | PerStep
-    parameters: Parameters
-
-    def __call__(self, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        assert callable(self.objective)
-        return self.objective(self.parameters.decode(z))
-
-    def at_step(self, step: int) -> _Decoded:
-        return replace(self, objective=at_step(self.objective, step))
+        jitter = round(self.jitter * to_size / from_size)
+        return replace(self, eps=None if self.eps is None else self.eps * factor, step_size=self.step_size * factor, jitter=jitter)
 
 
 # Of the tasks that search, at the sizes at which their settings were published and tuned.
 PUBLISHED: dict[str, dict[int, Search]] = {
-    name: {size: Search(*steps) for size, steps in task.presets.published.items()} for name, task in TASKS.items() if task.presets
+    name: {size: Search(**steps._asdict()) for size, steps in task.presets.published.items()}
+    for name, task in TASKS.items()
+    if task.presets
 }
-TUNED: dict[str, Search] = {name: Search(*task.presets.tuned) for name, task in TASKS.items() if task.presets and task.presets.tuned}
+TUNED: dict[str, Search] = {
+    name: Search(**task.presets.tuned._asdict()) for name, task in TASKS.items() if task.presets and task.presets.tuned
+}
 
 
 def tuned_search(task: str, size: int) -> Search:
@@ -155,6 +169,8 @@ def published_search(task: str, size: int) -> Search:
 def search_of(task: str, settings: Any, size: int) -> Search:
     """The search that a task's settings ask for: what they leave open is tuned or, with ``published``, as published.
 
+    Fourier coefficients know no radius, so that they have one only where it is given, and are then refused.
+
     Args:
         task: a name in ``TASKS``.
         settings: of that task, such as ``Translate(eps=3)``.
@@ -164,26 +180,32 @@ def search_of(task: str, settings: Any, size: int) -> Search:
         UserError: a task that does not search; numbers without meaning.
     """
     found = (published_search if settings.published else tuned_search)(task, size)
-    given = {name: value for name in Steps._fields if (value := getattr(settings, name, None)) is not None}
-    return replace(found, **given)
+    if settings.fourier:
+        found = replace(found, eps=None, parameters=Fourier())
+    return replace(found, **_given(settings, Steps._fields))
 
 
-def weight_of(task: str, settings: Any) -> float:
-    """The weight of changes outside the mask that a task's settings ask for; what they leave open is as in ``search_of``."""
+def choices_of(task: str, settings: Any) -> dict[str, Any]:
+    """What a task's settings ask for beside the search, such as the weight of changes outside a mask; open ones as in ``search_of``."""
     presets = TASKS[task].presets
-    assert presets is not None and presets.weights is not None
-    return presets.weights[settings.published] if settings.weight is None else settings.weight
+    assert presets is not None
+    open_ = {name: values[settings.published] for name, values in presets.choices.items()}
+    return open_ | _given(settings, presets.choices)
+
+
+def _given(settings: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the settings that are not left open."""
+    return {name: value for name in names if (value := getattr(settings, name, None)) is not None}
 
 
 def resolved(task: str, settings: Any, size: int) -> Any:
-    """The settings with what they leave open filled in: radius, steps and the weight of changes outside a mask.
+    """The settings with what they leave open filled in: radius, steps, and all else that has presets.
 
     Args:
         task, settings, size: as for ``search_of``; settings of a task without a search come back as they are.
     """
-    presets = TASKS[task].presets
-    if presets is None:
+    if TASKS[task].presets is None:
         return settings
     search = search_of(task, settings, size)
     values: dict[str, Any] = {name: getattr(search, name) for name in Steps._fields if hasattr(settings, name)}
-    return replace(settings, **values, **({"weight": weight_of(task, settings)} if presets.weights else {}))
+    return replace(settings, **values, **choices_of(task, settings))

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.checks import check_images, check_labels, with_logit_checks
+from robustlab.checks import check_labels, with_logit_checks
 from robustlab.errors import UserError
 from robustlab.goals import Targeted
 from robustlab.models.frozen import frozen
@@ -25,6 +26,7 @@ from robustlab.objectives import goal_objective
 from robustlab.optimize import OnStep
 from robustlab.synthesis.budget import Search
 from robustlab.synthesis.features import activation
+from robustlab.synthesis.fills import check_mask, checked, enlarged, fill
 
 
 def generate(model: nn.Module, y: Tensor, seeds: Tensor, search: Search, *, on_step: OnStep | None = None) -> Tensor:
@@ -38,60 +40,66 @@ def generate(model: nn.Module, y: Tensor, seeds: Tensor, search: Search, *, on_s
 
 def translate(model: nn.Module, x: Tensor, y: Tensor, search: Search, *, on_step: OnStep | None = None) -> Tensor:
     """Images ``(B, C, H, W)`` turned into the classes ``y``, int64 ``(B,)``: image-to-image, and sketch-to-image."""
-    x = _images(x)
+    x = checked(x)
     with frozen(model):
         return search(class_loss(model, x, y), x, on_step=on_step).x
 
 
 def super_resolve(
-    model: nn.Module, small: Tensor, y: Tensor, size: int | tuple[int, int], search: Search, *, on_step: OnStep | None = None
+    model: nn.Module,
+    small: Tensor,
+    y: Tensor,
+    size: int | tuple[int, int],
+    search: Search,
+    start: str = "nearest",
+    consistency: float = 0.0,
+    *,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Enlarged images of the classes ``y``, int64 ``(B,)``, with the detail that the classifier expects.
 
     Args:
         small: shape ``(B, C, h, w)``.
         size: height and width of the result, one number for a square; any factor of at least 1.
+        start: how to enlarge them at first, see ``fills.enlarged``.
+        consistency: weight of the mean squared difference between the result, averaged down to their size, and the small images.
     """
-    return translate(model, enlarged(small, size), y, search, on_step=on_step)
+    x, there = enlarged(small, size, start), small.detach()
+    if not (math.isfinite(consistency) and consistency >= 0):
+        raise UserError(f"consistency must be a finite weight >= 0, got {consistency}")
 
+    def apart(z: Tensor) -> Tensor:
+        return consistency * (F.adaptive_avg_pool2d(z, (there.shape[2], there.shape[3])) - there).square().flatten(1).mean(1)
 
-def enlarged(small: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Images ``(B, C, h, w)`` at height and width ``size``, each pixel that of the nearest one of ``small``."""
-    small = _images(small)
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < small.shape[2] or width < small.shape[3]:
-        raise UserError(f"the size must be at least that of the images, {small.shape[2]}x{small.shape[3]}, got {height}x{width}")
-    return F.interpolate(small, size=(height, width), mode="nearest-exact")
+    with frozen(model):
+        return search(class_loss(model, x, y), x, penalty=apart if consistency else None, on_step=on_step).x
 
 
 def inpaint(
-    model: nn.Module, x: Tensor, mask: Tensor, y: Tensor, search: Search, weight: float = 10.0, *, on_step: OnStep | None = None
+    model: nn.Module,
+    x: Tensor,
+    mask: Tensor,
+    y: Tensor,
+    search: Search,
+    weight: float = 10.0,
+    start: str = "mean",
+    *,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Images whose missing part is made up as the classes ``y``, int64 ``(B,)``, would have it.
 
     Minimizes the cross-entropy plus ``weight`` times the mean squared change outside the mask, starting from, and within
-    ``search.eps`` of, the images with the missing part filled in by ``fill``. So that mean is at most the cross-entropy at
+    ``search.eps`` of, the images with the missing part filled in by ``fills.fill``. So that mean is at most the cross-entropy at
     the start divided by ``weight``; with ``math.inf`` nothing outside changes at all.
 
     Args:
         x: shape ``(B, C, H, W)``; what lies inside the mask is not looked at.
         mask: bool, shape ``(B, 1, H, W)``, true where a pixel is missing.
+        start: how to fill the part at first, see ``fills.fill``.
     """
-    start = fill(x, mask)
+    filled = fill(x, mask, start)
     with frozen(model):
-        return search(holding(class_loss(model, start, y), start, mask, weight), start, on_step=on_step).x
-
-
-def fill(x: Tensor, mask: Tensor) -> Tensor:
-    """Images with each missing pixel replaced by the mean of its channel over the pixels that are there."""
-    x = _images(x)
-    _check_mask(mask, x)
-    there = (~mask).sum((2, 3), keepdim=True)  # (B, 1, 1, 1)
-    if (there == 0).any():
-        empty = (there.flatten() == 0).nonzero().flatten().tolist()
-        raise UserError(f"the mask must leave some pixels to continue from, but all are missing in the image at position {empty[0]}")
-    mean = x.masked_fill(mask, 0).sum((2, 3), keepdim=True) / there
-    return torch.where(mask, mean.clamp(0, 1), x)
+        return search(class_loss(model, filled, y), filled, **held(filled, mask, weight), on_step=on_step).x
 
 
 def paint(
@@ -116,11 +124,11 @@ def paint(
         unit: a feature of ``layer``, one for all images, or int64 ``(B,)``.
         layer: see ``representations.representation``.
     """
-    x = _images(x)
-    _check_mask(mask, x)
+    x = checked(x)
+    check_mask(mask, x)
     active = activation(model, unit, x, layer)
     with frozen(model):
-        return search(holding(lambda z: -active(z), x, mask, weight), x, on_step=on_step).x
+        return search(lambda z: -active(z), x, **held(x, mask, weight), on_step=on_step).x
 
 
 def class_loss(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
@@ -129,11 +137,10 @@ def class_loss(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[Tensor], Ten
     return lambda z: loss(z)[0]  # Without the verdict: a lower loss is better, also where the class is reached.
 
 
-def holding(objective: Callable[[Tensor], Tensor], start: Tensor, mask: Tensor, weight: float) -> Callable[[Tensor], Tensor]:
-    """An objective that also asks images to stay at ``start`` outside ``mask``.
+def held(start: Tensor, mask: Tensor, weight: float) -> dict[str, Any]:
+    """What a search is told so that images stay at ``start`` outside ``mask``: its ``seen`` or its ``penalty``.
 
     Args:
-        objective: from images ``(B, C, H, W)`` to ``(B,)``.
         start: images, ``(B, C, H, W)``.
         mask: bool, ``(B, 1, H, W)``, true where images may change for nothing.
         weight: of the mean squared change outside the mask, >= 0; infinity lets nothing else be seen there.
@@ -141,19 +148,5 @@ def holding(objective: Callable[[Tensor], Tensor], start: Tensor, mask: Tensor, 
     if not weight >= 0:
         raise UserError(f"the weight of changes outside the mask must be >= 0, got {weight}")
     if math.isinf(weight):  # No gradient outside: no step and no projection moves a value there.
-        return lambda x: objective(torch.where(mask, x, start))
-    return lambda x: objective(x) + weight * ((x - start) * ~mask).square().flatten(1).mean(1)
-
-
-def _images(x: Tensor) -> Tensor:
-    """The images, checked and without a graph."""
-    check_images(x)
-    if x.ndim != 4:
-        raise UserError(f"images must have shape (B, C, H, W), got {tuple(x.shape)}")
-    return x.detach()
-
-
-def _check_mask(mask: Tensor, x: Tensor) -> None:
-    wanted = (len(x), 1, *x.shape[2:])
-    if mask.dtype != torch.bool or mask.shape != wanted:
-        raise UserError(f"the mask must be bool of shape {wanted}, got {mask.dtype} of shape {tuple(mask.shape)}")
+        return {"seen": lambda x: torch.where(mask, x, start)}
+    return {"penalty": lambda x: weight * ((x - start) * ~mask).square().flatten(1).mean(1)}

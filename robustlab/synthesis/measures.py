@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustlab.errors import UserError
+from robustlab.pixels import to_uint8
+from robustlab.synthesis.natural import variation
 
 WINDOW = 11  # pixels, of the Gaussian window of SSIM
 
@@ -69,6 +71,26 @@ def likeness(x: Tensor, made: Mapping[str, Tensor]) -> dict[str, float]:
     if min(x.shape[2:]) >= WINDOW:
         found |= {f"SSIM{name}": float(ssim(images, x).mean()) for name, images in made.items()}
     return found
+
+
+def saturated(x: Tensor) -> Tensor:
+    """The share of an image's values that are black or white in 8 bits, ``(B,)``: many in a picture that is burnt.
+
+    Args:
+        x: images in [0, 1], shape ``(B, C, H, W)``.
+    """
+    levels = to_uint8(x)
+    return ((levels == 0) | (levels == 255)).double().flatten(1).mean(1)
+
+
+def calmness(made: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean variation of some images, see ``natural.variation``, and the share of their values that are black or white.
+
+    Args:
+        made: images, by what to write behind the measure's name, as for ``likeness``.
+    """
+    found = {f"variation{name}": float(variation(x).mean()) for name, x in made.items()}
+    return found | {f"black or white{name}": float(saturated(x).mean()) for name, x in made.items()}
 
 
 def _windowed(x: Tensor) -> Tensor:

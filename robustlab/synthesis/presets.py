@@ -5,11 +5,11 @@ Standard library only, so that ``--help`` answers at once; ``robustlab.synthesis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from robustlab.options import count, option, radius, weight
+from robustlab.options import count, option, radius, share
 
 TUNED_SIZE = 32  # pixels
 
@@ -21,11 +21,15 @@ class Steps(NamedTuple):
         eps: L2 radius around the start, in pixel units of [0, 1] images; None leaves only the pixel box.
         step_size: L2 length of a step, in the same units.
         steps: number of steps.
+        tv, jitter, flips: what keeps the pictures natural, see ``budget.Search``; nothing where it was published.
     """
 
     eps: float | None
     step_size: float
     steps: int
+    tv: float = 0.0
+    jitter: int = 0
+    flips: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,12 @@ class Presets:
         published: by the size of the images, in pixels.
         tuned: at ``TUNED_SIZE`` pixels, where the published ones, scaled, do something else or take hours on a CPU; None
             where the published ones serve.
-        weights: of changes outside a mask, tuned and published; None where there is no mask.
+        choices: what else has presets, by the option's name: tuned and published, such as the weight of changes outside a mask.
     """
 
     published: Mapping[int, Steps]
     tuned: Steps | None = None
-    weights: tuple[float, float] | None = None
+    choices: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def eps(self, around: str) -> Any:
         """The option of the radius; ``around`` says of what."""
@@ -57,12 +61,11 @@ class Presets:
         tuned, published = self._at_tuned_size()
         return option(None, "gradient steps of the search", count, shown=_shown(f"{tuned.steps:,}", f"{published.steps:,}"))
 
-    def weight(self) -> Any:
-        """The option of the weight of changes outside the mask."""
-        assert self.weights is not None
-        tuned, published = self.weights
-        help = "weight of the mean squared change outside the mask; inf allows no change"
-        return option(None, help, weight, shown=_shown(f"{tuned:g}", f"{published:g}"))
+    def choice(self, name: str, help: str, type: Callable[[str], Any] = str, **more: Any) -> Any:
+        """The option of one of ``choices``; ``help`` says what it is."""
+        tuned, published = self.choices[name]
+        numbers = not isinstance(tuned, str)
+        return option(None, help, type, shown=_shown(*(f"{value:g}" if numbers else value for value in (tuned, published))), **more)
 
     def switch(self) -> Any:
         """The option to take the published settings."""
@@ -81,7 +84,7 @@ class Presets:
     def _at_tuned_size(self) -> tuple[Steps, Steps]:
         """The tuned settings and the published ones, both at ``TUNED_SIZE`` pixels."""
         size = min(self.published)
-        eps, step_size, steps = self.published[size]
+        eps, step_size, steps, *_ = self.published[size]
         factor = TUNED_SIZE / size
         published = Steps(None if eps is None else eps * factor, step_size * factor, steps)
         return self.tuned or published, published
@@ -90,3 +93,44 @@ class Presets:
 def _shown(tuned: str, published: str | None) -> str:
     """A default as the help writes it."""
     return tuned if published in (None, tuned) else f"{tuned}; {published} with --published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Natural:
+    """What keeps pictures natural, whatever the task."""
+
+    tv: float | None = option(
+        None,
+        "weight of the total variation, the mean absolute difference of neighbouring pixels: more makes calmer pictures",
+        radius,
+        shown="as tuned for the task, 0 for most; 0 with --published",
+    )
+    jitter: int | None = option(
+        None,
+        "at each step show the picture to the network shifted at random, by up to so many pixels",
+        count,
+        shown="as tuned for the task, 0 for most; 0 with --published",
+    )
+    flips: float | None = option(
+        None,
+        "and mirrored with this probability: 0.5",
+        share,
+        metavar="SHARE",
+        shown="as tuned for the task, 0 for most; 0 with --published",
+    )
+    fourier: bool = option(
+        False, "move Fourier coefficients instead of pixels; --step-size is then in their units, and there is no radius", None
+    )
+
+
+def before_there_were(presets: Presets | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a replay file, with what an older one does not name as it was then.
+
+    That is as published, with nothing to keep pictures natural.
+    """
+    if presets is None:
+        return settings
+    then = {name: published for name, (_, published) in presets.choices.items()} | {
+        each.name: 0 for each in fields(Natural) if each.default is None
+    }
+    return settings | {name: value for name, value in then.items() if settings.get(name) is None}

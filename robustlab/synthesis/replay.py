@@ -16,9 +16,10 @@ from typing import Any
 import PIL
 
 from robustlab import __version__, files
-from robustlab.data.fingerprint import fingerprint
+from robustlab.data.fingerprint import fingerprint, identity
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError
+from robustlab.models.digest import digest
 from robustlab.options import words
 from robustlab.paths import place_of
 from robustlab.records import environment
@@ -140,3 +141,31 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
     before, now = there["versions"], here["versions"]
     changed = [f"{name} {before.get(name)} there, {now[name]} here" for name in VERSIONS if before.get(name) != now[name]]
     return "; ".join(changed) or "the processors may compute differently"
+
+
+def identity_of(task: str, what: Mapping[str, Any]) -> dict[str, Any]:
+    """What pictures depend on, wherever models and images lie, in values that JSON holds.
+
+    Args:
+        task: its name.
+        what: the arguments of ``synthesize``, with models and judge by name, and images opened or a list of picture files.
+    """
+    own = isinstance(what["images"], list)
+    rest = {name: value for name, value in what.items() if name not in ("model", "images", "judge", "train", "device")}
+    return {
+        "task": task,
+        "settings": plain(rest),
+        "models": [digest(model) for model in what["model"].values()],
+        "judge": [digest(model) for model in (what["judge"] or {}).values()],
+        "images": [_sha256(file) for file in what["images"]] if own else identity(what["images"]),
+        "train": None if what["train"] is None else identity(what["train"]),
+        "device": what["device"].type,
+    }
+
+
+def _sha256(file: str) -> str | None:
+    """Of a picture file; None where it cannot be read, which whoever opens the picture tells."""
+    try:
+        return files.sha256(file)
+    except (OSError, ValueError):
+        return None

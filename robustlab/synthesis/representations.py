@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from robustlab.errors import UserError, unknown
+from robustlab.models.classifier import Classifier
 
 
 def layers(model: nn.Module) -> tuple[str, ...]:
@@ -37,7 +38,8 @@ def representation(model: nn.Module, layer: str | None = None) -> Callable[[Tens
         features = getattr(model, "features", None)
         if not callable(features):
             raise UserError(f"{type(model).__name__} has no features of its own: name a layer, one of {', '.join(layers(model))}")
-        return lambda x: _vectors(features(x), len(x), "features")
+        spared = isinstance(model, Classifier)  # which normalizes into a tensor of its own; others may write over what they are given
+        return lambda x: _vectors(features(x if spared else x.clone()), len(x), "features")
     modules = _modules(model)
     if layer not in modules:
         raise unknown("layer", layer, modules)

@@ -19,10 +19,11 @@ from robustlab.progress import Progress
 from robustlab.records import Resumable
 from robustlab.synthesis import replay as replays
 from robustlab.synthesis.budget import Search, resolved, search_of
-from robustlab.synthesis.judges import judges_of
+from robustlab.synthesis.judges import judges_of, unjudged
 from robustlab.synthesis.selection import MatchedModel, Selection, match, select
 from robustlab.synthesis.sheets import Pictures
 from robustlab.synthesis.sources import Model, labelled_images, named_models, numbered, open_own, picture_files, with_classes, with_names
+from robustlab.synthesis.spared import spared
 from robustlab.synthesis.tasks import TASKS, check_has, named_task
 
 
@@ -54,7 +55,7 @@ def synthesize(
     Args:
         task: a name in ``TASKS``, or settings of a task, such as ``Translate(target="dog")``.
         model: a network, the name of a pretrained one, or the path of a checkpoint; or several, also by names of your own. Best a
-            ``Classifier``; of another network the outputs count in the order of the classes.
+            ``Classifier``; of another network the outputs count in the order of the classes. ``"A+B"`` is the ensemble of two.
         images: labelled images of any kind that ``as_images`` takes: a path, an ``ImageSet``, a torch Dataset, a pair ``(x, y)``, ...;
             for many tasks also picture files, one or several, which are labelled as what the first model classifies them as.
         n: how many images to work on: the first of each class, then the second of each, and so on; where left out, as many as the task
@@ -62,8 +63,8 @@ def synthesize(
         positions: work on the images at these positions of the set instead.
         split: which part of the data at a path.
         image_size: resize and crop images at a path, and picture files, to this many pixels.
-        judge: an independent classifier that judges the pictures; where left out, a pretrained one that did not make them. False for none:
-            the numbers that need one are then left out.
+        judge: an independent classifier that judges the pictures; where left out, a pretrained one that did not make them, if there is
+            one of these classes. False for none: the numbers that need one are then left out.
         train: training images, of any such kind, for a task that needs them; where left out, those at the path of ``images``.
         seed: of every random draw.
         batch_size: images that pass through a model at a time.
@@ -86,38 +87,43 @@ def synthesize(
     models = named_models(model, None if device is None else torch.device(device))
     place = device_of(next(iter(models.values())))
     judging = {} if judge is None or judge is False else named_models(judge, place)
-    if files:
-        labelled: Images = open_own(files, models, judging, image_size=image_size, batch_size=batch_size)
-    else:
-        labelled = with_names(labelled_images(images, split, image_size=image_size, progress=progress), models, judging)
-    matched = [match(each, network, labelled) for each, network in models.items()]
-    recorded = {} if replay is None else replay.get("judges", {})
-    judges = judges_of(matched, labelled, judging, recorded) if TASKS[name].judged and judge is not False else {}
-    trained_on = _training_images(name, images if train is None else train, labelled, image_size, progress, given=train is not None)
-    weights, data = _hashes([*matched, *judges.values()], {split: labelled} | ({} if trained_on is None else {"train": trained_on}), replay)
-    asked = resolved(name, asked, labelled.shape[1])
-    how: dict[str, Any] = {"training_images": trained_on, "seed": seed, "batch_size": batch_size, "device": place}
-    chosen = range(len(labelled)) if files else positions
-    selection = select(labelled, n or TASKS[name].n, positions=chosen, name=f"{labelled.name} ({split})", **how)
-    parts = Resumable(None) if resumable is None else resumable
-    first, *others = [_made(name, each, judges.get(each.name), selection, asked, progress, parts) for each in matched]
-    values: dict[str, Any] = {
-        "task": name,
-        "model": ",".join(models),
-        "data": None if files or not isinstance(images, str | os.PathLike) else str(images),
-        "split": None if files else split,
-        "image_size": image_size,
-        "images": files or (None if positions is not None else n or TASKS[name].n),
-        "positions": positions,
-        **flat(asked),
-        "judge": next(iter(judging), None),
-        "batch_size": batch_size,
-        "seed": seed,
-    }
-    notes = [*_classification(matched[0], selection, asked, bool(files)), *(note for each in (first, *others) for note in each.notes)]
-    numbers = {each.model: each.numbers for each in (first, *others)}
-    record = replays.record_of(values, weights, {each: one.name for each, one in judges.items()}, data, selection.index.tolist(), numbers)
-    return replace(first, others=tuple(others), notes=tuple(notes), replay=record)
+    with spared([*models.values(), *judging.values()]):
+        if files:
+            labelled: Images = open_own(files, models, judging, image_size=image_size, batch_size=batch_size)
+        else:
+            labelled = with_names(labelled_images(images, split, image_size=image_size, progress=progress), models, judging)
+        matched = [match(each, network, labelled) for each, network in models.items()]
+        wanted = TASKS[name].judged and judge is not False
+        recorded = None if replay is None else replay.get("judges", {})
+        judges = judges_of(matched, labelled, judging, recorded) if wanted else {}
+        trained_on = _training_images(name, images if train is None else train, labelled, image_size, progress, given=train is not None)
+        used = {split: labelled} | ({} if trained_on is None else {"train": trained_on})
+        weights, data = _hashes([*matched, *judges.values()], used, replay)
+        asked = resolved(name, asked, labelled.shape[1])
+        how: dict[str, Any] = {"training_images": trained_on, "seed": seed, "batch_size": batch_size, "device": place}
+        chosen = range(len(labelled)) if files else positions
+        selection = select(labelled, n or TASKS[name].n, positions=chosen, name=f"{labelled.name} ({split})", **how)
+        parts = Resumable(None) if resumable is None else resumable
+        first, *others = [_made(name, each, judges.get(each.name), selection, asked, progress, parts) for each in matched]
+        values: dict[str, Any] = {
+            "task": name,
+            "model": ",".join(models),
+            "data": None if files or not isinstance(images, str | os.PathLike) else str(images),
+            "split": None if files else split,
+            "image_size": image_size,
+            "images": files or (None if positions is not None else n or TASKS[name].n),
+            "positions": positions,
+            **flat(asked),
+            "judge": next(iter(judging), None),
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        notes = [*_classification(matched[0], selection, asked, bool(files)), *(unjudged(matched, judges) if wanted else [])]
+        notes += (note for each in (first, *others) for note in each.notes)
+        numbers = {each.model: each.numbers for each in (first, *others)}
+        judged_by = {each: one.name for each, one in judges.items()}
+        record = replays.record_of(values, weights, judged_by, data, selection.index.tolist(), numbers)
+        return replace(first, others=tuple(others), notes=tuple(notes), replay=record)
 
 
 def _hashes(

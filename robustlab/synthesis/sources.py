@@ -22,6 +22,7 @@ from robustlab.models.frozen import frozen
 from robustlab.models.placement import device_of, on_device
 from robustlab.models.zoo import load
 from robustlab.pixels import to_float
+from robustlab.synthesis.ensemble import load_joined
 from robustlab.synthesis.selection import count_outputs, match
 
 Model = nn.Module | str | os.PathLike[str]
@@ -31,8 +32,8 @@ def named_models(models: Model | Sequence[Model] | Mapping[str, nn.Module], devi
     """Models by their names, all on one device.
 
     Args:
-        models: a network, the name of a pretrained one or the path of a checkpoint; or several, also by names of your own. A network
-            without a name is called by its architecture.
+        models: a network, the name of a pretrained one or the path of a checkpoint; or several, also by names of your own. Names joined
+            by + are one ensemble, see ``ensemble``. A network without a name is called by its architecture.
         device: where they go; where the first of them is, if None. A network that lies elsewhere is copied, not moved.
 
     Raises:
@@ -43,7 +44,7 @@ def named_models(models: Model | Sequence[Model] | Mapping[str, nn.Module], devi
         pairs = [(_name(model), model) for model in several]
         if len({name for name, _ in pairs}) < len(pairs):
             raise UserError(f"models need different names, got {', '.join(name for name, _ in pairs)}: give them as {{name: model}}")
-        models = {name: model if isinstance(model, nn.Module) else load(model) for name, model in pairs}
+        models = {name: model if isinstance(model, nn.Module) else load_joined(os.fspath(model), load) for name, model in pairs}
     if not models:
         raise UserError("no model was given")
     place = device or device_of(next(iter(models.values())))

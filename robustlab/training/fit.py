@@ -218,7 +218,7 @@ def divergence_of_training(what: str, epoch: int, lr: float) -> UserError:
         epoch: in which, from 0.
         lr: the learning rate that it was trained at.
     """
-    return UserError(f"training diverged: {what} in epoch {epoch + 1} at a learning rate of {lr:.3g}; try a smaller --lr, or --clip 1")
+    return UserError(f"training diverged: {what} in epoch {epoch + 1} at a learning rate of {lr:.3g}; try a smaller `lr`, or `clip=1`")
 
 
 def _all_finite(model: nn.Module) -> Tensor:

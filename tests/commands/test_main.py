@@ -48,7 +48,7 @@ sys.exit(code)
         (["synthesize", "--help"], 0, "translate      images turned into another class"),
         (["synthesize", "translate", "--help"], 0, "--target CLASS"),
         (["synthesize", "translat"], 2, "unknown task 'translat'. Did you mean 'translate'?"),
-        (["synthesize", "invert", "--mask", "left"], 2, "the task 'invert' has no --mask; it has --layer"),
+        (["synthesize", "invert", "--mask", "left"], 2, "the task 'invert' has no --mask; it has --flips, --fourier, --jitter, --layer,"),
         (["trian"], 2, "unknown command 'trian'. Did you mean 'train'?"),
         (["train", "--epoch", "3"], 2, "Did you mean '--epochs'?"),
         (["train", "--eps", "x"], 2, "argument --eps: 'x' is not a number"),

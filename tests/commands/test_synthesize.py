@@ -195,13 +195,13 @@ def test_the_task_may_stand_in_a_file_of_settings(
     assert read(tmp_path / "out.json")["settings"]["task"] == "invert"
     (tmp_path / "run.toml").write_text("\n".join([*lines, 'mask = "left"']))
     told = call("synthesize", "--config", tmp_path / "run.toml", *LIGHT)
-    assert told.code == 2 and "the task 'invert' has no --mask; it has --layer, --positions" in told.err
+    assert told.code == 2 and "the task 'invert' has no --mask; it has --flips, --fourier, --jitter, --layer, --positions" in told.err
 
 
 @pytest.mark.parametrize("factor, width", [("1", 8), ("1.5", 5), ("2", 4), ("3", 3), ("100", 1)])
 def test_any_factor_enlarges(synthesize: Call, tmp_path: Path, factor: str, width: int) -> None:
     out = tmp_path / "folder"
-    assert synthesize("super-resolve", "--factor", factor, "--images", "2", "--steps", "0", "--out", out).code == 0
+    assert synthesize("super-resolve", "--factor", factor, "--start", "nearest", "--images", "2", "--steps", "0", "--out", out).code == 0
     with Image.open(next((out / "pictures").iterdir())) as picture:
         assert picture.size == (8, 8)
         assert len({picture.getpixel((x, 0)) for x in range(8)}) <= width
@@ -291,7 +291,8 @@ def test_files_whose_classes_have_no_names(call: Call, refused: Call, models: di
         "2",
     ]
     named = [*words, "--image-size", "8", "--target", "blue", *LIGHT, "--grid", tmp_path / "out.png"]
-    assert "can judge the pictures of" in (said := refused("synthesize", *words, "--image-size", "8", *LIGHT)) and "have no names" in said
+    told = call("synthesize", *words, "--image-size", "8", *LIGHT, "--grid", tmp_path / "alone.png")
+    assert told.code == 0 and "can judge the pictures of" in told.err and "have no names" in told.err
     assert call("synthesize", *named, "--judge", models["c"]).code == 0, "the judge names them"
 
 
@@ -321,7 +322,10 @@ def test_left_out_the_judge_is_a_released_model_that_did_not_make_the_pictures(
 
     def judges(model: str) -> Any:
         told = synthesize("translate", model=model, judge=False)
-        return list(read(tmp_path / "out.json")["judges"].values()) if told.code == 0 else told.err
+        assert told.code == 0 and ("no pretrained classifier of these classes can judge the pictures of" in told.err) == (
+            "judged by" not in told.out
+        )
+        return list(read(tmp_path / "out.json")["judges"].values())
 
     def release(name: str, **changes: Any) -> None:
         record = read(models[name])
@@ -329,9 +333,10 @@ def test_left_out_the_judge_is_a_released_model_that_did_not_make_the_pictures(
         (tmp_path / "shelf" / f"{name}.json").write_text(json.dumps({**record, **changes}))
 
     release("a")
-    assert "no pretrained classifier of these classes can judge the pictures of" in judges("a")
+    assert judges("a") == [], "a missing judge is a missing row"
     release("b", classes=["dog", "cat", "bird"])
-    assert "no pretrained classifier of these classes" in judges("a")
+    assert judges("a") == []
+    alone = (tmp_path / "out.json").read_bytes()
     release("b")
     assert judges("a") == ["b"]
     assert judges("a,b") == ["b", "a"], "each judges what the other made"
@@ -339,6 +344,9 @@ def test_left_out_the_judge_is_a_released_model_that_did_not_make_the_pictures(
     assert judges("a,b") == ["c", "c"]
     record = (tmp_path / "out.json").read_bytes()
     release("d")
+    (tmp_path / "alone.json").write_bytes(alone)
+    told = call("synthesize", "--replay", tmp_path / "alone.json", *LIGHT)
+    assert told.code == 0 and "byte for byte" in told.out and "judged by" not in told.out, "and none comes where there was none"
     (tmp_path / "before.json").write_bytes(record)
     told = call("synthesize", "--replay", tmp_path / "before.json", *LIGHT)
     assert told.code == 0 and "byte for byte" in told.out, "a replay file keeps its judge, whatever is released later"
@@ -361,7 +369,10 @@ MISTAKES = [
     (["invert", "{data}", "{model}", "--layer", "bodi"], "unknown layer 'bodi'. Did you mean 'body"),
     (["paint", "{data}", "{model}", "--layer", "body"], "which features of the layer? Give their numbers by --units"),
     (["visualize", "{data}", "{model}", "--units", "3,999"], "there is no feature unit 999: the layer has 16"),
-    (["invert", "{data}", "{model}", "--mask", "left"], "the task 'invert' has no --mask; it has --layer, --positions"),
+    (
+        ["invert", "{data}", "{model}", "--mask", "left"],
+        "the task 'invert' has no --mask; it has --flips, --fourier, --jitter, --layer, --positions",
+    ),
     (["gradients", "{data}", "{model}", "--images", "2", "--positions", "3"], "give one of them"),
     (["gradients", "{data}", "{model}", "--positions", "3,20"], "there is no image at position 20: test (test) has 20, from 0 on"),
     (["gradients", "{data}", "{model}", "--positions", "3,x"], "'x' is not a whole number"),
@@ -450,6 +461,20 @@ def test_a_file_from_before_weights_were_written_down_means_the_published_one(sy
     assert synthesize("inpaint", "--weight", "10").code == 0
     record = read(tmp_path / "out.json")
     (tmp_path / "old.json").write_text(json.dumps({**record, "settings": {**record["settings"], "weight": None}}))
+    assert "byte for byte" in call("synthesize", "--replay", tmp_path / "old.json", *LIGHT).out
+
+
+@pytest.mark.parametrize("task", SEARCHING)
+def test_a_file_from_before_pictures_were_kept_natural_makes_what_it_made(synthesize: Call, call: Call, tmp_path: Path, task: str) -> None:
+    """What such a file does not name was not there: it names eps, steps and step size, which were other defaults."""
+    presets = TASKS[task].presets
+    assert presets is not None
+    then = {name: published for name, (_, published) in presets.choices.items()}
+    plain = [word for name, value in then.items() for word in (f"--{name}", value)]
+    assert synthesize(task, "--tv", "0", "--jitter", "0", "--flips", "0", *plain).code == 0
+    record = read(tmp_path / "out.json")
+    old = {name: value for name, value in record["settings"].items() if name not in ("tv", "jitter", "flips", "fourier", *then)}
+    (tmp_path / "old.json").write_text(json.dumps({**record, "settings": old}))
     assert "byte for byte" in call("synthesize", "--replay", tmp_path / "old.json", *LIGHT).out
 
 

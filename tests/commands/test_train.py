@@ -558,6 +558,17 @@ def test_test_images_come_from_elsewhere_numbered_as_those_trained_on(call, monk
     assert told.code == 2 and "was started with --test-data" in told.err
 
 
+def test_what_shapes_teach_is_tested_on_shapes(call, tmp_path, monkeypatch) -> None:
+    """They lie nowhere, so that no path leads there; a run that goes on draws them again."""
+    monkeypatch.chdir(tmp_path)
+    images = open_dataset("shapes", limit=40)
+    np.savez("made.npz", x=images.fetch(torch.arange(40)).numpy(), y=images.labels.numpy(), classes=np.array(images.classes))
+    words = [*MLP, "--epochs", "1", "--data", "made.npz", "--test-data", "shapes", "--limit", "40", "--out", "run"]
+    told = call("train", *words)
+    assert told.code == 0 and "(n = 40)" in told.out
+    assert call("train", "--resume", "run", "--test-data", "shapes").code == 0
+
+
 def test_a_small_test_set_may_lack_the_last_unnamed_class(call, tmp_path: Path) -> None:
     named(tmp_path / "train.npz", 60, None)
     named(tmp_path / "test.npz", 2, None)
@@ -585,7 +596,7 @@ def test_foreign_test_images_are_refused_before_training(refused, data, tmp_path
 def test_a_set_without_test_images_of_its_own_is_refused_before_training(call, refused, data: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     assert call("export", "--data", data, "--format", "released", "--out", made).code == 0
-    assert "name the original data by --data or --test-data" in refused("train", *MLP, "--data", made, "--out", tmp_path / "run")
+    assert "name the original data, --data or --test-data" in refused("train", *MLP, "--data", made, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert call("train", *MLP, "--data", made, "--no-test", "--out", tmp_path / "run").code == 0
 
@@ -724,7 +735,7 @@ def test_small_and_odd_data_train(call, tmp_path: Path, shape: tuple[int, ...], 
         (["--arch", "torchvision:resnet81"], r"Did you mean torchvision:resnet18"),
         (["--dataset", "cifar-10"], r"unknown dataset 'cifar-10'\. Did you mean 'cifar10'\?"),
         (["--data", "nowhere"], r"there is nothing at nowhere"),
-        (["--dataset", "npz"], r"the dataset 'npz' needs the place of its images: --data PATH"),
+        (["--dataset", "npz"], r"the dataset 'npz' needs the place of its images, --data PATH"),
         (["--dataset", "cifar10"], r"--download"),
         (["--device", "tpu"], r"unknown device 'tpu'"),
         (["--steps", "3"], r"the recipe 'standard' trains without an attack"),

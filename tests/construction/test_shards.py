@@ -253,10 +253,10 @@ def test_a_folder_refuses_other_settings_and_names_the_difference(other, differe
 def test_other_images_labels_or_weights_are_other_settings(plan, source, whole, tmp_path):
     changed = source.pixels.clone()
     changed[21, 2, 7, 7] ^= 1
-    others = [replace(source, pixels=changed), replace(source, labels=source.labels.roll(1)), replace(source, name="other")]
-    for images, name in zip(others, ("fingerprint", "fingerprint", "name"), strict=True):
-        with pytest.raises(UserError, match=rf"\(source.{name}: [^;]*\)"):
+    for images in (replace(source, pixels=changed), replace(source, labels=source.labels.roll(1))):
+        with pytest.raises(UserError, match=r"\(source.fingerprint: [^;]*\)"):
             Building(tmp_path / "whole", replace(plan, source=images))
+    assert Building(tmp_path / "whole", replace(plan, source=replace(source, name="other"))).done == len(source)  # they may have moved
     shifted = Classifier(plan.model.body, plan.model.head, mean=[0.4, 0.5, 0.7], std=[0.2, 0.25, 0.3], classes="abcdefghij").eval()
     with pytest.raises(UserError, match=r"\(model.mean: [^;]*\)"):
         Building(tmp_path / "whole", replace(plan, model=shifted))

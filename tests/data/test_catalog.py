@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from robustlab.data import open_dataset
-from robustlab.data.catalog import only_for_training
 from robustlab.errors import UserError
 
 
@@ -81,27 +80,19 @@ def test_a_limit_counts_among_the_chosen_classes(tmp_path, name):
     assert images.labels.bincount().tolist() == [4, 4]
 
 
-def test_what_is_only_for_training_is_seen_from_the_place(tmp_path):
-    save_images(tmp_path / "folder" / "train", 2)
-    (tmp_path / "made" / "shards").mkdir(parents=True)
-    (tmp_path / "made" / "settings.json").write_text("{}")
-    assert only_for_training(None, tmp_path / "made") and only_for_training("released", tmp_path)
-    assert not only_for_training(None, str(tmp_path / "folder")) and not only_for_training(None, None)
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ({"name": "cifar"}, "unknown dataset 'cifar'. Did you mean 'cifar10'?"),
         ({"name": "shapes", "split": "trian"}, "unknown split 'trian'. Did you mean 'train'?"),
-        ({"name": "folder"}, "the dataset 'folder' needs the place of its images: --data PATH"),
+        ({"name": "folder"}, "the dataset 'folder' needs the place of its images, `root=PATH`"),
         ({"root": "nowhere"}, "there is nothing at nowhere; expected ROOT/train/CLASS/*.jpg"),
         ({"name": "folder", "root": "nowhere"}, "there is no folder nowhere"),
         ({"name": "npz", "root": "empty"}, "empty has no train.npz"),
         ({"root": "empty"}, "empty holds no class folders; expected ROOT/train/CLASS/*.jpg"),
         ({"root": "notes.txt"}, "notes.txt is neither a folder nor an .npz file"),
         ({"name": "cifar10"}, "expected the folder datasets/cifar-10-batches-py; add `download=True`"),
-        ({"limit": 10, "image_size": 64}, "shapes has images of 32x32 pixels, and --image-size changes only image folders"),
+        ({"limit": 10, "image_size": 64}, "shapes has images of 32x32 pixels, and `image_size` changes only image folders"),
         ({"classes": ["strr", "ring"]}, "unknown class 'strr'. Did you mean 'star'?"),
         ({"limit": -1}, "must not be negative, got -1"),
     ],

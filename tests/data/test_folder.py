@@ -134,7 +134,7 @@ def dangling(root: Path) -> str:
 
 def other_size(root: Path) -> str:
     save(root / "train" / "dog" / "1.png", picture(0, width=8))
-    return f"{root / 'train' / 'dog' / '1.png'} is 8x6 but the images before it are 6x6; give --image-size"
+    return f"{root / 'train' / 'dog' / '1.png'} is 8x6 but the images before it are 6x6; give `image_size`"
 
 
 def sixteen_bits(root: Path) -> str:
@@ -201,5 +201,5 @@ def test_pictures_of_ones_own_are_upright_and_on_white(tmp_path):
     assert (found.pixels[2] == 77).all()
     assert open_pictures(paths, ("a",), image_size=2).shape == (3, 2, 2)
     Image.new("RGB", (4, 6)).save(tmp_path / "tall.png")
-    with pytest.raises(UserError, match="tall.png is 4x6 but the images before it are 6x4; give --image-size"):
+    with pytest.raises(UserError, match="tall.png is 4x6 but the images before it are 6x4; give `image_size`"):
         open_pictures([*paths, str(tmp_path / "tall.png")], ("a",))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from page import classifier
 
 from robustlab.data.drawing import ATTRIBUTES
+from robustlab.data.imageset import ImageSet
 from robustlab.data.shapes import CLASSES, shapes, truth
 from robustlab.demo import attributes
 from robustlab.demo.attributes import CONTRASTS, attributes_of
+from robustlab.demo.session import as_bytes
 from robustlab.models.architectures import build
 from robustlab.pixels import to_float
 
@@ -66,6 +70,20 @@ def test_any_model_has_single_features(classes):
     found = attributes.features(model, 3)
     assert len({one.name for one in found}) == 3
     for one in found:
-        unit = int(one.name.removeprefix("feature "))
+        unit = int(re.search(r"number (\d+),", one.hint)[1])
+        assert re.fullmatch(r"like \w( or \w)?( \d)?", one.name), "named after the classes that it speaks for"
         assert one.direction[unit] == 1 and one.direction.abs().sum() == 1
         assert f"speaks for {classes[int(model.head.weight[:, unit].argmax())]}" in one.hint
+
+
+def test_an_attribute_shows_the_pictures_that_show_it_best():
+    model = classifier()
+    pixels = torch.randint(0, 256, (20, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    images = ImageSet(pixels, torch.zeros(20).long(), ("a",), "noise")
+    found = attributes.with_examples(model, attributes.features(model, 2), images)
+    with torch.no_grad():
+        f = model.features(images.pixels.float() / 255)
+    for one in found:
+        order = (f @ one.direction).argsort(descending=True)[:3]
+        assert one.examples == tuple(as_bytes(images.pixels[k][None]) for k in order.tolist())
+    assert attributes.with_examples(model, (), images) == ()

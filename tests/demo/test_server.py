@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import io
 import json
 import logging
 import socket
+import sys
 import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import closing
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -21,7 +24,7 @@ from laws import seeded
 from page import SIZE, Answer, ask, fields, served
 from PIL import Image
 
-from robustlab.demo import server
+from robustlab.demo import connections, server
 from robustlab.demo.page import Page
 from robustlab.demo.server import RunningPage, application, is_local, serve_page, start_page
 from robustlab.demo.starters import Starter
@@ -120,6 +123,9 @@ def test_pictures_are_read(app, call):
         ("GET", "/static//etc/passwd", 404),
         ("GET", "/api/starter/-1", 404),
         ("GET", "/api/starter/" + "9" * 30, 404),
+        ("GET", "/api/starter/" + "9" * 5000, 404),
+        ("GET", "/api/starter/1e3", 404),
+        ("GET", "/api/starter/%C2%B2", 404),
         ("GET", "/api/run", 405),
         ("DELETE", "/", 405),
         ("OPTIONS", "/api/run", 405),
@@ -211,7 +217,7 @@ def test_what_is_no_picture_is_refused(app, call, content):
 
 def test_few_pictures_are_read_at_a_time(app, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(server, "decode_upload", lambda content, size: release.wait(20) and b"read" or b"late")
+    monkeypatch.setattr(server, "decode_upload", lambda content, size, part: release.wait(20) and b"read" or b"late")
 
     async def all_at_once() -> list[Answer]:
         tasks = [asyncio.create_task(ask(app, "POST", "/api/upload", b"x")) for _ in range(6)]
@@ -467,6 +473,63 @@ def test_what_is_not_http_does_not_stop_it(address):
 def test_other_machines_need_a_token(page):
     with pytest.raises(UserError, match="`token`"):
         serve_page(page, "0.0.0.0", 0)
+
+
+def asked(address: str, host: str) -> bytes:
+    """What a plain request is answered, to its end."""
+    name, _, port = host.rpartition(":")
+    with socket.create_connection((name, int(port)), timeout=10) as talk:
+        talk.sendall(f"GET {address} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        found = b""
+        while part := talk.recv(65536):
+            found += part
+        return found
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /healthz HTTP/1.1\r\nHost: "])
+def test_those_who_say_nothing_lock_nobody_out(page, beginning):
+    with start_page(page, "127.0.0.1", 0) as served, contextlib.ExitStack() as stack:
+        host = urlsplit(served.address).netloc
+        name, _, port = host.rpartition(":")
+        crowd = [stack.enter_context(socket.create_connection((name, int(port)), timeout=10)) for _ in range(140)]
+        for one in crowd:
+            with contextlib.suppress(OSError):  # the first are gone already
+                one.sendall(beginning)
+        for _ in range(5):
+            assert asked("/healthz", host).startswith(b"HTTP/1.1 200")
+        assert asked("/api/meta", host).startswith(b"HTTP/1.1 200")
+
+
+def test_headers_that_do_not_come_are_not_waited_for(page, monkeypatch):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+    with start_page(page, "127.0.0.1", 0) as served:
+        host = urlsplit(served.address).netloc
+        name, _, port = host.rpartition(":")
+        for beginning in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+            with socket.create_connection((name, int(port)), timeout=10) as talk:
+                talk.sendall(beginning)
+                begun = time.monotonic()
+                with contextlib.suppress(ConnectionResetError):
+                    assert talk.recv(10) == b""
+                assert 0.1 < time.monotonic() - begun < 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
+def test_every_loopback_address_is_served_under_its_name(page):
+    with start_page(page, "127.0.0.2", 0) as served:
+        assert asked("/healthz", urlsplit(served.address).netloc).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("part", ["1", "a,b,c", "0,0,0", "0,0,2", "-1,0,1", "nan,0,1", "0,0,1,1"])
+def test_a_part_that_is_none_is_refused(app, call, part):
+    assert call(app, "POST", f"/api/upload?part={part}", b"x").status == 422
+
+
+def test_a_film_is_a_gif(app, call):
+    answer = call(app, "POST", "/api/film", bytes(3 * SIZE * SIZE) * 3)
+    assert answer.status == 200 and answer.body.startswith(b"GIF89a") and answer.headers["content-type"] == "image/gif"
+    assert call(app, "POST", "/api/film", b"123").status == 422
+    assert call(app, "POST", "/api/film", bytes(130 * 3 * SIZE * SIZE)).status == 413
 
 
 def test_a_port_in_use_is_one_sentence(page, address):

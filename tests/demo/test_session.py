@@ -14,9 +14,10 @@ from laws import seeded, untouched
 from page import SIZE, blind, classifier, fields, served
 
 from robustlab.demo import session
-from robustlab.demo.session import Abandoned, RunRequest, perform, read_request, replay
+from robustlab.demo.session import Abandoned, Attribute, RunRequest, Served, perform, read_request, replay
 from robustlab.errors import UserError
 from robustlab.pixels import to_uint8
+from robustlab.synthesis.natural import variation
 
 
 def distance(a: bytes, b: bytes) -> float:
@@ -263,3 +264,37 @@ def test_a_history_gives_its_picture_again(tiny, request_field, step_field):
     line = {"do": "brush", "points": [[0, 0], [15, 15]], "width": 2, "color": [0, 0, 0]}
     history = {"size": SIZE, "actions": [fill, disc, action, line]}
     assert replay(history) == replay(history, {"tiny": tiny}) != drawn
+
+
+def test_a_weight_on_the_variation_makes_a_calmer_picture(tiny, picture):
+    wild, calm = (perform(RunRequest(tiny, picture, target=2, eps=4.0, step_size=0.25, steps=12, tv=tv)).frame for tv in (0.0, 20.0))
+    assert variation(session.as_image(calm.picture)) < variation(session.as_image(wild.picture))
+    assert (
+        perform(RunRequest(tiny, picture, target=2, steps=5)).frame.picture
+        == perform(RunRequest(tiny, picture, target=2, steps=5, tv=0.0)).frame.picture
+    )
+
+
+def test_a_feature_that_is_off_is_woken_where_that_is_asked_for():
+    model = classifier()
+    with torch.no_grad():
+        model.body[3].bias[5] = -0.5  # off on anything like grey
+    one = torch.zeros(24)
+    one[5] = 1
+    dead = Served("dead", "for tests", model, (Attribute("feature", "off", one),))
+    grey = bytes([128] * (3 * SIZE * SIZE))
+    asleep, awake = (perform(RunRequest(dead, grey, attribute=0, eps=30.0, step_size=1.0, steps=40, wake=wake)) for wake in (False, True))
+    assert asleep.why_unchanged and asleep.frame.levels[0] == 0
+    assert not awake.why_unchanged and awake.frame.levels[0] > 0
+    looked = perform(RunRequest(dead, grey, target=1, steps=5)).frame.picture
+    assert perform(RunRequest(dead, grey, target=1, steps=5, wake=True)).frame.picture == looked, "classes are as they were"
+
+
+def test_requests_from_before_have_no_variation_and_wake_nothing(tiny):
+    request = read_request(json.dumps(fields()).encode(), {"tiny": tiny}, SIZE)
+    assert request.tv == 0 and request.wake is False
+    request = read_request(json.dumps(fields(tv=0.5, wake=True)).encode(), {"tiny": tiny}, SIZE)
+    assert request.tv == 0.5 and request.wake is True
+    for wrong in ({"tv": -1}, {"tv": "1"}, {"tv": 1e9}, {"wake": 1}):
+        with pytest.raises(UserError, match="tv must be a number from 0 to 1000|wake must be true or false"):
+            read_request(json.dumps(fields(**wrong)).encode(), {"tiny": tiny}, SIZE)

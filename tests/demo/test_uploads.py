@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import random
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +17,7 @@ from laws import seeded
 from PIL import Image
 
 from robustlab.demo import uploads
-from robustlab.demo.uploads import decode_upload
+from robustlab.demo.uploads import animated, decode_upload
 from robustlab.errors import UserError
 
 
@@ -87,6 +90,48 @@ def png_that_claims(width: int, height: int) -> bytes:
 def test_a_picture_that_would_fill_memory_is_refused_by_its_size(size):
     with pytest.raises(UserError, match="too large"):
         decode_upload(png_that_claims(*size), 32)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is asked of Linux")
+@pytest.mark.parametrize("mode, format, most", [("RGB", "PNG", 260), ("RGBA", "PNG", 260), ("P", "PNG", 260), ("RGB", "BMP", 260)])
+def test_a_large_picture_takes_bounded_memory_and_gives_it_back(mode, format, most):
+    """36 million pixels are 144 MB as Pillow holds them; asked of a process of its own."""
+    program = (
+        "import ctypes, io, sys\nfrom PIL import Image\nfrom robustlab.demo.uploads import decode_upload\n"
+        f"stream = io.BytesIO()\nImage.new({mode!r}, (9000, 4000)).save(stream, {format!r})\ncontent = stream.getvalue()\ndel stream\n"
+        "ctypes.CDLL(None).malloc_trim(0)\nopen('/proc/self/clear_refs', 'w').write('5')\n"
+        "def kb(name): return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith(name))\n"
+        "before = kb('VmRSS')\ndecode_upload(content, 32)\nprint(kb('VmHWM') - before, kb('VmRSS') - before)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    peak, kept = (int(word) / 1024 for word in told.stdout.split())
+    assert peak < most and kept < 30, (peak, kept)
+
+
+def test_a_part_of_a_picture_is_taken_and_lies_inside():
+    image = Image.new("RGB", (48, 16), "red")
+    image.paste("blue", (32, 0, 48, 16))
+    blue = bytes((0, 0, 255)) * 64
+    assert decode_upload(content(image), 8, (0.75, 0.1, 0.5)) == blue
+    assert decode_upload(content(image), 8, (1.0, 1.0, 0.5)) == blue, "moved inside"
+    assert decode_upload(content(image), 8, (0.0, 0.0, 0.5))[:3] == bytes((255, 0, 0))
+    large = image.resize((4800, 1600), Image.Resampling.NEAREST)
+    assert decode_upload(content(large), 8, (0.75, 0.1, 0.5)) == blue, "also of a picture that is read small"
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    assert decode_upload(content(image, exif=exif), 8, (0.0, 0.0, 1.0)) == blue, "shares are those of the picture as it is seen"
+    assert decode_upload(content(large, exif=exif), 8, (0.0, 0.1, 0.5)) == blue
+
+
+def test_a_film_shows_every_frame_enlarged():
+    frames = [noise(16, 16).tobytes(), bytes((0, 0, 255)) * 256, noise(16, 16).transpose(Image.Transpose.ROTATE_90).tobytes()]
+    with Image.open(io.BytesIO(animated(b"".join(frames), 16))) as film:
+        assert film.format == "GIF" and film.n_frames == 3 and film.size == (256, 256) and film.info["loop"] == 0
+        film.seek(1)
+        assert film.convert("RGB").getpixel((100, 100))[2] > 240
+    for wrong in (b"", b"123", bytes(3 * 256 * 121)):
+        with pytest.raises(UserError, match="a film needs 1 to 120 pictures of 768 bytes each"):
+            animated(wrong, 16)
 
 
 def test_a_damaged_picture_is_refused():

@@ -87,7 +87,7 @@ def test_each_experiment_has_a_title_a_small_and_a_full_configuration() -> None:
         assert module.__doc__ and EXPERIMENTS[name]
 
 
-@pytest.mark.parametrize("name", CONFIGS.keys() - {"usefulness"})  # which counts nothing
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "usefulness"])  # which counts nothing
 def test_every_count_is_one_of_as_many_images_as_were_tested(ran: Any, name: str) -> None:
     measurements = [json.loads(path.read_text())["found"] for path in ran(name).out.glob("measurements/*.json")]
     found = list(rates(measurements))

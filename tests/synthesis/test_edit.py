@@ -18,7 +18,8 @@ from robustlab.models.classifier import Classifier
 from robustlab.norms import L1, L2, Linf
 from robustlab.seeding import example_keys, uniform
 from robustlab.synthesis.budget import Search
-from robustlab.synthesis.edit import enlarged, fill, generate, inpaint, paint, super_resolve, translate
+from robustlab.synthesis.edit import generate, inpaint, paint, super_resolve, translate
+from robustlab.synthesis.fills import enlarged, fill
 
 Task = Callable[..., Tensor]
 

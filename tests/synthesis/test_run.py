@@ -29,6 +29,7 @@ from robustlab.models.architectures import build
 from robustlab.models.checkpoints import Provenance, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.synthesis import Pictures, synthesize
+from robustlab.synthesis.ensemble import ensemble, members_of
 from robustlab.synthesis.selection import in_turn, match, select
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Generate, Translate, options_of
 from robustlab.synthesis.tasks.classes import drawing_of
@@ -170,8 +171,6 @@ def test_a_judge_is_no_maker_and_may_be_left_out(model: Classifier, judge: Class
     assert set(judged.numbers) - set(alone.numbers) == {"targeted success rate"}
     with pytest.raises(UserError, match="tiny makes the pictures and cannot judge them: name another classifier by `judge`"):
         made("translate", model, network(0))
-    with pytest.raises(UserError, match="no pretrained classifier of these classes can judge the pictures of tiny: name one by `judge`"):
-        made("translate", model, None)
 
 
 def test_the_judge_counts_what_it_says_to_count(model: Classifier, judge: Classifier) -> None:
@@ -180,6 +179,80 @@ def test_the_judge_counts_what_it_says_to_count(model: Classifier, judge: Classi
         assert pictures.numbers["targeted success rate"] == float((judge(pictures.images).argmax(1) == 1).double().mean())
     moved = (pictures.images - pictures.given[0][1]).flatten(1).norm(dim=1)
     assert pictures.numbers["L2 distance to the image"] == pytest.approx(float(moved.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if task.judged])
+def test_where_nobody_can_judge_the_pictures_are_made_and_a_note_says_so(task: str, model: Classifier) -> None:
+    alone, unasked = made(task, model, None), made(task, model, False)
+    assert torch.equal(alone.images, unasked.images) and alone.numbers == unasked.numbers and alone.judge is None
+    (note,) = set(alone.notes) - set(unasked.notes)
+    assert note.startswith("no pretrained classifier of these classes can judge the pictures of tiny: --judge names one")
+    assert alone.replay is not None and made(task, model, None, replay=alone.replay).replay == alone.replay
+
+
+# Networks that write over what they are given
+
+
+class Overwriting(nn.Module):
+    """Normalizes in place, and ends the way a ``Classifier`` does."""
+
+    def __init__(self, inner: Classifier) -> None:
+        super().__init__()
+        self.body, self.head, self.arch = inner.body, inner.head, "overwriting"
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x.sub_(0.4).div_(0.2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_network_that_writes_over_its_input_leaves_the_images_alone(task: str, model: Classifier, judge: Classifier) -> None:
+    """And makes the pictures of one that does not, with the layers that both have."""
+    images = (IMAGES.pixels.float() / 255, IMAGES.labels)
+    before = images[0].clone()
+    hurting = Overwriting(model)
+    pictures = made(task, hurting, judge, images=images, n=12)
+    assert torch.equal(images[0], before) and not hurting._forward_pre_hooks
+    kind = Overwriting(model)
+    kind.features = lambda x: kind.body(x.sub(0.4).div(0.2))  # type: ignore[method-assign]
+    alike = made(task, kind, judge, images=images, n=12)
+    assert torch.equal(pictures.images, alike.images) and pictures.numbers == alike.numbers
+    for title, x in pictures.given:
+        assert 0 <= x.min() and x.max() <= 1, title
+
+
+# Ensembles
+
+
+def test_an_ensemble_is_a_classifier_whose_logits_are_the_mean_of_its_members(judge: Classifier) -> None:
+    one, two = network(0), network(3, ("blue", "red", "green"))
+    both = ensemble([one, two])
+    x = torch.rand(5, 3, 8, 8)
+    with torch.no_grad():
+        expected = (one(x) + two(x)[:, [1, 2, 0]]) / 2
+        torch.testing.assert_close(both(x), expected, rtol=1e-5, atol=1e-5)
+    assert both.classes == CLASSES and members_of(both) == [one, two] and members_of(one) == [one]
+    for task in TASKS:
+        assert made(task, both, judge, n=12).rows, task
+    with pytest.raises(UserError, match="J makes the pictures and cannot judge them"):
+        made("translate", both, {"J": one})
+
+
+def test_an_ensemble_is_named_by_its_members(tmp_path: Path, judge: Classifier) -> None:
+    for seed, name in enumerate(("a", "b+c")):
+        save_weights(tmp_path / name, network(seed + 4), Provenance("none", "none", "none", {}, 0, 0, "abc"))
+    one, whole = f"{tmp_path}/a.json", f"{tmp_path}/b+c.json"
+    assert torch.equal(made("translate", whole, judge).images, made("translate", network(5), judge).images), "a path is taken whole"
+    joined = made("translate", f"{one}+{one}", judge)
+    torch.testing.assert_close(joined.images, made("translate", one, judge).images, atol=1e-4, rtol=0)
+    with pytest.raises(UserError, match="must know the same classes and channels, but model 2 differs from model 1"):
+        ensemble([network(0), network(1, ("a", "b"))])
+    with pytest.raises(UserError, match="made of Classifiers, but model 1 is a Linear"):
+        ensemble([nn.Linear(2, 2)])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="at least one model"):
+        ensemble([])
 
 
 # Images
@@ -294,8 +367,12 @@ def test_pictures_show_themselves(model: Classifier, judge: Classifier) -> None:
     [
         ("translat", {}, "unknown task 'translat'. Did you mean 'translate'?"),
         ("translate", {"stpes": 3}, "unknown setting 'stpes'. Did you mean 'steps'?"),
-        ("invert", {"mask": "left"}, "the task 'invert' has no mask; it has layer, positions, published, start, step_size, steps"),
-        ("generate", {"positions": [3]}, "the task 'generate' has no positions; it has eps, judge"),
+        (
+            "invert",
+            {"mask": "left"},
+            "the task 'invert' has no mask; it has flips, fourier, jitter, layer, positions, published, start, step_size, steps, tv",
+        ),
+        ("generate", {"positions": [3]}, "the task 'generate' has no positions; it has eps, flips, fourier, jitter, judge"),
         ("gradients", {"n": 3, "positions": [3]}, "n and positions both say which images to work on: give one of them"),
         ("gradients", {"positions": [3, 24]}, "there is no image at position 24: colours (test) has 24, from 0 on"),
         ("gradients", {"positions": [-1]}, "there is no image at position -1"),

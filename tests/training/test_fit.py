@@ -274,7 +274,7 @@ def test_a_model_left_in_evaluation_mode_between_epochs_trains_on_in_training_mo
 def test_a_loss_that_is_not_a_number_ends_training_with_a_sentence(batches: Batches) -> None:
     settings = replace(SETTINGS, lr=1e30)
     with pytest.raises(
-        UserError, match=r"training diverged: the loss is (nan|inf) in epoch 1 at a learning rate of \S+; try a smaller --lr"
+        UserError, match=r"training diverged: the loss is (nan|inf) in epoch 1 at a learning rate of \S+; try a smaller `lr`"
     ):
         train(TrainingState.fresh(network(), settings), batches, Standard(), settings)
 

@@ -299,7 +299,7 @@ def test_answers_that_are_nan_are_told_as_divergence_and_nothing_is_released(tmp
         return evaluate(model, *args, **options)
 
     monkeypatch.setattr(trainer, "evaluate", overflowing)
-    with pytest.raises(UserError, match="training diverged: the network's answers .* are NaN in epoch 1 at a learning rate of .*--lr"):
+    with pytest.raises(UserError, match="training diverged: the network's answers .* are NaN in epoch 1 at a learning rate of .*`lr`"):
         train(IMAGES, out=tmp_path / "run", test=IMAGES, **{**SHORT, "epochs": 1})
     assert not list((tmp_path / "run").glob("model.*"))
 

@@ -7,6 +7,8 @@ const SWATCHES = ["#1a1a1c", "#7a5434", "#c0392b", "#e8862e", "#f2cf4a", "#608c3
 const REMEMBERED = "robustlab-demo";
 const MOST_PAST = 50;
 const HOLD_DELAY = 140; // ms for which a finger may turn out to scroll
+const MOST_FRAMES = 120; // of a film
+const ENLARGED = 512; // pixels, of a saved picture at least
 
 let meta, model; // what the server offers; the network in use
 let picture, anchor = null; // bytes; anchor null: each run is centred on its start
@@ -19,6 +21,7 @@ let held = null; // the button that is held
 let center = null; // bytes from which the last run measured
 let outputs = { logits: [], levels: [] };
 let looking = null, lookAgain = false;
+let film = []; // the pictures of the newest run, as bytes
 const token = { value: new URLSearchParams(location.hash.slice(1)).get("token") ?? "" };
 
 // Talking to the server.
@@ -69,17 +72,18 @@ const goalOf = (button) => (button.dataset.target ? { target: Number(button.data
 function settings() {
   return {
     model: model.name, minimize: $("minimize").checked, eps: Number($("eps").value), step_size: Number($("step_size").value),
-    steps: Number($("steps").value), anchor: anchor && raster.toBase64(anchor),
+    steps: Number($("steps").value), tv: Number($("tv").value), wake: true, anchor: anchor && raster.toBase64(anchor),
   };
 }
 
 // Press a button: a run, and while the button stays down, further ones.
 async function press(button) {
   stopRun();
-  const mine = (held = { button, down: true });
+  // All runs of one hold stay in the ball around the picture that it began with, so that a long hold does not burn the picture.
+  const mine = (held = { button, down: true, anchor: anchor ?? picture.slice() });
   button.classList.add("pressed");
   for (let first = true; first || mine.down; first = false) {
-    if (!(await runOnce(button, first)) || held !== mine) break;
+    if (!(await runOnce(button, first, mine.anchor)) || held !== mine) break;
   }
   if (held === mine) held = null;
   if (held?.button !== button) button.classList.remove("pressed");
@@ -90,11 +94,12 @@ function release(button) {
 }
 
 // True where the run came to its end and another one may lead further.
-async function runOnce(button, first) {
+async function runOnce(button, first, around) {
   looking?.abort();
-  const request = { ...goalOf(button), ...settings() };
+  const request = { ...goalOf(button), ...settings(), ...(!first && { anchor: raster.toBase64(around) }) };
   const run = (running = { request, first, start: picture.slice(), step: 0, frames: 0, controller: new AbortController() });
-  center = anchor ?? run.start;
+  center = around;
+  if (first) film = [picture.slice()];
   showRunning();
   try {
     for await (const line of lines({ ...request, image: raster.toBase64(picture) }, run.controller.signal, () => busy("others are drawing too; waiting for a place"))) {
@@ -107,10 +112,12 @@ async function runOnce(button, first) {
         outputs = line;
         run.step = line.step;
         run.frames++;
+        keepFrame();
         show();
         if (line.type === "done") {
           endRun(true);
-          if (line.why_unchanged) complain(new Error(line.why_unchanged));
+          if (!line.why_unchanged) contented();
+          else if (first) complain(new Error(line.why_unchanged)); // else the hold has led as far as it can
           return !line.why_unchanged;
         }
       }
@@ -122,6 +129,12 @@ async function runOnce(button, first) {
     complain(error);
     return false;
   }
+}
+
+// For a film: all frames, or of many every second, then every fourth, ...
+function keepFrame() {
+  film.push(picture.slice());
+  if (film.length > MOST_FRAMES) film = film.filter((frame, k) => k % 2 === 0 || k === film.length - 1);
 }
 
 // Keep what a run has reached, as one entry of the past for all that was done while a button was held.
@@ -212,12 +225,34 @@ function put(bytes, name) {
   act({ do: "picture", name, rgb: raster.toBase64(bytes) });
 }
 
+// For a reload: the picture, its past and the settings. Where there is no room for the whole past, the newest part of it.
 function remember() {
-  try {
-    const kept = { size: meta.size, model: model.name, picture: raster.toBase64(picture), anchor: anchor && raster.toBase64(anchor) };
-    for (const id of ["eps", "step_size", "steps", "color", "width"]) kept[id] = $(id).value;
-    sessionStorage.setItem(REMEMBERED, JSON.stringify(kept));
-  } catch { /* no room or no permission: a reload begins anew */ }
+  const kept = { size: meta.size, model: model.name, picture: raster.toBase64(picture), anchor: anchor && raster.toBase64(anchor) };
+  for (const id of ["eps", "step_size", "steps", "tv", "color", "width"]) kept[id] = $(id).value;
+  for (let most = MOST_PAST; ; most = Math.floor(most / 3)) {
+    try {
+      return sessionStorage.setItem(REMEMBERED, JSON.stringify({ ...kept, ...packed(most) }));
+    } catch {
+      if (!most) return; // no permission: a reload begins anew
+    }
+  }
+}
+
+// Up to so many entries of the past, around the one that is shown; what they share is written once.
+function packed(most) {
+  const from = Math.max(0, Math.min(now - most + 1, past.length - most)), entries = past.slice(from, from + most), pool = new Map();
+  const place = (action) => pool.has(action) ? pool.get(action) : (pool.set(action, pool.size), pool.size - 1);
+  const listed = entries.map((entry) => ({ picture: raster.toBase64(entry.picture), actions: entry.actions.map(place) }));
+  return { past: listed, pool: [...pool.keys()], now: now - from };
+}
+
+function unpacked({ past: listed = [], pool = [], now: place = -1 }) {
+  if (!listed[place]) return false;
+  past = listed.map((entry) => ({ picture: raster.fromBase64(entry.picture), actions: entry.actions.map((k) => pool[k]) }));
+  now = place;
+  picture = past[now].picture.slice();
+  actions = past[now].actions;
+  return true;
 }
 
 function recalled() {
@@ -347,12 +382,14 @@ function busy(sentence) {
   $("busy").hidden = !sentence;
 }
 
-let complaint;
+// What went wrong stands there until something succeeds, or until it is put away.
 function complain(error) {
-  $("alert").textContent = error instanceof TypeError ? "the server does not answer; is it still running?" : error.message ?? String(error);
+  $("complaint").textContent = error instanceof TypeError ? "the server does not answer; is it still running?" : error.message ?? String(error);
   $("alert").hidden = false;
-  clearTimeout(complaint);
-  complaint = setTimeout(() => ($("alert").hidden = true), 6000);
+}
+
+function contented() {
+  $("alert").hidden = true;
 }
 
 // Drawing.
@@ -527,15 +564,91 @@ async function open(file) {
     if (file.type === "application/json" || file.name?.endsWith(".json")) return replay(JSON.parse(await file.text()));
     if (file.size > 16 * 2 ** 20) throw new Error("the picture's file is larger than 16 MB");
     stopRun();
+    const part = await choosePart(file);
+    if (part === null) return; // thought better of it
     busy("reading the picture");
-    const response = await ask("/api/upload", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
+    const response = await ask(`/api/upload${part && `?part=${part}`}`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
     if (!response.ok) throw new Error(await refusal(response));
     put(new Uint8ClampedArray(await response.arrayBuffer()), "upload");
+    contented();
   } catch (error) {
     complain(error instanceof SyntaxError ? new Error("this is no saved history") : error);
   } finally {
     busy("");
     $("file").value = "";
+  }
+}
+
+// Which square of a picture file: "left,top,side" as shares, "" for the middle one or all, null for none of it.
+async function choosePart(file) {
+  const image = $("crop-image"), url = URL.createObjectURL(file);
+  try {
+    image.src = url;
+    try {
+      await image.decode();
+    } catch {
+      return ""; // the browser cannot read it; the server may, or says why not
+    }
+    const { naturalWidth: width, naturalHeight: height } = image;
+    if (width === height && width <= 2 * meta.size) return "";
+    const box = { x: 0.5, y: 0.5, side: 1 }; // middle of the square as shares of what is left, side as a share of the shorter side
+    const place = () => {
+      const side = box.side * Math.min(width, height);
+      return { side, left: (width - side) * box.x, top: (height - side) * box.y };
+    };
+    const showBox = () => {
+      const { side, left, top } = place(), square = $("crop-box").style;
+      $("crop-size").value = box.side;
+      [square.left, square.top, square.width, square.height] = [left / width, top / height, side / width, side / height].map((share) => `${100 * share}%`);
+    };
+    const move = (dx, dy) => {
+      const { side } = place(), at = (value, delta, room) => (room > 0 ? Math.max(0, Math.min(1, value + delta / room)) : 0.5);
+      box.x = at(box.x, dx, width - side);
+      box.y = at(box.y, dy, height - side);
+      showBox();
+    };
+    let last = null;
+    const stage = $("crop-stage"), scale = () => width / image.getBoundingClientRect().width;
+    stage.onpointerdown = (event) => { last = [event.clientX, event.clientY]; stage.setPointerCapture(event.pointerId); };
+    stage.onpointermove = (event) => {
+      if (!last) return;
+      move((event.clientX - last[0]) * scale(), (event.clientY - last[1]) * scale());
+      last = [event.clientX, event.clientY];
+    };
+    stage.onpointerup = stage.onpointercancel = () => { last = null; };
+    stage.onkeydown = (event) => {
+      const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+      if (!ways) return;
+      move(...ways.map((way) => way * 0.05 * Math.min(width, height)));
+      event.preventDefault();
+    };
+    $("crop-size").oninput = () => { box.side = Number($("crop-size").value); showBox(); };
+    showBox();
+    $("crop").returnValue = "";
+    $("crop").showModal();
+    await new Promise((resolve) => $("crop").addEventListener("close", resolve, { once: true }));
+    if ($("crop").returnValue !== "use") return null;
+    const { side, left, top } = place();
+    return [left / width, top / height, side / Math.min(width, height)].map((share) => share.toFixed(6)).join(",");
+  } finally {
+    image.removeAttribute("src");
+    URL.revokeObjectURL(url);
+  }
+}
+
+// The newest run as a GIF, which the server puts together.
+async function saveFilm() {
+  try {
+    if (film.length < 2) throw new Error("there is no run yet: press a class first");
+    busy("making the film");
+    const response = await ask("/api/film", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: new Blob(film) });
+    if (!response.ok) throw new Error(await refusal(response));
+    download(await response.blob(), "run.gif");
+    contented();
+  } catch (error) {
+    complain(error);
+  } finally {
+    busy("");
   }
 }
 
@@ -612,6 +725,31 @@ function makeButton(parent, parts, dataset, title) {
   }
   holdable(button);
   parent.append(button);
+  return button;
+}
+
+// While a button is pointed at or has the focus: what it stands for, and the pictures that show it best.
+function withExamples(button, { hint, examples }) {
+  if (!examples?.length) return;
+  button.removeAttribute("title");
+  button.setAttribute("aria-description", hint);
+  const showTip = () => {
+    const pictures = examples.map((bytes) => {
+      const canvas = document.createElement("canvas");
+      paint(canvas, raster.fromBase64(bytes));
+      return canvas;
+    });
+    $("tip-pictures").replaceChildren(...pictures);
+    $("tip-words").textContent = hint;
+    $("tip").hidden = false;
+    const at = button.getBoundingClientRect(), tip = $("tip").getBoundingClientRect();
+    $("tip").style.left = `${Math.max(8, Math.min(at.left, innerWidth - tip.width - 8))}px`;
+    $("tip").style.top = `${at.bottom + tip.height + 8 > innerHeight ? at.top - tip.height - 6 : at.bottom + 6}px`;
+  };
+  const hideTip = () => ($("tip").hidden = true);
+  button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && showTip());
+  button.addEventListener("focus", () => button.matches(":focus-visible") && showTip());
+  for (const name of ["pointerleave", "blur", "pointerdown"]) button.addEventListener(name, hideTip);
 }
 
 function useModel(name) {
@@ -624,14 +762,14 @@ function useModel(name) {
   $("classes").replaceChildren();
   $("attributes").replaceChildren();
   model.classes.forEach((name, k) => makeButton($("classes"), [["key", k < 10 ? `${(k + 1) % 10}` : ""], ["name", name], ["share", ""], ["logit", ""]], { target: k }, name));
-  model.attributes.forEach(({ name, hint }, k) => makeButton($("attributes"), [["name", name], ["level", ""]], { attribute: k }, hint));
+  model.attributes.forEach((attribute, k) => withExamples(makeButton($("attributes"), [["name", attribute.name], ["level", ""]], { attribute: k }, attribute.hint), attribute));
   $("attributes-block").hidden = !model.attributes.length;
   $("filter").hidden = model.classes.length <= 20;
   $("filter").value = "";
 }
 
 function setSliders(values) {
-  for (const id of ["eps", "step_size", "steps", "width"]) {
+  for (const id of ["eps", "step_size", "steps", "tv", "width"]) {
     if (values[id] !== undefined) $(id).value = values[id];
     $(`${id}-value`).value = $(id).value;
   }
@@ -679,13 +817,16 @@ function wire() {
   click("fill", () => { stopRun(); const color = colorOf($("color").value); picture = raster.blank(meta.size, color); actions = []; act({ do: "fill", color }); });
   click("upload", () => $("file").click());
   click("save", async () => download(await raster.png(picture, meta.size), "picture.png"));
+  click("save-large", async () => { const times = Math.ceil(ENLARGED / meta.size); download(await raster.png(raster.enlarged(picture, meta.size, times), times * meta.size), "picture-large.png"); });
+  click("save-film", saveFilm);
+  click("put-away", contented);
   click("history", () => download(new Blob([JSON.stringify({ format: "robustlab-history-1", size: meta.size, actions })], { type: "application/json" }), "history.json"));
   $("file").addEventListener("change", () => open($("file").files[0]));
   $("model").addEventListener("change", () => { useModel($("model").value); look(); remember(); });
   $("minimize").addEventListener("change", () => setMinimize($("minimize").checked));
   $("smooth").addEventListener("change", () => document.documentElement.classList.toggle("smooth", $("smooth").checked));
   $("color").addEventListener("input", () => { setColor($("color").value); if (["eraser", "pipette"].includes(tool())) choose("brush"); });
-  for (const id of ["eps", "step_size", "steps", "width"]) $(id).addEventListener("input", () => { setSliders({}); showDistance(); remember(); });
+  for (const id of ["eps", "step_size", "steps", "tv", "width"]) $(id).addEventListener("input", () => { setSliders({}); showDistance(); remember(); });
   for (const button of $("presets").children) button.addEventListener("click", () => { setSliders(button.dataset); showDistance(); remember(); });
   $("filter").addEventListener("input", () => {
     const text = $("filter").value.trim().toLowerCase();
@@ -768,14 +909,17 @@ async function start() {
   scaleLengths(meta.size / 32);
   $("about").textContent = `robustlab ${meta.version}, ${meta.size} x ${meta.size} pixels, on ${meta.device}`;
   const kept = recalled();
-  setSliders({ ...$("bold").dataset, width: Math.max(1, Math.round(meta.size / 10)), ...kept });
+  setSliders({ ...$("wild").dataset, width: Math.max(1, Math.round(meta.size / 10)), ...kept });
   setColor(kept?.color ?? "#7a5434");
   useModel(kept?.model);
   wire();
   picture = raster.blank(meta.size, meta.blank);
   if (kept) {
     if (kept.anchor) setAnchor(raster.fromBase64(kept.anchor));
-    put(raster.fromBase64(kept.picture), "as it was");
+    if (!unpacked(kept)) put(raster.fromBase64(kept.picture), "as it was");
+    show();
+    showPast();
+    look();
   }
   setMinimize(false);
   await fetchStarters();

@@ -75,6 +75,20 @@ export function distance(a, b) {
   return Math.sqrt(sum) / 255;
 }
 
+// The picture with each pixel repeated so many times in both directions.
+export function enlarged(picture, size, times) {
+  const large = new Uint8ClampedArray(3 * (size * times) ** 2), wide = 3 * size * times;
+  for (let y = 0; y < size; y++) {
+    const first = y * times * wide;
+    for (let x = 0; x < size * times; x++) {
+      const from = 3 * (y * size + Math.floor(x / times));
+      large.set(picture.subarray(from, from + 3), first + 3 * x);
+    }
+    for (let k = 1; k < times; k++) large.copyWithin(first + k * wide, first, first + wide);
+  }
+  return large;
+}
+
 export const toBase64 = (bytes) => {
   let text = "";
   for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));

@@ -22,10 +22,13 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from robustlab.errors import UserError, unknown
-from robustlab.options import counts, leaves, number, option, positive, times
-from robustlab.synthesis.presets import Presets, Steps
+from robustlab.options import counts, leaves, number, option, positive, radius, times, weight
+from robustlab.synthesis.presets import Natural, Presets, Steps
 
 STARTS = ("noise", "image")
+FILLS = ("harmonic", "mean")
+ENLARGEMENTS = ("projected", "bicubic", "nearest")
+WEIGHT_HELP = "weight of the mean squared change outside the mask; inf allows no change"
 MASK_HELP = "where to work: square, centre, left, right, top, bottom, or a picture of the images' size that is white there"
 
 
@@ -50,10 +53,6 @@ def _mask(default: str) -> Any:
     return option(default, MASK_HELP, metavar="NAME|PATH")
 
 
-def _fourier() -> Any:
-    return option(False, "move Fourier coefficients instead of pixels; --step-size is then in their units", None)
-
-
 @dataclass(frozen=True)
 class Gradients:
     """What the loss is sensitive to.
@@ -63,14 +62,14 @@ class Gradients:
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Natural):
     """Images of classes, from seeds.
 
     A seed is a draw from a Gaussian fitted to the training images of its class; the search lowers the cross-entropy to that
     class (Santurkar et al. 2019).
     """
 
-    presets: ClassVar = Presets({224: Steps(40, 1, 60), 32: Steps(30, 0.5, 60)}, Steps(5, 0.25, 60))
+    presets: ClassVar = Presets({224: Steps(40, 1, 60), 32: Steps(30, 0.5, 60)}, Steps(5, 0.25, 60, tv=1.0))
 
     target: str | None = _target("the class to make images of; where left out, all classes in turn")
     eps: float | None = presets.eps("the seed")
@@ -80,55 +79,78 @@ class Generate:
 
 
 @dataclass(frozen=True)
-class Inpaint:
+class Inpaint(Natural):
     """A missing part, filled in.
 
-    The part under the mask is replaced by the mean colour of the rest; the search lowers the cross-entropy to the class and
-    holds the rest in place (Santurkar et al. 2019).
+    The part under the mask is filled smoothly from its edge, or with the mean colour of the rest; the search lowers the
+    cross-entropy to the class and holds the rest in place (Santurkar et al. 2019).
     """
 
-    presets: ClassVar = Presets({224: Steps(21.6, 0.1, 720)}, Steps(1.5, 0.05, 100), weights=(float("inf"), 10.0))
+    presets: ClassVar = Presets(
+        {224: Steps(21.6, 0.1, 720)},
+        Steps(0.75, 0.05, 40, tv=1.0),
+        choices={"start": ("harmonic", "mean"), "weight": (float("inf"), 10.0)},
+    )
 
     target: str | None = _target("the class to fill in; where left out, the image's own")
     mask: str = _mask("square")
-    weight: float | None = presets.weight()
-    eps: float | None = presets.eps("the image with the part filled with the mean")
+    start: str | None = presets.choice(
+        "start", "what to fill the part with at first: harmonic, as a soap film hangs in it, or mean, one colour", choices=FILLS
+    )
+    weight: float | None = presets.choice("weight", WEIGHT_HELP, weight)
+    eps: float | None = presets.eps("the image with the part filled")
     step_size: float | None = presets.step_size()
     steps: int | None = presets.steps()
     published: bool = presets.switch()
 
+    def __post_init__(self) -> None:
+        _check_choice("start", self.start, FILLS)
+
 
 @dataclass(frozen=True)
-class SuperResolve:
+class SuperResolve(Natural):
     """A small image, enlarged.
 
-    The images are made smaller and enlarged again; the search adds detail by lowering the cross-entropy to the class
+    The images are made smaller and enlarged again, smoothly; the search adds detail by lowering the cross-entropy to the class
     (Santurkar et al. 2019).
     """
 
     # Also published: (15, 1, 50), sevenfold, for CIFAR-10 seen by a model of Restricted ImageNet.
-    presets: ClassVar = Presets({224: Steps(8, 1, 40)}, Steps(2.5, 0.15, 40))
+    presets: ClassVar = Presets(
+        {224: Steps(8, 1, 40)},
+        Steps(1.75, 0.1, 40),
+        choices={"start": ("projected", "nearest"), "consistency": (300.0, 0.0)},
+    )
 
     factor: float = option(4.0, "how many times smaller the images are made before they are enlarged: any number from 1 on", times)
     target: str | None = _target("the class to add detail of; where left out, the image's own")
+    start: str | None = presets.choice(
+        "start",
+        "how to enlarge the image at first: bicubic; projected, bicubic and true to the small image; or nearest, in blocks",
+        choices=ENLARGEMENTS,
+    )
+    consistency: float | None = presets.choice(
+        "consistency", "weight of the mean squared difference to the small image, of the picture made as small", radius
+    )
     eps: float | None = presets.eps("the enlarged image")
     step_size: float | None = presets.step_size()
     steps: int | None = presets.steps()
     published: bool = presets.switch()
 
     def __post_init__(self) -> None:
+        _check_choice("start", self.start, ENLARGEMENTS)
         if not self.factor >= 1:
             raise UserError(f"factor must be >= 1, got {self.factor}")
 
 
 @dataclass(frozen=True)
-class Translate:
+class Translate(Natural):
     """Images turned into another class.
 
     The search lowers the cross-entropy to the target class (Santurkar et al. 2019).
     """
 
-    presets: ClassVar = Presets({224: Steps(80, 0.5, 200)})
+    presets: ClassVar = Presets({224: Steps(80, 0.5, 200)}, Steps(80 / 7, 0.5 / 7, 200, tv=1.0))
 
     target: str | None = _target("the class to turn the images into; where left out, the class after the image's own")
     eps: float | None = presets.eps("the image")
@@ -138,7 +160,7 @@ class Translate:
 
 
 @dataclass(frozen=True)
-class Sketch:
+class Sketch(Natural):
     """Images from line drawings.
 
     The search starts at a drawing and lowers the cross-entropy to the class (Santurkar et al. 2019).
@@ -155,20 +177,20 @@ class Sketch:
 
 
 @dataclass(frozen=True)
-class Paint:
+class Paint(Natural):
     """A feature within a mask.
 
     The search raises the activation of a feature and holds the rest of the image in place (Santurkar et al. 2019).
     """
 
     # The weight is the ratio of the published terms, 0.1 times the activation and 90 times the change.
-    presets: ClassVar = Presets({224: Steps(70, 1, 140)}, Steps(5, 0.1, 100), weights=(900.0, 900.0))
+    presets: ClassVar = Presets({224: Steps(70, 1, 140)}, Steps(5, 0.1, 100), choices={"weight": (900.0, 900.0)})
 
     layer: str | None = _layer()
     units: Sequence[int] | None = _units("the one that speaks most for the target class")
     target: str | None = _target("paint the feature that speaks most for this class; where left out, for the class after the image's own")
     mask: str = _mask("centre")
-    weight: float | None = presets.weight()
+    weight: float | None = presets.choice("weight", WEIGHT_HELP, weight)
     eps: float | None = presets.eps("the image")
     step_size: float | None = presets.step_size()
     steps: int | None = presets.steps()
@@ -176,7 +198,7 @@ class Paint:
 
 
 @dataclass(frozen=True)
-class Invert:
+class Invert(Natural):
     """What a representation keeps.
 
     The search finds an image with the representation of another one (Engstrom et al. 2019; at 32 pixels Ilyas et al. 2019).
@@ -191,11 +213,11 @@ class Invert:
     published: bool = presets.switch()
 
     def __post_init__(self) -> None:
-        _check_start(self.start)
+        _check_choice("start", self.start, STARTS)
 
 
 @dataclass(frozen=True)
-class Interpolate:
+class Interpolate(Natural):
     """A walk between images.
 
     Images with evenly spaced mixtures of the representations of two images (Engstrom et al. 2019).
@@ -211,11 +233,11 @@ class Interpolate:
     published: bool = presets.switch()
 
     def __post_init__(self) -> None:
-        _check_start(self.start)
+        _check_choice("start", self.start, STARTS)
 
 
 @dataclass(frozen=True)
-class Visualize:
+class Visualize(Natural):
     """What a feature responds to.
 
     The search raises the activation of a feature (Engstrom et al. 2019).
@@ -226,17 +248,16 @@ class Visualize:
     layer: str | None = _layer()
     units: Sequence[int] | None = _units("the first ones, as many as there are images")
     start: str = _start("one of the set")
-    fourier: bool = _fourier()
     step_size: float | None = presets.step_size()
     steps: int | None = presets.steps()
     published: bool = presets.switch()
 
     def __post_init__(self) -> None:
-        _check_start(self.start)
+        _check_choice("start", self.start, STARTS)
 
 
 @dataclass(frozen=True)
-class AddFeature:
+class AddFeature(Natural):
     """A feature in an image.
 
     The search raises the activation of a feature until it reaches a level (Engstrom et al. 2019).
@@ -255,7 +276,7 @@ class AddFeature:
 
 
 @dataclass(frozen=True)
-class Extremes:
+class Extremes(Natural):
     """The images that a feature responds to.
 
     The images of the set that activate a feature most and least, beside a picture raised from grey (Engstrom et al. 2019).
@@ -266,7 +287,6 @@ class Extremes:
     layer: str | None = _layer()
     units: Sequence[int] | None = _units("the first three")
     top: int = option(5, "how many of the most and of the least activating images to show", positive)
-    fourier: bool = _fourier()
     step_size: float | None = presets.step_size()
     steps: int | None = presets.steps()
     published: bool = presets.switch()
@@ -276,7 +296,7 @@ class Extremes:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Natural):
     """Features that cause mistakes.
 
     Of each image that is classified wrongly, the features that contribute most to the mistake: taken out, and raised in the
@@ -294,9 +314,9 @@ class Sensitivity:
         _check_top(self.top)
 
 
-def _check_start(start: str) -> None:
-    if start not in STARTS:
-        raise unknown("start", start, STARTS)
+def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        raise unknown(name, value, known)
 
 
 def _check_top(top: int) -> None:

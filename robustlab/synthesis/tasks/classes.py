@@ -16,11 +16,11 @@ from torchvision.transforms.functional import rgb_to_grayscale
 from robustlab.errors import UserError
 from robustlab.norms import L2
 from robustlab.seeding import example_keys
-from robustlab.synthesis import edit
-from robustlab.synthesis.budget import Search, search_of, weight_of
+from robustlab.synthesis import edit, fills
+from robustlab.synthesis.budget import Search, choices_of, search_of
 from robustlab.synthesis.features import head_of
 from robustlab.synthesis.masks import mask_of
-from robustlab.synthesis.measures import diversity, frechet_distance, inception_score, likeness
+from robustlab.synthesis.measures import calmness, diversity, frechet_distance, inception_score, likeness
 from robustlab.synthesis.seeds import ClassGaussians, default_grain
 from robustlab.synthesis.selection import MatchedModel, Selection, in_turn, mean
 from robustlab.synthesis.sheets import Pictures
@@ -42,7 +42,7 @@ def generation(model: MatchedModel, images: Selection, settings: Generate, *, ju
     y = images.target(settings.target, torch.arange(n, device=images.device) % len(images.classes))
     seeds = _seeds(images, y)
     x = images.each(lambda y, s: edit.generate(model.model, model.outputs[y], s, search, on_step=images.on_step), y, seeds)
-    numbers = {} if judge is None else _scores(images, judge, x, y)
+    numbers = ({} if judge is None else _scores(images, judge, x, y, seeds)) | calmness({"": x, ", seeds": seeds})
     return Pictures([("seed", seeds)], [("generated", x)], numbers, images.names(y))
 
 
@@ -55,8 +55,8 @@ def _seeds(images: Selection, y: Tensor) -> Tensor:
     return gaussians.sample(y, example_keys(images.seed, torch.arange(len(y))).to(images.device))
 
 
-def _scores(images: Selection, judge: MatchedModel, x: Tensor, y: Tensor) -> dict[str, float]:
-    """What a judge, a ``Classifier``, finds of generated images ``x`` of the classes ``y``, and of as many real images of these classes."""
+def _scores(images: Selection, judge: MatchedModel, x: Tensor, y: Tensor, seeds: Tensor) -> dict[str, float]:
+    """What a judge, a ``Classifier``, finds of images ``x`` of the classes ``y`` that grew from ``seeds``, and of as many real images."""
     labels = images.images.labels.cpu()
     of_them = torch.isin(labels, y.cpu()).nonzero()[:, 0]
     real = of_them[in_turn(labels[of_them], len(x))]
@@ -66,7 +66,8 @@ def _scores(images: Selection, judge: MatchedModel, x: Tensor, y: Tensor) -> dic
         "classified as its label, real images": images.accuracy(judge, images.at(real), images.labels(real)),
     }
     beside = images.features(judge, images.at(rest)) if len(rest) else torch.zeros(0, 1)
-    for name, seen in (("", images.features(judge, x)), (", real images", images.features(judge, images.at(real)))):
+    for name, some in (("", x), (", seeds", seeds), (", real images", images.at(real))):
+        seen = images.features(judge, some)
         logits = head_of(judge.model)(seen)[:, judge.outputs].detach()
         numbers[f"Inception-style score{name}"] = inception_score(logits.softmax(1), splits=1)[0]
         if min(len(seen), len(beside)) > 1:
@@ -77,17 +78,21 @@ def _scores(images: Selection, judge: MatchedModel, x: Tensor, y: Tensor) -> dic
 
 
 def inpainting(model: MatchedModel, images: Selection, settings: Inpaint, *, judge: MatchedModel | None = None) -> Pictures:
-    """Images with a missing part filled in. Numbers: likeness to the image, and the judge's accuracy, also for a part of even colour."""
+    """Images with a missing part filled in. Numbers: likeness to the image, and the judge's accuracy, also for the harmonic fill."""
     height, width = images.images.shape[1:]
-    search, weight = search_of("inpaint", settings, height), weight_of("inpaint", settings)
+    search, chosen = search_of("inpaint", settings, height), choices_of("inpaint", settings)
     x, y, mask = images.x, images.target(settings.target, images.y), mask_of(settings.mask, images.keys, height, width)
-    start = edit.fill(x, mask)
-    made = images.each(
-        lambda x, mask, y: edit.inpaint(model.model, x, mask, model.outputs[y], search, weight, on_step=images.on_step), x, mask, y
-    )
-    numbers = likeness(x, {"": made, ", filled with the mean": start})
-    numbers |= _classified(images, judge, y, {"": made, ", filled with the mean": start})
-    given = [("image", x), ("with a hole", torch.where(mask, 0.5, x))]
+
+    def made_of(x: Tensor, mask: Tensor, y: Tensor) -> Tensor:
+        how = {"weight": chosen["weight"], "start": chosen["start"], "on_step": images.on_step}
+        return edit.inpaint(model.model, x, mask, model.outputs[y], search, **how)
+
+    made, smooth = images.each(made_of, x, mask, y), images.each(lambda x, mask: fills.fill(x, mask, "harmonic"), x, mask)
+    shown = {"": made, ", harmonic fill": smooth}
+    if chosen["start"] == "mean":
+        shown[", filled with the mean"] = fills.fill(x, mask)
+    numbers = likeness(x, shown) | _classified(images, judge, y, shown)
+    given = [("image", x), ("with a hole", torch.where(mask, 0.5, x)), ("harmonic fill", smooth)]
     return Pictures(given, [("inpainted", made)], numbers, images.names(y))
 
 
@@ -95,12 +100,16 @@ def super_resolution(model: MatchedModel, images: Selection, settings: SuperReso
     """Images made smaller and enlarged again. Numbers: likeness to the image, and the judge's accuracy, also for bicubic enlargement."""
     x, y = images.x, images.target(settings.target, images.y)
     size = (x.shape[2], x.shape[3])
-    search = search_of("super-resolve", settings, size[0])
+    search, chosen = search_of("super-resolve", settings, size[0]), choices_of("super-resolve", settings)
     small = F.adaptive_avg_pool2d(x, (_smaller(size[0], settings.factor), _smaller(size[1], settings.factor)))
-    smooth = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1)
-    made = images.each(lambda s, y: edit.super_resolve(model.model, s, model.outputs[y], size, search, on_step=images.on_step), small, y)
+    smooth = fills.enlarged(small, size, "bicubic")
+
+    def made_of(small: Tensor, y: Tensor) -> Tensor:
+        return edit.super_resolve(model.model, small, model.outputs[y], size, search, **chosen, on_step=images.on_step)
+
+    made = images.each(made_of, small, y)
     numbers = likeness(x, {"": made, ", bicubic": smooth}) | _classified(images, judge, y, {"": made, ", bicubic": smooth})
-    given = [("image", x), (f"{small.shape[3]} pixels wide", edit.enlarged(small, size)), ("bicubic", smooth)]
+    given = [("image", x), (f"{small.shape[3]} pixels wide", fills.enlarged(small, size)), ("bicubic", smooth)]
     return Pictures(given, [("super-resolved", made)], numbers, images.names(y))
 
 
@@ -113,7 +122,7 @@ def translation(model: MatchedModel, images: Selection, settings: Translate, *, 
     x, y = images.x, images.target(settings.target, (images.y + 1) % len(images.classes))
     made = _towards(model, images, x, y, search_of("translate", settings, x.shape[2]))
     numbers = {} if judge is None else {"targeted success rate": images.accuracy(judge, made, y)}
-    numbers |= {"L2 distance to the image": mean(L2().measure(made - x))}
+    numbers |= {"L2 distance to the image": mean(L2().measure(made - x))} | calmness({"": made, ", image": x})
     return Pictures([("image", x)], [("translated", made)], numbers, [f"to {name}" for name in images.names(y)])
 
 

@@ -19,10 +19,9 @@ from robustlab.models.frozen import frozen
 from robustlab.norms import L2
 from robustlab.seeding import example_keys, fold, uniform
 from robustlab.synthesis import edit, features
-from robustlab.synthesis.budget import Search, search_of, weight_of
+from robustlab.synthesis.budget import Search, choices_of, search_of
 from robustlab.synthesis.masks import mask_of
 from robustlab.synthesis.measures import likeness
-from robustlab.synthesis.parameters import Fourier
 from robustlab.synthesis.representations import last_relu, straight_through_relu
 from robustlab.synthesis.selection import MatchedModel, Selection, mean
 from robustlab.synthesis.sheets import Pictures, Rows
@@ -35,7 +34,7 @@ ORDINALS = ("first", "second", "third")
 def painting(model: MatchedModel, images: Selection, settings: Paint, *, judge: MatchedModel | None = None) -> Pictures:
     """A feature painted into a part of images. Numbers: its activation, and how many the judge classifies as the feature's class."""
     height, width = images.images.shape[1:]
-    search, layer, weight = search_of("paint", settings, height), settings.layer, weight_of("paint", settings)
+    search, layer, weight = search_of("paint", settings, height), settings.layer, choices_of("paint", settings)["weight"]
     x, mask = images.x, mask_of(settings.mask, images.keys, height, width)
     units, y = _units_of_classes(model, images, settings)
     with _opened(model, layer):
@@ -115,7 +114,7 @@ def visualization(model: MatchedModel, images: Selection, settings: Visualize) -
         start = images.x[torch.arange(len(units)) % len(images.index)]
     else:
         start = images.noise(example_keys(images.seed, torch.arange(len(units))))
-    made = _visualized(model, images, search, layer, settings.fourier, units, start)
+    made = _visualized(model, images, search, layer, units, start)
     numbers = _activations(model, images, layer, units, start, made)
     real = images.features(model, images.at(images.others), layer)[:, units]
     numbers |= {f"largest activation in {len(real)} images": mean(real.amax(0)), "mean activation in them": mean(real)}
@@ -128,7 +127,7 @@ def extreme_images(model: MatchedModel, images: Selection, settings: Extremes) -
     units = torch.tensor(settings.units or range(3), device=images.device)
     grey = torch.full((len(units), *everything.shape), 0.5, device=images.device)
     search = search_of("extremes", settings, everything.shape[1])
-    raised = _visualized(model, images, search, layer, settings.fourier, units, grey)
+    raised = _visualized(model, images, search, layer, units, grey)
     rows: Rows = []
     values = []
     for unit, picture in zip(units.tolist(), raised, strict=True):
@@ -175,7 +174,7 @@ def sensitivity(model: MatchedModel, images: Selection, settings: Sensitivity) -
     some = slice(0, 10)
     top, search = ranked["the top"][some, : min(k, SHOWN)], search_of("sensitivity", settings, x.shape[2])
     rows = [
-        (f"{ORDINALS[rank]} feature, raised", _visualized(model, images, search, None, False, top[:, rank], x[some]))
+        (f"{ORDINALS[rank]} feature, raised", _visualized(model, images, search, None, top[:, rank], x[some]))
         for rank in range(top.shape[1])
     ]
     heads = [f"{a} as {b}" for a, b in zip(images.names(y[some]), images.names(predicted[some]), strict=True)]
@@ -192,15 +191,10 @@ def _logits_without(model: MatchedModel, images: Selection, x: Tensor, units: Te
     return images.each(lambda x, units: features.damped(model.model, x, units, 0.0), x, units)[:, model.outputs]
 
 
-def _visualized(
-    model: MatchedModel, images: Selection, search: Search, layer: str | None, fourier: bool, units: Tensor, start: Tensor
-) -> Tensor:
+def _visualized(model: MatchedModel, images: Selection, search: Search, layer: str | None, units: Tensor, start: Tensor) -> Tensor:
     """Images that activate the units, int64 ``(n,)``, from ``start``, ``(n, C, H, W)``."""
-    parameters = Fourier() if fourier else None
     with _opened(model, layer):
-        return images.each(
-            lambda u, x: features.visualize(model.model, u, x, search, layer, parameters, on_step=images.on_step), units, start
-        )
+        return images.each(lambda u, x: features.visualize(model.model, u, x, search, layer, on_step=images.on_step), units, start)
 
 
 def _opened(model: MatchedModel, layer: str | None) -> AbstractContextManager[None]:
