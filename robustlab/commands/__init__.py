@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 from robustlab.commands import settings
 from robustlab.commands.flags import parse, with_flags
@@ -36,22 +37,37 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.showwarning = _warn
                 return _run(list(sys.argv[1:] if argv is None else argv))
         finally:
-            sys.stdout.flush()
+            _write(sys.stdout)
     except UserError as error:
-        print(f"robustlab: {shown(str(error), MESSAGE)}", file=sys.stderr)
+        _write(sys.stderr, f"robustlab: {shown(str(error), MESSAGE)}\n")
         return 2
     except KeyboardInterrupt:
-        print("robustlab: interrupted", file=sys.stderr)
+        _write(sys.stderr, "robustlab: interrupted\n")
         return 130
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has gone; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)  # the reader of our output, such as `head`, has gone
         return 1
+
+
+def _write(stream: TextIO, text: str = "") -> None:
+    """Write and flush; where the terminal was closed the work has its exit code all the same."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still to be written go nowhere: there is nobody left to tell."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     """One sentence, without the place in the code that it comes from."""
-    print(f"warning: {shown(str(message), MESSAGE)}", file=sys.stderr)
+    _write(sys.stderr, f"warning: {shown(str(message), MESSAGE)}\n")
 
 
 def _run(argv: list[str]) -> int:

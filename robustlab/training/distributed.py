@@ -143,6 +143,10 @@ def leave(world: World) -> None:
             dist.destroy_process_group()
 
 
+def _is_number_below(text: str, size: str) -> bool:
+    return text.isdigit() and (not size.isdigit() or int(text) < int(size))
+
+
 def is_first_to_tell() -> bool:
     """Whether this process should tell of a mistake: of several that train together the first one that asks, and no other.
 
@@ -154,7 +158,7 @@ def is_first_to_tell() -> bool:
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     except (KeyError, ValueError):
-        return os.environ.get("RANK", "0") == "0"
+        return os.environ.get("RANK", "0") in ("", "0") or not _is_number_below(os.environ["RANK"], os.environ["WORLD_SIZE"])
     try:
         store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5), wait_for_workers=False)
         return bool(store.add(f"robustlab/told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1)
