@@ -13,7 +13,8 @@ from robustlab.options import count, count_or_files, counts, group, leaves, loca
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
 
-OUT = "folder for the results, new or empty; the same command goes on there after an interruption"
+AGAIN = "new or empty; the same command goes on there after an interruption"
+OUT = f"folder for the results, {AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -321,12 +322,7 @@ class SynthesisOutput:
         shown="runs/synthesize/TASK.png, or grid.png in --out",
     )
     columns: int = option(10, "at most so many pictures in a row of the sheet; the numbers are still those of all pictures", positive)
-    out: str | None = option(
-        None,
-        "folder for every picture in a file of its own, new or empty; the same command goes on there after an interruption",
-        location,
-        metavar="FOLDER",
-    )
+    out: str | None = option(None, f"folder for every picture in a file of its own, {AGAIN}", location, metavar="FOLDER")
     tensorboard: bool = option(False, "also write pictures, numbers and the objective by step for TensorBoard, into --out", None)
     replay: str | None = option(None, "make again what a replay file describes, byte for byte", location, metavar="FILE")
 
