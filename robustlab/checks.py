@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,22 @@ def check_set_labels(name: str, labels: Tensor, n: int, num_classes: int) -> Non
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         raise UserError(f"{name}: label {int(wrong[0])} is out of range, {num_classes} classes allow 0 to {num_classes - 1}")
+
+
+def check_distinct(classes: Sequence[str], name: str) -> None:
+    """Refuse two classes of one name, as ImageNet has two cranes: by its name a label could only be matched with the first.
+
+    Args:
+        classes: the names.
+        name: what has these classes, for the message.
+
+    Raises:
+        UserError: with the first name that comes twice, and where.
+    """
+    first: dict[str, int] = {}
+    for place, each in enumerate(classes):
+        if first.setdefault(each, place) != place:
+            raise UserError(f"{name} has two classes called {each!r}, numbers {first[each]} and {place}: give each a name of its own")
 
 
 def with_logit_checks(model: Callable[[Tensor], Any], highest_label: int) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from robustlab.checks import check_distinct
 from robustlab.errors import UserError
 
 MOST = 250_000  # classes
@@ -40,8 +41,7 @@ def check_names(source: str, names: Sequence[str]) -> None:
             raise UserError(f"{source}: the name of class {number}, {name[:60]!a}, is not UTF-8: rename it")
         if len(name) > LONGEST:
             raise UserError(f"{source}: the name of class {number}, {name[:40]!a}..., is longer than {LONGEST} characters")
-    if len(set(names)) < len(names):
-        raise UserError(f"{source} has two classes called {next(iter(_doubles(names)))!r}")
+    check_distinct(names, source)
 
 
 def folder_classes(source: str, names: Sequence[str]) -> tuple[str, ...]:

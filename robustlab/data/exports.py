@@ -32,6 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from robustlab import files
+from robustlab.checks import check_distinct
 from robustlab.data.imageset import Images
 from robustlab.data.released import released_name
 from robustlab.data.tensors import head
@@ -132,9 +133,7 @@ def export(
         raise UserError(f"{images.name} has no images to export")
     if images.shape[0] not in (1, 3):
         raise UserError(f"{images.name} has images of {images.shape[0]} channels, and other programs read those with 1 or 3")
-    double = next((name for i, name in enumerate(images.classes) if name in images.classes[:i]), None)
-    if double is not None:
-        raise UserError(f"{images.name} has two classes called {double!r}, which an export could not tell apart")
+    check_distinct(images.classes, images.name)
     write, bytes_of = LAYOUTS[layout]
     one = _Export(images, split, on_images, about)
     files.check_space(out, bytes_of(one))

@@ -9,6 +9,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
+from robustlab.checks import check_distinct
 from robustlab.errors import UserError, unknown
 
 
@@ -108,22 +109,6 @@ class Classifier(nn.Module):
             if wanted not in self.classes:
                 raise UserError(f"the model does not know all classes of {name}: {unknown('class', wanted, self.classes)}")
         return torch.tensor([self.classes.index(wanted) for wanted in classes], dtype=torch.int64)
-
-
-def check_distinct(classes: Sequence[str], name: str) -> None:
-    """Refuse two classes of one name, as ImageNet has two cranes: by its name a label could only be matched with the first.
-
-    Args:
-        classes: the names.
-        name: what has these classes, for the message.
-
-    Raises:
-        UserError: with the first name that comes twice, and where.
-    """
-    first: dict[str, int] = {}
-    for place, each in enumerate(classes):
-        if first.setdefault(each, place) != place:
-            raise UserError(f"{name} has two classes called {each!r}, numbers {first[each]} and {place}: give each a name of its own")
 
 
 class Features(nn.Module):
