@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -95,8 +95,7 @@ class L2(AttackNorm):
 
     def steepest(self, g: Tensor) -> Tensor:
         # Dividing by the largest entry first keeps the squares of tiny gradients from underflowing.
-        scale = expanded(Linf().measure(g), g)
-        unit = g / torch.where(scale > 0, scale, 1)
+        unit = _unit_scale(g)
         length = expanded(self.measure(unit), g)
         return unit / torch.where(length > 0, length, 1)
 
@@ -180,6 +179,148 @@ class L1(AttackNorm):
         share = (spacings[:, :size] / spacings.sum(1, keepdim=True)).float().reshape(len(keys), *shape)
         sign = (seeding.uniform(seeding.fold(keys, "sign"), shape) < 0.5).float().mul_(2).sub_(1)
         return share * sign * per_example(radius, share)
+
+
+@dataclass(frozen=True)
+class Lp(Norm):
+    """``(sum |v_i|^p)^(1/p)`` for ``p`` strictly between 1 and infinity; the ends are ``L1`` and ``Linf``.
+
+    Raises:
+        UserError: any other ``p``.
+    """
+
+    p: float
+    _dual_p: float | None = field(default=None, repr=False, compare=False)  # what the dual came from, so that its dual is that again
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.p) and self.p > 1):
+            raise UserError(f"p must lie strictly between 1 and infinity, got {self.p}: for the ends there are L1() and Linf()")
+
+    @property
+    def dual(self) -> Norm:
+        return Lp(self._dual_p or self.p / (self.p - 1), self.p)
+
+    def measure(self, v: Tensor) -> Tensor:
+        return Linf().measure(v) * torch.linalg.vector_norm(_unit_scale(v).flatten(1), ord=self.p, dim=1)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        raised = _unit_scale(g).abs() ** (1 / (self.p - 1))
+        length = expanded(self.measure(raised), g)
+        return g.sign() * raised / torch.where(length > 0, length, 1)
+
+
+class MatrixNorm(Norm):
+    """A norm of one matrix per example, of shape ``(B, rows, columns)``, that sees nothing but singular values."""
+
+    values: Norm  # the same of the singular values
+
+    def measure(self, v: Tensor) -> Tensor:
+        return self.values.measure(torch.linalg.svdvals(_matrices(v)))
+
+    def steepest(self, g: Tensor) -> Tensor:
+        left, singular, right = torch.linalg.svd(_unit_scale(_matrices(g)), full_matrices=False)
+        known = singular > singular[:, :1] * (max(g.shape[1:]) * torch.finfo(g.dtype).eps)  # smaller ones are rounding
+        return (left * self.values.steepest(torch.where(known, singular, 0))[:, None]) @ right
+
+
+@dataclass(frozen=True)
+class Spectral(MatrixNorm):
+    """The largest singular value. Its steepest direction is the polar factor ``U V^T``: spectral descent, of which Muon is a cheap form."""
+
+    values = Linf()
+
+    @property
+    def dual(self) -> Norm:
+        return Nuclear()
+
+
+@dataclass(frozen=True)
+class Nuclear(MatrixNorm):
+    """The sum of the singular values. Its steepest direction has rank one."""
+
+    values = L1()
+
+    @property
+    def dual(self) -> Norm:
+        return Spectral()
+
+
+class FourierNorm(Norm):
+    """A norm of the moduli of an example's discrete Fourier transform, with the factor that keeps lengths (``norm="ortho"``).
+
+    An example is taken as one sequence of real numbers.
+    """
+
+    moduli: Norm  # the same of the moduli
+
+    def measure(self, v: Tensor) -> Tensor:
+        return self.moduli.measure(_spectrum(v).abs()) if v[0:1].numel() else v.new_zeros(len(v))
+
+    def _back(self, spectrum: Tensor, like: Tensor) -> Tensor:
+        return torch.fft.ifft(spectrum, norm="ortho").real.reshape(like.shape)
+
+
+@dataclass(frozen=True)
+class FourierL1(FourierNorm):
+    """The sum of the moduli: small for a signal of few frequencies."""
+
+    moduli = L1()
+
+    @property
+    def dual(self) -> Norm:
+        return FourierLinf()
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """A wave of the strongest frequency: half of its weight lies at the frequency below zero that a real signal has too."""
+        if g[0:1].numel() == 0:
+            return g.clone()
+        spectrum = _spectrum(_unit_scale(g))
+        top = spectrum.abs().argmax(1, keepdim=True)
+        mirrored = (spectrum.shape[1] - top) % spectrum.shape[1]
+        half = 0.5 * _phases(spectrum.gather(1, top))
+        at_top = torch.zeros_like(spectrum).scatter_(1, top, half)
+        return self._back(at_top + torch.zeros_like(spectrum).scatter_(1, mirrored, half.conj()), g)
+
+
+@dataclass(frozen=True)
+class FourierLinf(FourierNorm):
+    """The largest modulus."""
+
+    moduli = Linf()
+
+    @property
+    def dual(self) -> Norm:
+        return FourierL1()
+
+    def steepest(self, g: Tensor) -> Tensor:
+        if g[0:1].numel() == 0:
+            return g.clone()
+        spectrum = _spectrum(_unit_scale(g))
+        rounding = spectrum.shape[1] * torch.finfo(g.dtype).eps
+        strongest = spectrum.abs().amax(1, keepdim=True)
+        return self._back(_phases(torch.where(spectrum.abs() > rounding * strongest, spectrum, 0)), g)
+
+
+def _matrices(v: Tensor) -> Tensor:
+    if v.ndim != 3:
+        raise UserError(f"a norm of matrices needs one matrix for each example, (B, rows, columns), got shape {tuple(v.shape)}")
+    return v
+
+
+def _spectrum(v: Tensor) -> Tensor:
+    return torch.fft.fft(v.flatten(1), norm="ortho")
+
+
+def _unit_scale(g: Tensor) -> Tensor:
+    """Each example divided by its largest value, unless that is zero: no square of it underflows."""
+    scale = expanded(Linf().measure(g), g)
+    return g / torch.where(scale > 0, scale, 1)
+
+
+def _phases(z: Tensor) -> Tensor:
+    """Complex numbers scaled to modulus one; zero stays zero."""
+    size = z.abs()
+    return z / torch.where(size > 0, size, 1)
 
 
 def _bound(radius: float | Tensor, v: Tensor) -> Tensor:

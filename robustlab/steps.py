@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from robustlab.constraints import ConstraintSet
-from robustlab.norms import L1, Norm, per_example
+from robustlab.errors import UserError
+from robustlab.norms import L1, L2, Norm, expanded, per_example
 from robustlab.subsets import restricted
 
 
@@ -47,18 +48,35 @@ def attack_directions(norm: Norm) -> Directions:
 class Steepest:
     """Projected steepest descent in a norm: every step has length ``step_size`` in it. The step of PGD.
 
-    ``step_size`` is in pixel units, a number or one per example ``(B,)``. A zero gradient moves nothing.
+    A zero gradient moves nothing.
+
+    Attributes:
+        norm: where to go.
+        step_size: in pixel units, a number or one per example ``(B,)``.
+        scaled: multiply each step by the dual norm of the gradient, as the steepest descent of optimization theory does: in L2 that is
+            gradient descent. Needs a ``Norm``.
     """
 
     norm: Directions
     step_size: float | Tensor
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scaled and not isinstance(self.norm, Norm):
+            raise UserError(f"a scaled step needs a norm that has a dual, such as L2(), got {self.norm!r}")
 
     def init(self, x: Tensor, steps: int) -> None:
         """There is no state."""
         return None
 
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: None) -> tuple[Tensor, None]:
-        return constraint.project(x - per_example(self.step_size, x) * self.norm.steepest(constraint.tangent(x, grad))), None
+        return constraint.project(x - per_example(self.step_size, x) * self._direction(constraint.tangent(x, grad))), None
+
+    def _direction(self, g: Tensor) -> Tensor:
+        if not self.scaled or not isinstance(self.norm, Norm):
+            return self.norm.steepest(g)
+        # In L2 the scaled direction is the gradient itself.
+        return g if isinstance(self.norm, L2) else self.norm.steepest(g) * expanded(self.norm.dual.measure(g), g)
 
     def at(self, index: Tensor) -> Steepest:
         return replace(self, step_size=restricted(self.step_size, index))
@@ -113,3 +131,106 @@ class Adam:
 
     def at(self, index: Tensor) -> Adam:
         return replace(self, step_size=restricted(self.step_size, index))
+
+
+class Sized(Protocol):
+    """A rule with a step size, for ``Decaying`` and ``Relative``: any dataclass of this module that has the field."""
+
+    @property
+    def step_size(self) -> float | Tensor: ...
+
+    def init(self, x: Tensor, steps: int) -> Any: ...
+
+    def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Any) -> tuple[Tensor, Any]: ...
+
+
+@dataclass(frozen=True)
+class Decaying:
+    """A rule whose step size falls with the number of steps taken, t: by the factor ``(offset / (t + offset))^power``.
+
+    Attributes:
+        rule: a dataclass with a field ``step_size``, which is the size of the first step.
+        power: 0.5 falls like the root of t, 1 like t.
+        offset: after that many steps more the size has fallen by ``2^-power``; above 0.
+    """
+
+    rule: Sized
+    power: float = 0.5
+    offset: float = 1.0
+
+    def init(self, x: Tensor, steps: int) -> tuple[Any, int]:
+        """The rule's own state, and the number of steps."""
+        return self.rule.init(x, steps), 0
+
+    def step(
+        self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: tuple[Any, int]
+    ) -> tuple[Tensor, tuple[Any, int]]:
+        inner, t = state
+        smaller = _resized(self.rule, (self.offset / (t + self.offset)) ** self.power)
+        x, inner = smaller.step(x, value, grad, constraint, inner)
+        return x, (inner, t + 1)
+
+    def at(self, index: Tensor) -> Decaying:
+        return replace(self, rule=restricted(self.rule, index))
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A rule whose step size is a share of the point's own L2 norm, so that it grows with what it moves. For homogeneous networks."""
+
+    rule: Sized
+
+    @property
+    def step_size(self) -> float | Tensor:
+        """The share."""
+        return self.rule.step_size
+
+    def init(self, x: Tensor, steps: int) -> Any:
+        """The rule's own state."""
+        return self.rule.init(x, steps)
+
+    def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Any) -> tuple[Tensor, Any]:
+        return _resized(self.rule, L2().measure(x)).step(x, value, grad, constraint, state)
+
+    def at(self, index: Tensor) -> Relative:
+        return replace(self, rule=restricted(self.rule, index))
+
+
+def _resized(rule: Any, factor: float | Tensor) -> Any:
+    """The same rule with its step size multiplied; through ``Relative`` to the rule inside."""
+    if isinstance(rule, Relative):
+        return Relative(_resized(rule.rule, factor))
+    return replace(rule, step_size=rule.step_size * factor)
+
+
+@dataclass(frozen=True)
+class RunningMean:
+    """A rule that is handed the running mean of the gradients, ``m <- momentum m + (1 - momentum) g``, in place of the gradient.
+
+    Around scaled steepest descent in L2 it is the heavy ball, around ``Steepest(Linf())`` Signum, around ``Steepest(Spectral())`` Muon
+    without its short cut. Around mirror descent it is momentum in the dual.
+
+    Attributes:
+        rule: any step rule.
+        momentum: share of the past, in [0, 1).
+        nesterov: hand on ``momentum m + (1 - momentum) g`` instead of the new mean ``m``, which looks one step ahead.
+    """
+
+    rule: Any
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def init(self, x: Tensor, steps: int) -> tuple[Any, Tensor]:
+        """The rule's own state, and the mean, which is zero at first."""
+        return self.rule.init(x, steps), torch.zeros_like(x)
+
+    def step(
+        self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: tuple[Any, Tensor]
+    ) -> tuple[Tensor, tuple[Any, Tensor]]:
+        inner, mean = state[0], state[1].lerp(grad, 1 - self.momentum)
+        handed = mean.lerp(grad, 1 - self.momentum) if self.nesterov else mean
+        x, inner = self.rule.step(x, value, handed, constraint, inner)
+        return x, (inner, mean)
+
+    def at(self, index: Tensor) -> RunningMean:
+        return replace(self, rule=restricted(self.rule, index))

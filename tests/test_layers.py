@@ -23,7 +23,7 @@ FLOORS = (
     {"objectives", "pictures", "threats"},
     {"optimize"},
     {"steps", "models", "data", "records"},
-    {"attacks", "synthesis"},
+    {"attacks", "synthesis", "linear_bias"},
     {"evaluation"},
     {"training"},
     {"construction"},

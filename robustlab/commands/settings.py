@@ -9,7 +9,7 @@ from inspect import cleandoc
 from typing import Any, ClassVar
 
 from robustlab.errors import UserError
-from robustlab.options import count, count_or_files, counts, group, leaves, location, option, positive, radii, radius
+from robustlab.options import count, count_or_files, counts, group, leaves, location, names, option, positive, radii, radius
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
 
@@ -251,6 +251,7 @@ class ExperimentSettings:
     arch: str | None = option(None, "architecture of the networks", metavar="NAME")
     epochs: int | None = option(None, "passes over the training images", positive)
     seeds: int | None = option(None, "repetitions with different seeds", positive)
+    claim: Any = option(None, "of linear-bias: test these claims only", names, metavar="NAME,...", shown="all")
 
 
 @dataclass(frozen=True)

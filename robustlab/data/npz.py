@@ -7,27 +7,21 @@ is made of it.
 
 from __future__ import annotations
 
-import math
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robustlab import files
+from robustlab.data.archive import Archive
 from robustlab.data.classes import numbers, told_apart
 from robustlab.data.imageset import ImageSet, readable_name
-from robustlab.data.limits import check_expansion
 from robustlab.data.tree import PARTS, SPELLED
 from robustlab.errors import UserError
-from robustlab.paths import shown
 
 CHANNELS = (1, 3)
 WHOLE: tuple[tuple[str, ...], tuple[str, ...]] = (("x", "images"), ("y", "labels"))
-ENDING = ".npy"
 
 
 def open_npz(path: Path, split: str | None = None) -> ImageSet:
@@ -46,7 +40,7 @@ def open_npz(path: Path, split: str | None = None) -> ImageSet:
         UserError: no such file, array or part, other shapes or types, values or labels out of range, or arrays that are far larger
             than the file.
     """
-    with _Archive(path) as archive:
+    with _Images(path) as archive:
         images, labels = WHOLE
         if split is not None and archive.parts:
             part = next((part for part in PARTS[split] if part in archive.parts), None)
@@ -68,7 +62,7 @@ def has_parts(path: Path) -> bool:
     Raises:
         UserError: no such file, or no archive.
     """
-    with _Archive(path) as archive:
+    with _Images(path) as archive:
         return bool(archive.parts)
 
 
@@ -80,67 +74,19 @@ def _names(part: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(images), tuple(labels)
 
 
-class _Archive:
-    """The arrays of an open file, by name; each is read when it is asked for."""
+class _Images(Archive):
+    """An archive with images.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Attributes:
+        parts: those that it holds; none where it holds a whole set.
+    """
 
-    def __enter__(self) -> _Archive:
-        with files.reading(self.path, "an .npz file of plain arrays"):
-            self.stream = files.open_regular(self.path)
-            try:
-                self.zip = zipfile.ZipFile(self.stream)
-            except BaseException:
-                self.stream.close()
-                raise
-        members = [info.filename for info in self.zip.infolist() if info.filename.endswith(ENDING)]
-        self.names = sorted(name.removesuffix(ENDING) for name in members)
-        whole = [self._called(names) for names in WHOLE]
-        parts = [part for part in SPELLED if all(self._called(names) for names in _names(part))]
+    def __enter__(self) -> Self:
+        super().__enter__()
+        whole = [self.called(names) for names in WHOLE]
+        parts = [part for part in SPELLED if all(self.called(names) for names in _names(part))]
         self.parts = [] if all(whole) else parts
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self.zip.close()
-        self.stream.close()
-
-    def _called(self, names: Sequence[str]) -> str | None:
-        """How the archive spells the first of these names that it has."""
-        return next((own for name in names for own in self.names if own.casefold() == name), None)
-
-    def first(self, names: Sequence[str]) -> np.ndarray:
-        """The array of one of these names."""
-        own = self._called(names)
-        if own is None:
-            wanted = " or ".join(map(repr, names[:3]))
-            raise UserError(f"{self.path} has no array {wanted}; it has {', '.join(map(shown, self.names)) or 'none'}")
-        return self.read(own)
-
-    def read(self, name: str) -> np.ndarray:
-        """An array, once its head agrees with its size."""
-        with files.reading(self.path, "an .npz file of plain arrays"):
-            info = self.zip.getinfo(f"{name}{ENDING}")
-            check_expansion(self.path, f"the array {name!r}", info.file_size, min(info.compress_size, self.path.stat().st_size))
-            with self.zip.open(info) as member:
-                shape, dtype = _head(member)
-                size, body = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
-            if dtype.hasobject:
-                raise UserError(f"cannot read {self.path} as an .npz file of plain arrays: {name!r} holds pickled objects")
-            if size != body:
-                raise UserError(f"{self.path}: the array {name!r} says that it has {size:,} bytes, {dtype} {shape}, and has {body:,}")
-            with self.zip.open(info) as member:
-                return np.lib.format.read_array(member, allow_pickle=False)
-
-
-def _head(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array, as its file declares them."""
-    version = np.lib.format.read_magic(member)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"an array of version {version[0]}.{version[1]}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(member)
-    return shape, dtype
 
 
 def _classes(path: Path, names: np.ndarray) -> tuple[str, ...]:

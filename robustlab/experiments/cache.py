@@ -33,6 +33,7 @@ from robustlab.data.imageset import Images, hold_out
 from robustlab.data.splits import matching
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
+from robustlab.linear_bias.problems import Problem, read_problem
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
@@ -114,6 +115,7 @@ class ExperimentCache:
     say: Say = lambda text: None
     stop: Callable[[], bool] = lambda: False
     _opened: dict[tuple[Any, ...], Images] = field(default_factory=dict)
+    _identity: str | None = None  # of the data, once it is known
 
     def images(self, split: str, classes: Sequence[str] = (), limit: int | None = None) -> Images:
         """Some images of the data: ``limit`` of the named classes, the same share of each."""
@@ -125,6 +127,18 @@ class ExperimentCache:
             self._opened[key] = matching(images, self.images("train", classes)) if apart else images
         images = self._opened[key]
         return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed=0)[1])
+
+    def problem(self) -> Problem | None:
+        """The data as a linear problem, from a file of arrays ``X`` and ``y``; None where there are no data.
+
+        Raises:
+            UserError: no such file, or other arrays.
+        """
+        if self.data is None:
+            return None
+        found = read_problem(self.data)
+        self._identity = found.digest
+        return found
 
     def source(self, name: str, arch: str = "small") -> Classifier:
         """A model by its name or path, or ``RECIPE:EPOCHS`` or ``RECIPE:EPOCHS:IMAGES``: trained here, on the data."""
@@ -254,8 +268,9 @@ class ExperimentCache:
 
     def _settings(self, measurement: Measurement) -> dict[str, Any]:
         """A measurement's own, with what all measurements depend on: the data and the precision."""
-        data = fingerprint(self.images("train")) if self.data is not None else "none"
-        return {**measurement.settings, "data": data, "bfloat16": self.bfloat16}
+        if self._identity is None:
+            self._identity = fingerprint(self.images("train")) if self.data is not None else "none"
+        return {**measurement.settings, "data": self._identity, "bfloat16": self.bfloat16}
 
     @contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:

@@ -23,6 +23,7 @@ from robustlab.reports.plots import heat_map, line_plot
 
 # In the order of the talk; imported when asked for.
 EXPERIMENTS: dict[str, str] = {
+    "linear-bias": "which solution gradient descent picks: every claim on optimization bias and geometry, with its exact solution",
     "mislabelled": "train on D_rand and D_det, test on ordinary images",
     "two-classes": "train on dogs labelled cat and cats labelled dog, test on ordinary images",
     "robustified": "standard training on D_R gives a robust model, on D_NR it does not",
@@ -33,9 +34,18 @@ EXPERIMENTS: dict[str, str] = {
     "known-features": "which features each constructed set teaches, on shapes, where the features are known",
     "regimes": "where robust features win and where non-robust ones do: eps, source, augmentation",
 }
-WITHOUT_DATA = ("known-features",)
+WITHOUT_DATA = ("known-features", "linear-bias")
 # What most experiments have, by the name that all share; an experiment with several of them calls them ``sources``, ``archs``.
-SHARED = {"limit": "n", "model": "source", "eps": "eps", "steps": "steps", "arch": "arch", "epochs": "epochs", "seeds": "seeds"}
+SHARED = {
+    "limit": "n",
+    "model": "source",
+    "eps": "eps",
+    "steps": "steps",
+    "arch": "arch",
+    "epochs": "epochs",
+    "seeds": "seeds",
+    "claim": "claims",
+}
 
 
 def reproduce(

@@ -1,0 +1,234 @@
+"""Losses of outputs, and the objectives that they make of a problem: what an optimizer of weights minimizes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+from robustlab import seeding
+from robustlab.errors import UserError, unknown
+from robustlab.linear_bias.problems import Problem
+
+
+class Loss(ABC):
+    """What a model pays for its outputs, ``(S, n)``, where the targets are ``y``, ``(S, n)``: one number for each seed.
+
+    Differentiable, so that any model can be trained with it; its slope is known too, which spares linear models the differentiation.
+    """
+
+    @abstractmethod
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The loss, ``(S,)``: a sum over the examples, or the logarithm of one."""
+
+    @abstractmethod
+    def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Its derivative by the outputs, ``(S, n)``."""
+
+
+@dataclass(frozen=True)
+class Squared(Loss):
+    """``sum (f - y)^2``."""
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return (outputs - y).square().sum(1)
+
+    def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return 2 * (outputs - y)
+
+
+class MarginLoss(Loss):
+    """A loss of the margins ``m = y f`` of two classes, labelled -1 and 1."""
+
+    @abstractmethod
+    def of(self, margins: Tensor) -> Tensor:
+        """From margins ``(S, n)`` to ``(S,)``."""
+
+    @abstractmethod
+    def rise(self, margins: Tensor) -> Tensor:
+        """The derivative by the margins, ``(S, n)``; never positive."""
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.of(outputs * y)
+
+    def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.rise(outputs * y) * y
+
+
+@dataclass(frozen=True)
+class Exponential(MarginLoss):
+    """``sum exp(-m)``. It overflows where margins are far below zero, and its gradient vanishes where they are far above."""
+
+    def of(self, margins: Tensor) -> Tensor:
+        return (-margins).exp().sum(1)
+
+    def rise(self, margins: Tensor) -> Tensor:
+        return -(-margins).exp()
+
+
+@dataclass(frozen=True)
+class LogExponential(MarginLoss):
+    """The logarithm of the exponential loss. A constant step on it is a step on the exponential loss divided by the loss itself, and
+    nothing overflows or vanishes, however long the descent."""
+
+    def of(self, margins: Tensor) -> Tensor:
+        return torch.logsumexp(-margins, 1)
+
+    def rise(self, margins: Tensor) -> Tensor:
+        return -torch.softmax(-margins, 1)
+
+
+@dataclass(frozen=True)
+class Logistic(MarginLoss):
+    """``sum log(1 + exp(-m))``."""
+
+    def of(self, margins: Tensor) -> Tensor:
+        return softplus(-margins).sum(1)
+
+    def rise(self, margins: Tensor) -> Tensor:
+        return -torch.sigmoid(-margins)
+
+
+@dataclass(frozen=True)
+class LogLogistic(MarginLoss):
+    """The logarithm of the logistic loss, which neither overflows nor vanishes."""
+
+    def of(self, margins: Tensor) -> Tensor:
+        # Far above zero log(1 + exp(-m)) is exp(-m) to the last digit.
+        near = margins.clamp(max=30)
+        return torch.logsumexp(torch.where(margins > 30, -margins, softplus(-near).log()), 1)
+
+    def rise(self, margins: Tensor) -> Tensor:
+        return -(logsigmoid(-margins) - self.of(margins)[:, None]).exp()
+
+
+@dataclass(frozen=True)
+class PolynomialTail(MarginLoss):
+    """``sum (1 + m)^-power`` for margins above zero, and its tangent ``1 - power m`` below: a tail that is not exponential."""
+
+    power: float = 1.0
+
+    def of(self, margins: Tensor) -> Tensor:
+        above = (1 + margins.clamp(min=0)) ** -self.power
+        return torch.where(margins > 0, above, 1 - self.power * margins).sum(1)
+
+    def rise(self, margins: Tensor) -> Tensor:
+        return -self.power * (1 + margins.clamp(min=0)) ** (-self.power - 1)
+
+
+@dataclass(frozen=True)
+class SquaredHinge(MarginLoss):
+    """``sum max(0, 1 - m)^2``: zero as soon as all margins are 1, so that descent stops."""
+
+    def of(self, margins: Tensor) -> Tensor:
+        return (1 - margins).clamp(min=0).square().sum(1)
+
+    def rise(self, margins: Tensor) -> Tensor:
+        return -2 * (1 - margins).clamp(min=0)
+
+
+LOSSES: dict[str, Loss] = {
+    "squared": Squared(),
+    "exponential": Exponential(),
+    "log-exponential": LogExponential(),
+    "logistic": Logistic(),
+    "log-logistic": LogLogistic(),
+    "polynomial": PolynomialTail(),
+    "squared-hinge": SquaredHinge(),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LinearObjective:
+    """The loss of linear models on a problem, as a function of their weights ``(S, d)``; see ``objectives.KnowsGradient``."""
+
+    problem: Problem
+    loss: Loss
+
+    def __call__(self, w: Tensor) -> Tensor:
+        return self.loss.value(self.problem.outputs(w), self.problem.y)
+
+    def with_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and its gradient by the weights."""
+        outputs, y = self.problem.outputs(w), self.problem.y
+        return self.loss.value(outputs, y), self.problem.pulled_back(self.loss.slope(outputs, y))
+
+    def at(self, index: Tensor) -> LinearObjective:
+        return replace(self, problem=self.problem.at(index))
+
+
+class Predicts(Protocol):
+    """A model with all its parameters in one row for each seed; see ``robustlab.linear_bias.parametrizations``."""
+
+    def outputs(self, theta: Tensor, X: Tensor) -> Tensor:
+        """From parameters ``(S, P)`` and examples ``(S, n, d)`` or ``(1, n, d)`` to outputs ``(S, n)``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ModelObjective:
+    """The loss of models on a problem, as a function of their parameters ``(S, P)``."""
+
+    problem: Problem
+    loss: Loss
+    model: Predicts
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        return self.loss.value(self.model.outputs(theta, self.problem.X), self.problem.y)
+
+    def at(self, index: Tensor) -> ModelObjective:
+        return replace(self, problem=self.problem.at(index))
+
+
+@dataclass(frozen=True, eq=False)
+class OneExample:
+    """The loss of linear models on one example at each step, drawn at random or in turn: stochastic descent with batches of one.
+
+    An ``objectives.PerStep``. The draws belong to seed and step, whatever the other seeds are.
+
+    Attributes:
+        in_turn: the examples one after the other instead of at random.
+        seed: of the draws.
+    """
+
+    problem: Problem
+    loss: Loss
+    in_turn: bool = False
+    seed: int = 0
+
+    def at_step(self, step: int) -> LinearObjective:
+        """The objective of a step: the one example."""
+        X, y = self.problem.X, self.problem.y
+        if self.in_turn:
+            row = step % self.problem.n
+            return LinearObjective(_Rows(X[:, row : row + 1], y[:, row : row + 1]), self.loss)
+        keys = seeding.example_keys(self.seed, torch.arange(len(X)))
+        rows = seeding.integers(seeding.fold(keys, "example of a step", step), self.problem.n)
+        each = torch.arange(len(X))
+        return LinearObjective(_Rows(X[each, rows][:, None], y[each, rows][:, None]), self.loss)
+
+
+class _Rows(Problem):
+    """Rows of a problem that was checked before."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+def as_loss(loss: Loss | str) -> Loss:
+    """A loss from itself or its name.
+
+    Raises:
+        UserError: a name that is not known.
+    """
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise unknown("loss", loss, LOSSES)
+        return LOSSES[loss]
+    if not isinstance(loss, Loss):
+        raise UserError(f"a loss must be a name or a Loss, got {loss!r:.60}")
+    return loss
