@@ -7,8 +7,8 @@ import torch
 from robustlab.experiments.finding import LinePlot
 from robustlab.experiments.linear_bias.claim import Claim, Evidence, Row, Setting, numbers, relative_distance
 from robustlab.linear_bias.descent import descend
+from robustlab.linear_bias.interpolants import nearest_interpolant
 from robustlab.linear_bias.losses import LinearObjective, Squared
-from robustlab.linear_bias.margins import nearest_interpolant
 from robustlab.norms import L2
 from robustlab.reports.plots import Axes, spread_line
 from robustlab.seeding import example_keys, normal
