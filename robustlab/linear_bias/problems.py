@@ -55,6 +55,11 @@ class Problem:
         return self.X.shape[2]
 
     @property
+    def two_classes(self) -> bool:
+        """Whether the targets are labels -1 and 1, and every problem has both."""
+        return bool((self.y.abs() == 1).all() and ((self.y == 1).any(1) & (self.y == -1).any(1)).all())
+
+    @property
     def signed(self) -> Tensor:
         """The rows ``y_n x_n`` of a problem with two classes, ``(S, n, d)``: a separator has a positive product with each.
 

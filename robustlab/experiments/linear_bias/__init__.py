@@ -10,7 +10,8 @@ from importlib import import_module
 from robustlab.errors import UserError, unknown
 from robustlab.experiments.cache import ExperimentCache, Measurement, Values
 from robustlab.experiments.finding import Finding
-from robustlab.experiments.linear_bias.claim import Claim, Evidence, Setting, spread
+from robustlab.experiments.linear_bias.claim import REGRESSION, TWO_CLASSES, Claim, Evidence, Row, Setting, spread
+from robustlab.linear_bias.problems import Problem
 from robustlab.reports.tables import Table
 
 # In the order of the talk; each has a tuple CLAIMS.
@@ -37,26 +38,31 @@ def all_claims() -> dict[str, Claim]:
     return {claim.name: claim for module in MODULES for claim in import_module(f"robustlab.experiments.linear_bias.{module}").CLAIMS}
 
 
-def chosen(config: Config, with_data: bool) -> list[Claim]:
-    """The claims to test.
+def chosen(config: Config, data: Problem | None = None) -> list[Claim]:
+    """The claims to test; with data of one's own those that can be tested on them.
 
     Raises:
-        UserError: an unknown name, or with data of one's own a claim that has data of its own.
+        UserError: an unknown name, or a claim that cannot be tested on the data.
     """
     claims = all_claims()
     for name in config.claims:
         if name not in claims:
             raise unknown("claim", name, claims)
-        if with_data and not claims[name].takes:
-            raise UserError(f"the claim {name!r} has data of its own: leave out `data`, or name other claims")
-    wanted = [claims[name] for name in config.claims] or list(claims.values())
-    return [claim for claim in wanted if claim.takes or not with_data]
+        if data is not None and not _fits(claims[name], data):
+            wanted = f"needs {claims[name].takes}" if claims[name].takes else "has data of its own"
+            raise UserError(f"the claim {name!r} {wanted}: leave out `data`, or name other claims")
+    wanted_claims = [claims[name] for name in dict.fromkeys(config.claims)] or list(claims.values())
+    return [claim for claim in wanted_claims if data is None or _fits(claim, data)]
+
+
+def _fits(claim: Claim, data: Problem) -> bool:
+    return claim.takes == REGRESSION or (claim.takes == TWO_CLASSES and data.two_classes)
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
     """Test the claims, or what is missing of them, and put the numbers into tables."""
     data = cache.problem()
-    claims = chosen(config, data is not None)
+    claims = chosen(config, data)
     setting = Setting(config.seeds, data)
     settings = {"seeds": config.seeds, "version": VERSION}
     measurements = [Measurement(claim.name, settings, partial(_measured, claim, setting)) for claim in claims]
@@ -66,38 +72,29 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     for values in told:
         del values["plots"]
     plots = {
-        f"linear-bias-{claim.name}{f'-{short}' if short else ''}": plot
-        for claim, evidence in tested
-        for short, plot in evidence.plots.items()
+        "-".join(filter(None, ("linear-bias", claim.name, short))): plot for claim, each in tested for short, plot in each.plots.items()
     }
-    return Finding((_table(tested, config),), {"claims": told}, lines=plots)
+    parts = dict.fromkeys(claim.part for claim in claims)
+    return Finding(tuple(_table(part, tested, config) for part in parts), {"claims": told}, lines=plots)
 
 
 def _measured(claim: Claim, setting: Setting) -> Values:
     return claim.test(setting).as_values()
 
 
-def _table(tested: list[tuple[Claim, Evidence]], config: Config) -> Table:
+def _table(part: str, tested: list[tuple[Claim, Evidence]], config: Config) -> Table:
+    here = [(claim, evidence) for claim, evidence in tested if claim.part == part]
     return Table(
-        "Which solution does the optimizer pick?",
+        f"Which solution does the optimizer pick? {part[:1].upper()}{part[1:]}",
         f"{config.seeds} seeds: the median gap, and the worst in brackets. Control: the same distance to a wrong solution; where a claim is "
-        "expected to fail, the same distance in the case in which it holds. A claim holds if the worst gap is below the tolerance, and the "
+        "expected to fail, its distance in the case in which it holds. A claim holds if the worst gap is below the tolerance, and the "
         "tolerance below a third of every control.",
         ("claim", "case", "predicted", "distance", "gap", "control", "tolerance", "verdict", "note"),
-        tuple(
-            (
-                claim.name,
-                row.case,
-                row.predicted,
-                row.measure,
-                spread(row.gap),
-                spread(row.control),
-                f"{row.tolerance:g}",
-                row.verdict,
-                row.note,
-            )
-            for claim, evidence in tested
-            for row in evidence.rows
-        ),
-        tuple(f"{claim.name}: {claim.says} ({claim.source})" for claim, _ in tested),
+        tuple((claim.name, *_cells(row)) for claim, evidence in here for row in evidence.rows),
+        tuple(f"{claim.name}: {claim.says} ({claim.source})" for claim, _ in here),
     )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    gaps = spread(row.gap), spread(row.control), f"{row.tolerance:g}"
+    return row.case, row.predicted, row.measure, *gaps, row.verdict, row.note

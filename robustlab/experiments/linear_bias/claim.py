@@ -16,6 +16,7 @@ from robustlab.reports.plots import Axes, Line
 
 HOLDS, FAILS = "holds", "fails as it should"
 OPEN = "not at this scale"
+REGRESSION, TWO_CLASSES = "fewer examples than values", "examples of two classes"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Claim:
         says: the claim, in one sentence.
         source: paper and year, with the theorem.
         test: from a setting to evidence. Sums up what it saw; draws nothing that depends on anything but seeds.
-        takes: what data of one's own it can be tested on: "regression", "two classes", or "" where it has data of its own.
+        takes: what data of one's own it can be tested on: ``REGRESSION``, ``TWO_CLASSES``, or "" where it has data of its own.
         part: "squared loss", "classification", "newer", "Gaussians".
     """
 

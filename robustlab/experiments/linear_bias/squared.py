@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from robustlab.experiments.finding import LinePlot
-from robustlab.experiments.linear_bias.claim import Claim, Evidence, Row, Setting, numbers, relative_distance
+from robustlab.experiments.linear_bias.claim import REGRESSION, Claim, Evidence, Row, Setting, numbers, relative_distance
 from robustlab.linear_bias.descent import descend
 from robustlab.linear_bias.interpolants import nearest_interpolant
 from robustlab.linear_bias.losses import LinearObjective, Squared
@@ -47,6 +47,6 @@ CLAIMS = (
         "On squared loss gradient descent goes to the interpolant that is nearest to its start, whatever the step.",
         "Gunasekar et al. 2018, section 2",
         gradient_descent,
-        takes="regression",
+        takes=REGRESSION,
     ),
 )
