@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustlab.constraints import ThreatModel
-from robustlab.norms import L1, L2, AttackNorm, Linf
+from robustlab.norms import L1, L2, AttackNorm, FourierL1, FourierLinf, Linf, Lp, Norm, Nuclear, Spectral
 
 ALL_NORMS: list[AttackNorm] = [L1(), L2(), Linf()]
+# What an optimizer may move along too: no projections and no draws.
+OPTIMIZER_NORMS: list[Norm] = [*ALL_NORMS, Lp(1.1), Lp(1.5), Lp(4.0), FourierL1(), FourierLinf(), Spectral(), Nuclear()]
 every_norm = pytest.mark.parametrize("norm", ALL_NORMS, ids=lambda norm: type(norm).__name__)
+every_optimizer_norm = pytest.mark.parametrize("norm", OPTIMIZER_NORMS, ids=repr)
 
 # The same examples in every run, no clock, and no database beside the sources.
 seeded = settings(derandomize=True, deadline=None, max_examples=60, database=None)

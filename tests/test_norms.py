@@ -1,4 +1,4 @@
-"""Laws of the three norms: duality, nearest points, uniform balls."""
+"""Laws of the norms: duality for all, nearest points and uniform balls for those of attacks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import ALL_NORMS, anything, batches, drawn, every_norm, seeded
+from laws import ALL_NORMS, anything, batches, drawn, every_norm, every_optimizer_norm, seeded
 from torch import Tensor
 
-from robustlab.norms import L1, L2, NORMS, Linf, expanded, per_example
+from robustlab.errors import UserError
+from robustlab.norms import L1, L2, NORMS, FourierL1, FourierLinf, Linf, Lp, Nuclear, Spectral, expanded, per_example
 from robustlab.seeding import example_keys
 
 finite_radii = st.one_of(st.sampled_from([0.0, 1e-12, 8 / 255, 1e6]), st.floats(1e-9, 3))
@@ -31,12 +32,12 @@ def test_names():
     assert NORMS == {"linf": Linf(), "l2": L2(), "l1": L1()}
 
 
-@every_norm
+@every_optimizer_norm
 def test_the_dual_of_the_dual_is_the_norm(norm):
     assert norm.dual.dual == norm
 
 
-@every_norm
+@every_optimizer_norm
 @seeded
 @given(pair=batches(anything, anything))
 def test_no_inner_product_exceeds_norm_times_dual_norm(norm, pair):
@@ -44,7 +45,7 @@ def test_no_inner_product_exceeds_norm_times_dual_norm(norm, pair):
     assert (dot(u, g).abs() <= norm.measure(u) * norm.dual.measure(g) * (1 + 1e-12)).all()
 
 
-@every_norm
+@every_optimizer_norm
 @seeded
 @given(one=batches(anything))
 def test_steepest_direction_attains_the_dual_norm(norm, one):
@@ -54,14 +55,14 @@ def test_steepest_direction_attains_the_dual_norm(norm, one):
     torch.testing.assert_close(norm.measure(u), (g.flatten(1) != 0).any(1).double(), rtol=1e-12, atol=0)
 
 
-@every_norm
+@every_optimizer_norm
 @pytest.mark.parametrize("dtype, scale", [(torch.float32, 1e-38), (torch.float32, 1e30), (torch.float64, 1e-300)], ids=repr)
 def test_gradients_too_small_or_large_to_square_still_give_unit_steps(norm, dtype, scale):
     u = norm.steepest(drawn(4, 3, 5, dtype=dtype) * scale)
     torch.testing.assert_close(norm.measure(u), torch.ones(4, dtype=dtype))
 
 
-@every_norm
+@every_optimizer_norm
 def test_a_zero_gradient_moves_nothing(norm):
     assert not norm.steepest(torch.zeros(2, 3, 4)).any()
 
@@ -198,3 +199,46 @@ def test_per_example_values_broadcast_over_the_first_dimension_only():
 
 def test_norms_of_one_kind_are_equal_and_print_their_name():
     assert len(set(ALL_NORMS)) == 3 and L1() == L1() and repr(Linf()) == "Linf()"
+
+
+@pytest.mark.parametrize("p", [1, 0.5, 0, -2, math.inf, math.nan])
+def test_a_p_without_two_norms_is_refused(p):
+    with pytest.raises(UserError, match=r"p must lie strictly between 1 and infinity, got .*: for the ends there are L1\(\) and Linf\(\)"):
+        Lp(p)
+
+
+@pytest.mark.parametrize("p", [1.001, 4 / 3, 2.0, 7.0, 300.0])
+def test_lp_is_the_librarys_norm_and_two_is_l2(p):
+    v = drawn(5, 2, 3)
+    torch.testing.assert_close(Lp(p).measure(v), torch.linalg.vector_norm(v.flatten(1), ord=p, dim=1))
+    torch.testing.assert_close(Lp(2.0).steepest(v), L2().steepest(v))
+
+
+def test_norms_of_matrices_see_nothing_but_singular_values():
+    v, turned = drawn(3, 4, 4), torch.linalg.qr(drawn(3, 4, 4, seed=1)).Q
+    for norm, kind in ((Spectral(), 2), (Nuclear(), "nuc")):
+        torch.testing.assert_close(norm.measure(v), torch.linalg.matrix_norm(v, ord=kind))
+        torch.testing.assert_close(norm.measure(turned @ v), norm.measure(v))
+        torch.testing.assert_close(norm.steepest(turned @ v), turned @ norm.steepest(v))
+
+
+def test_steepest_directions_of_matrices_are_the_polar_factor_and_one_of_rank_one():
+    v = drawn(3, 4, 6)
+    polar, single = Spectral().steepest(v), Nuclear().steepest(v)
+    torch.testing.assert_close(polar @ polar.mT, torch.eye(4).double().expand(3, 4, 4))
+    assert (torch.linalg.matrix_rank(single) == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 3, 4)])
+def test_norms_of_matrices_refuse_what_is_no_matrix(shape):
+    with pytest.raises(UserError, match=r"one matrix for each example, \(B, rows, columns\), got shape"):
+        Spectral().measure(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("d", [1, 2, 7, 8])
+def test_fourier_norms_do_not_change_when_a_signal_is_shifted(d):
+    v = drawn(4, d)
+    for norm in (FourierL1(), FourierLinf()):
+        torch.testing.assert_close(norm.measure(v.roll(3, 1)), norm.measure(v))
+        torch.testing.assert_close(norm.steepest(v.roll(3, 1)), norm.steepest(v).roll(3, 1))
+    torch.testing.assert_close(FourierL1().measure(torch.ones(1, d).double()), torch.tensor([d**0.5]).double())

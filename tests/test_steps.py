@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws import drawn, every_norm
+from laws import drawn, every_norm, every_optimizer_norm
 
 from robustlab.constraints import Box, Everywhere, Masked
+from robustlab.errors import UserError
 from robustlab.norms import L1, L2, Linf
 from robustlab.optimize import minimize
-from robustlab.steps import Adam, Momentum, Sparse, Steepest, attack_directions
+from robustlab.steps import Adam, Decaying, Momentum, Relative, RunningMean, Sparse, Steepest, attack_directions
+from robustlab.subsets import restricted
 
 X, GRAD, VALUE = drawn(4, 2, 3), drawn(4, 2, 3, seed=1), torch.zeros(4)
 
@@ -52,16 +54,24 @@ def test_attacks_step_sparsely_in_l1_and_steepest_in_other_norms():
     assert attack_directions(L1()) == Sparse() and attack_directions(L2()) == L2() and attack_directions(Linf()) == Linf()
 
 
-RULES = [Steepest(L2(), 0.3), Momentum(Linf(), 0.3, 0.9), Adam(0.3)]
+RULES = [
+    Steepest(L2(), 0.3),
+    Momentum(Linf(), 0.3, 0.9),
+    Adam(0.3),
+    Steepest(L1(), 0.3, scaled=True),
+    Decaying(Adam(0.3)),
+    Relative(Steepest(L2(), 0.3)),
+    RunningMean(Decaying(Relative(Steepest(Linf(), 0.3)), 0.7, 10.0), 0.9, nesterov=True),
+]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_a_zero_gradient_moves_nothing(rule):
     moved, _ = rule.step(X, VALUE, torch.zeros_like(GRAD), Everywhere(), rule.init(X, 1))
     assert torch.equal(moved, X)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_a_step_ends_inside_and_leaves_its_arguments_alone(rule):
     x, grad, state = X.clone(), GRAD.clone(), rule.init(X, 2)
     moved, later = rule.step(x, VALUE, grad, Box(0, 0.1), state)
@@ -103,3 +113,80 @@ def test_adam_is_the_librarys_adam():
         objective(parameter).sum().backward()
         optimizer.step()
     torch.testing.assert_close(ours, parameter.detach(), rtol=1e-9, atol=1e-9)
+
+
+@every_optimizer_norm
+def test_a_scaled_step_minimizes_the_model_that_steepest_descent_has_of_the_loss(norm):
+    """``<g, dx> + ‖dx‖^2 / (2 step)`` is smallest at a scaled step: ``-step / 2`` times the squared dual norm."""
+    moved, _ = Steepest(norm, 0.3, scaled=True).step(X, VALUE, GRAD, Everywhere(), None)
+    moves = [moved - X, *(0.3 * drawn(4, 2, 3, seed=s) for s in range(2, 30))]
+    models = [(GRAD * dx).flatten(1).sum(1) + norm.measure(dx) ** 2 / 0.6 for dx in moves]
+    torch.testing.assert_close(models[0], -0.15 * norm.dual.measure(GRAD) ** 2)
+    assert all((models[0] <= other).all() for other in models[1:])
+
+
+def test_a_scaled_step_in_l2_is_gradient_descent():
+    moved, _ = Steepest(L2(), 0.3, scaled=True).step(X, VALUE, GRAD, Everywhere(), None)
+    assert torch.equal(moved, X - 0.3 * GRAD)
+
+
+def test_a_scaled_step_needs_a_norm():
+    with pytest.raises(UserError, match=r"a scaled step needs a norm that has a dual, such as L2\(\), got Sparse"):
+        Steepest(Sparse(), 0.3, scaled=True)
+
+
+def after(rule, steps):
+    x, state = X, rule.init(X, steps)
+    for s in range(steps):
+        x, state = rule.step(x, VALUE, drawn(4, 2, 3, seed=s), Everywhere(), state)
+    return x
+
+
+def test_decaying_steps_fall_as_said():
+    by_hand = X
+    for s in range(3):
+        by_hand = by_hand - 0.3 * (5 / (5 + s)) ** 0.7 * drawn(4, 2, 3, seed=s).sign()
+    torch.testing.assert_close(after(Decaying(Steepest(Linf(), 0.3), 0.7, 5.0), 3), by_hand)
+
+
+def test_a_relative_step_has_its_share_of_the_points_length():
+    moved, _ = Relative(Steepest(L2(), 0.3)).step(X, VALUE, GRAD, Everywhere(), None)
+    torch.testing.assert_close(L2().measure(moved - X), 0.3 * L2().measure(X))
+
+
+def test_relative_and_decaying_go_in_either_order():
+    one = after(Decaying(Relative(Steepest(L2(), 0.3)), 0.5, 2.0), 4)
+    torch.testing.assert_close(after(Relative(Steepest(L2(), 0.3)), 1), after(Decaying(Relative(Steepest(L2(), 0.3))), 1))
+    x = X
+    for s in range(4):
+        g = drawn(4, 2, 3, seed=s)
+        x = x - 0.3 * (2 / (2 + s)) ** 0.5 * (L2().measure(x) / L2().measure(g)).reshape(4, 1, 1) * g
+    torch.testing.assert_close(one, x)
+
+
+def test_a_running_mean_around_gradient_descent_is_the_librarys_momentum():
+    parameter = X.clone().requires_grad_()
+    optimizer = torch.optim.SGD([parameter], lr=0.03, momentum=0.9)
+    for s in range(5):
+        parameter.grad = drawn(4, 2, 3, seed=s)
+        optimizer.step()
+    torch.testing.assert_close(after(RunningMean(Steepest(L2(), 0.3, scaled=True), 0.9), 5), parameter.detach())
+
+
+def test_nesterovs_mean_looks_one_step_ahead():
+    parameter = X.clone().requires_grad_()
+    optimizer = torch.optim.SGD([parameter], lr=0.03, momentum=0.9, nesterov=True)
+    for s in range(5):
+        parameter.grad = drawn(4, 2, 3, seed=s)
+        optimizer.step()
+    torch.testing.assert_close(after(RunningMean(Steepest(L2(), 0.3, scaled=True), 0.9, nesterov=True), 5), parameter.detach())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_examples_that_leave_do_not_change_the_steps_of_the_others(rule):
+    index = torch.tensor([0, 2])
+    state = rule.init(X, 2)
+    x, state = rule.step(X, VALUE, GRAD, Everywhere(), state)
+    whole, _ = rule.step(x, VALUE, GRAD, Everywhere(), state)
+    part, _ = restricted(rule, index).step(x[index], VALUE[index], GRAD[index], Everywhere(), restricted(state, index))
+    torch.testing.assert_close(part, whole[index])

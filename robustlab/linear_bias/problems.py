@@ -121,6 +121,11 @@ def problem(X: Any, y: Any) -> Problem:
     return Problem(examples.double()[None], targets[None])
 
 
+def zeros(problem: Problem) -> Tensor:
+    """Weights to start from, all zero: ``(S, d)``."""
+    return problem.X.new_zeros(len(problem.X), problem.d)
+
+
 def read_problem(path: str | os.PathLike[str]) -> Problem:
     """One problem from an ``.npz`` file with arrays ``X``, ``(n, d)``, and ``y``, ``(n,)``; see ``problem``.
 

@@ -71,11 +71,13 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     told = [{"claim": claim.name, **evidence.as_values(), "verdicts": [row.verdict for row in evidence.rows]} for claim, evidence in tested]
     for values in told:
         del values["plots"]
-    plots = {
-        "-".join(filter(None, ("linear-bias", claim.name, short))): plot for claim, each in tested for short, plot in each.plots.items()
-    }
+    plots = {_file(claim, short): plot for claim, each in tested for short, plot in each.plots.items()}
     parts = dict.fromkeys(claim.part for claim in claims)
     return Finding(tuple(_table(part, tested, config) for part in parts), {"claims": told}, lines=plots)
+
+
+def _file(claim: Claim, short: str) -> str:
+    return "-".join(filter(None, ("linear-bias", claim.name, short)))
 
 
 def _measured(claim: Claim, setting: Setting) -> Values:
@@ -86,9 +88,9 @@ def _table(part: str, tested: list[tuple[Claim, Evidence]], config: Config) -> T
     here = [(claim, evidence) for claim, evidence in tested if claim.part == part]
     return Table(
         f"Which solution does the optimizer pick? {part[:1].upper()}{part[1:]}",
-        f"{config.seeds} seeds: the median gap, and the worst in brackets. Control: the same distance to a wrong solution; where a claim is "
-        "expected to fail, its distance in the case in which it holds. A claim holds if the worst gap is below the tolerance, and the "
-        "tolerance below a third of every control.",
+        f"{config.seeds} seeds: the median gap, and the worst in brackets. Control: the same distance to a wrong solution; where a claim "
+        "is expected to fail, its distance in the case in which it holds. A claim holds if the worst gap is below the tolerance, and "
+        "that below a third of every control.",
         ("claim", "case", "predicted", "distance", "gap", "control", "tolerance", "verdict", "note"),
         tuple((claim.name, *_cells(row)) for claim, evidence in here for row in evidence.rows),
         tuple(f"{claim.name}: {claim.says} ({claim.source})" for claim, _ in here),
