@@ -61,7 +61,8 @@ def test_a_mirror_step_minimizes_linear_loss_and_divergence(potential):
 
 def test_mirror_descent_with_a_square_is_gradient_descent():
     objective = LinearObjective(regression(3, 4, 6), Squared())
-    mirror, plain = (descend(objective, drawn(3, 6), r, 50).last for r in (MirrorDescent(Quadratic(), 0.01), Steepest(L2(), 0.01, scaled=True)))
+    rules = MirrorDescent(Quadratic(), 0.01), Steepest(L2(), 0.01, scaled=True)
+    mirror, plain = (descend(objective, drawn(3, 6), rule, 50).last for rule in rules)
     torch.testing.assert_close(mirror, plain)
 
 
@@ -106,6 +107,12 @@ def test_dual_acceleration_beats_plain_steps_by_far():
 
 
 @pytest.mark.parametrize("make", TORCH_OPTIMIZERS)
+def test_a_torch_optimizer_as_a_rule_moves_each_seed_as_it_would_alone(make):
+    data = regression(3, 4, 6)
+    path = descend(LinearObjective(data, Squared()), zeros(data), make, 30)
+    for seed in range(3):
+        w = nn.Parameter(torch.zeros(6).double())
+        optimizer = make([w])
         for _ in range(30):
             optimizer.zero_grad()
             (data.X[seed] @ w - data.y[seed]).square().sum().backward()
