@@ -250,10 +250,13 @@ def examples_needed(d: int, sigma: float, eps: float = 0.0, accuracy: float = 0.
     """
     if not sampled_mean_accuracy(d, sigma, 10**9, eps) >= accuracy:
         raise UserError(f"no number of examples reaches an accuracy of {accuracy:g} at d = {d}, sigma = {sigma:g}, eps = {eps:g}")
-    high = 1
+    low, high = 0, 1
     while sampled_mean_accuracy(d, sigma, high, eps) < accuracy:
-        high *= 2
-    return next(n for n in range(high // 2 + 1 if high > 1 else 1, high + 1) if sampled_mean_accuracy(d, sigma, n, eps) >= accuracy)
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if sampled_mean_accuracy(d, sigma, middle, eps) >= accuracy else (middle, high)
+    return high
 
 
 def _bisect(too_small: Callable[[float], bool], low: float, high: float) -> float:
