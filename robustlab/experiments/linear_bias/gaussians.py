@@ -159,7 +159,7 @@ def accuracy(setting: Setting) -> Evidence:
         for eps, one in zip(TRAINED[:4], learned, strict=False)
     ]
     bound = Line("best for each eps", radii, [THIN.accuracy(best_robust_weights(THIN, r), r) for r in radii])
-    plot = LinePlot("Accuracy under attack", (*lines, bound), Axes("eps of the attack, L2", "accuracy", percent=True))
+    plot = LinePlot("Accuracy under attack", (*lines, bound), Axes("eps of the attack, L2", "accuracy"))
     return Evidence((row,), {"": plot})
 
 
@@ -176,7 +176,7 @@ def smoothing(setting: Setting) -> Evidence:
         Line("noise of that deviation", over, [THIN.accuracy(THIN.smoothed(value).weights, EPS) for value in over]),
         Line("robust training at that eps", over, [THIN.accuracy(robust_likelihood(THIN, value).learned.weights, EPS) for value in over]),
     )
-    axes = Axes("sigma or eps in training", f"accuracy at eps {EPS:g}", log_x=True, percent=True)
+    axes = Axes("sigma or eps in training", f"accuracy at eps {EPS:g}", log_x=True)
     return Evidence(
         (row,), {"": LinePlot("Why smoothing works", lines, axes, {"best linear classifier": best, "standard training": standard})}
     )
@@ -197,7 +197,7 @@ def no_help(setting: Setting) -> Evidence:
         Line("under attack, eps 1", over, [WIDE.accuracy(robust_likelihood(WIDE, value).learned.weights, 1.0) for value in over]),
         Line("clean", over, [WIDE.accuracy(robust_likelihood(WIDE, value).learned.weights) for value in over]),
     )
-    axes = Axes("eps in training", "accuracy", log_x=True, percent=True)
+    axes = Axes("eps in training", "accuracy", log_x=True)
     return Evidence((row,), {"": LinePlot("Where robust training does not help", lines, axes)})
 
 
