@@ -12,7 +12,17 @@ Many seeds or step sizes run at once: points are rows ``(S, d)``, or ``(S, P)`` 
 
 from robustlab.linear_bias.certificates import certified_gap, largest, margins
 from robustlab.linear_bias.descent import Path, descend, moments
-from robustlab.linear_bias.interpolants import nearest_interpolant
+from robustlab.linear_bias.interpolants import (
+    LassoPath,
+    bregman_interpolant,
+    flow_interpolant,
+    lasso_at,
+    lasso_path,
+    nearest_interpolant,
+    norm_interpolant,
+    nuclear_interpolant,
+    null_space_constant,
+)
 from robustlab.linear_bias.losses import (
     LOSSES,
     Exponential,
@@ -29,7 +39,7 @@ from robustlab.linear_bias.losses import (
 )
 from robustlab.linear_bias.optimizers import DualAcceleration, MirrorDescent, NaturalGradient, PrimalMomentum, RuleOptimizer, TorchRule
 from robustlab.linear_bias.parametrizations import Difference, Direct, Parametrization, Product
-from robustlab.linear_bias.potentials import Cosh, Entropy, HypEntropy, PNorm, Potential, Quadratic
+from robustlab.linear_bias.potentials import Cosh, DiagonalFlow, Entropy, HypEntropy, PNorm, Potential, Quadratic, diagonal_flow
 from robustlab.linear_bias.problems import Problem, problem, read_problem, regression, separable, zeros
 from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Nuclear, Spectral
 from robustlab.steps import Adam, Decaying, Relative, RunningMean, Steepest
@@ -38,6 +48,7 @@ __all__ = [
     "Adam",
     "Cosh",
     "Decaying",
+    "DiagonalFlow",
     "Difference",
     "Direct",
     "DualAcceleration",
@@ -49,6 +60,7 @@ __all__ = [
     "L1",
     "L2",
     "LOSSES",
+    "LassoPath",
     "LinearObjective",
     "Linf",
     "LogExponential",
@@ -78,12 +90,20 @@ __all__ = [
     "SquaredHinge",
     "Steepest",
     "TorchRule",
+    "bregman_interpolant",
     "certified_gap",
     "descend",
+    "diagonal_flow",
+    "flow_interpolant",
     "largest",
+    "lasso_at",
+    "lasso_path",
     "margins",
     "moments",
     "nearest_interpolant",
+    "norm_interpolant",
+    "nuclear_interpolant",
+    "null_space_constant",
     "problem",
     "read_problem",
     "regression",
