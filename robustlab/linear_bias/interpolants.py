@@ -20,7 +20,8 @@ from robustlab.linear_bias.solvers import cvxpy, scipy_integrate, scipy_optimize
 from robustlab.norms import L1, L2, Linf, Lp, Norm
 
 INFEASIBLE = 1e-8  # the residual of the nearest solution, relative to the targets, above which there is none
-STALLED = 1e-9  # the same of Newton's method
+STALLED = 1e-9  # the same of Newton's method and of flow
+EVALUATIONS = 20_000  # of a flow's velocity, at most
 
 
 def nearest_interpolant(problem: Problem, start: Tensor | None = None) -> Tensor:
@@ -149,11 +150,11 @@ class LassoPath:
 
     def at(self, radius: Tensor) -> Tensor:
         """The solutions at some radii, ``(R,)``, as ``(R, d)``; beyond the last knot that one."""
+        if len(self.radii) == 1:
+            return self.weights.expand(len(radius), -1)
         inside = radius.clamp(0, float(self.radii[-1]))
-        right = (
-            torch.searchsorted(self.radii, inside).clamp(1, len(self.radii) - 1) if len(self.radii) > 1 else torch.zeros(len(radius)).long()
-        )
-        left = (right - 1).clamp(min=0)
+        right = torch.searchsorted(self.radii, inside).clamp(1, len(self.radii) - 1)
+        left = right - 1
         width = (self.radii[right] - self.radii[left]).clamp(min=1e-300)
         share = ((inside - self.radii[left]) / width)[:, None]
         return self.weights[left] + share * (self.weights[right] - self.weights[left])
@@ -279,30 +280,36 @@ def _refuse_unsolved(answer: Any) -> None:
 
 def _flow(X: Tensor, y: Tensor, origin: Tensor, potential: Potential, horizon: float) -> Tensor:
     """Mirror flow of one problem; ``origin`` is the dual of its start."""
+    evaluations, size = 0, y.norm().clamp(min=1e-300)
 
-    def at(lam: Any) -> tuple[Tensor, Tensor]:
-        z = (origin + X.mT @ torch.as_tensor(lam))[None]
-        return potential.inverse(z)[0], potential.inverse_slope(z)[0]
+    def dual(lam: Any) -> Tensor:
+        return (origin + X.mT @ torch.as_tensor(lam))[None]
+
+    def missing(lam: Any) -> Tensor:
+        return y - X @ potential.inverse(dual(lam))[0]
 
     def velocity(t: float, lam: Any) -> Any:
-        return (y - X @ at(lam)[0]).numpy()
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations > EVALUATIONS:
+            raise UserError(f"the flow of {potential!r} is too stiff: at time {t:.3g} it is not at its end after {EVALUATIONS} evaluations")
+        return missing(lam).numpy()
 
     def slope(t: float, lam: Any) -> Any:
-        return -((X * at(lam)[1].clamp(max=1e12)) @ X.mT).numpy()
+        return -((X * potential.inverse_slope(dual(lam)).clamp(max=1e12)) @ X.mT).numpy()
 
     def left(t: float, lam: Any) -> float:
-        return float(np.log(max(np.linalg.norm(velocity(t, lam)) / max(float(y.norm()), 1e-300), 1e-300) / 1e-11))
+        return float((missing(lam).norm() / size / 1e-11).clamp(min=1e-300).log())
 
     left.terminal = True  # type: ignore[attr-defined]
     settings = {"method": "Radau", "jac": slope, "events": left, "rtol": 1e-6, "atol": 1e-9}
-    with np.errstate(over="ignore"):  # of steps that are too long, which the method refuses
+    with np.errstate(over="ignore"):  # of steps that are too long, which the method takes back
         path = scipy_integrate().solve_ivp(velocity, (0.0, horizon), np.zeros(len(y)), **settings)
     end = path.y[:, -1]
-    if np.exp(left(0, end)) * 1e-11 > STALLED:
-        raise UserError(
-            f"the flow has not reached the targets at time {path.t[-1]:.3g}: relative residual {np.exp(left(0, end)) * 1e-11:.1e}"
-        )
-    return at(end)[0]
+    share = float(missing(end).norm() / size)
+    if not share <= STALLED:
+        raise UserError(f"the flow has not reached the targets at time {path.t[-1]:.3g}: relative residual {share:.1e}")
+    return potential.inverse(dual(end))[0]
 
 
 def _homotopy(X: Any, y: Any, knots: int) -> LassoPath:
