@@ -160,9 +160,10 @@ class LassoPath:
         return self.weights[left] + share * (self.weights[right] - self.weights[left])
 
     @property
-    def monotone(self) -> bool:
-        """Whether no weight's absolute value ever falls with the radius."""
-        return bool((self.weights.abs().diff(dim=0) >= -1e-9 * self.weights.abs().max()).all())
+    def fall(self) -> float:
+        """The largest fall of a weight's absolute value along the path, relative to the largest weight: zero for a monotone path."""
+        size = self.weights.abs()
+        return float((size.cummax(0).values - size).max() / size.max().clamp(min=1e-300))
 
 
 def lasso_path(problem: Problem, *, knots: int = 10_000) -> list[LassoPath]:
