@@ -209,23 +209,23 @@ def steepest_descent(setting: Setting) -> Evidence:
 
 def _two_examples() -> tuple[list[Row], LinePlot, dict[str, Any]]:
     """Steepest descent in the norm of p = 4/3 on two examples, with smaller and smaller steps."""
-    norm, sizes = Lp(4 / 3), torch.tensor([0.05, 0.02, 0.01, 1e-3, 1e-4], dtype=torch.float64)
+    norm, sizes = Lp(4 / 3), torch.tensor([0.05, 0.02, 0.01, 1e-3, 2e-4], dtype=torch.float64)
     smallest = norm_interpolant(TWO_EXAMPLES, norm)
     objective, start = LinearObjective(TWO_EXAMPLES, Squared()), zeros(TWO_EXAMPLES)
     many = descend(objective, start.expand(4, -1), Steepest(norm, sizes[:4], scaled=True), 15_000, keep=(0,)).last
-    found = torch.cat([many, descend(objective, start, Steepest(norm, float(sizes[4]), scaled=True), 150_000, keep=(0,)).last])
+    found = torch.cat([many, descend(objective, start, Steepest(norm, float(sizes[4]), scaled=True), 75_000, keep=(0,)).last])
     away, excess = relative_distance(found, smallest), _excess(norm, found, smallest)
     mirror = descend(objective, start, MirrorDescent(PNorm(4 / 3), 1e-3), 10_000, keep=(0,)).last
     change = float(relative_distance(found[3:4], found[4:5]))
     control, predicted, rows = numbers(relative_distance(mirror, smallest)), "the interpolant of smallest norm", []
     for i in (3, 4):
-        note = f"norm excess {100 * float(excess[i]):.2f} %; step .0001 instead of .001 changes the weights by {change:.1g}"
+        note = f"norm excess {100 * float(excess[i]):.2f} %; step .0002 instead of .001 changes the weights by {change:.1g}"
         case = f"p = 4/3, two examples, step {sizes[i]:g}"
         rows.append(Row(case, predicted, (float(away[i]),), control, 1e-2, DISTANCE, FAILS, note))
     lines = [Line("distance", sizes.tolist(), away.tolist()), Line("excess of the norm", sizes.tolist(), excess.tolist())]
     plot = falling("Steepest descent in the norm of p = 4/3", lines, "from the interpolant of smallest norm", "step size")
     facts = {"smallest norm": smallest[0].tolist(), "limits": found.tolist(), "norm excess": excess.tolist()}
-    return rows, plot, {**facts, "residuals": _residual(TWO_EXAMPLES, found).tolist(), "change from step .001 to .0001": change}
+    return rows, plot, {**facts, "residuals": _residual(TWO_EXAMPLES, found).tolist(), "change from step .001 to .0002": change}
 
 
 def boosting_and_lasso(setting: Setting) -> Evidence:
