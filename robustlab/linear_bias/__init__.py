@@ -10,7 +10,7 @@
 Many seeds or step sizes run at once: points are rows ``(S, d)``, or ``(S, P)`` where a model has other parameters. Everything is float64.
 """
 
-from robustlab.linear_bias.certificates import certified_gap, largest, margins
+from robustlab.linear_bias.certificates import MeanMixture, certified_gap, largest, log_slope, margins, path_length
 from robustlab.linear_bias.descent import Path, descend, moments
 from robustlab.linear_bias.interpolants import nearest_interpolant
 from robustlab.linear_bias.losses import (
@@ -27,15 +27,26 @@ from robustlab.linear_bias.losses import (
     Squared,
     SquaredHinge,
 )
+from robustlab.linear_bias.margins import (
+    Separator,
+    Split,
+    margin_path,
+    max_margin,
+    multiclass_max_margin,
+    separator,
+    split_nonseparable,
+)
 from robustlab.linear_bias.optimizers import DualAcceleration, MirrorDescent, NaturalGradient, PrimalMomentum, RuleOptimizer, TorchRule
 from robustlab.linear_bias.parametrizations import Difference, Direct, Parametrization, Product
 from robustlab.linear_bias.potentials import Cosh, Entropy, HypEntropy, PNorm, Potential, Quadratic
 from robustlab.linear_bias.problems import Problem, problem, read_problem, regression, separable, zeros
-from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Nuclear, Spectral
+from robustlab.linear_bias.which import Answer, which_solution
+from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Nuclear, Shaped, Spectral
 from robustlab.steps import Adam, Decaying, Relative, RunningMean, Steepest
 
 __all__ = [
     "Adam",
+    "Answer",
     "Cosh",
     "Decaying",
     "Difference",
@@ -56,6 +67,7 @@ __all__ = [
     "Logistic",
     "Loss",
     "Lp",
+    "MeanMixture",
     "MirrorDescent",
     "ModelObjective",
     "NaturalGradient",
@@ -73,7 +85,10 @@ __all__ = [
     "Relative",
     "RuleOptimizer",
     "RunningMean",
+    "Separator",
+    "Shaped",
     "Spectral",
+    "Split",
     "Squared",
     "SquaredHinge",
     "Steepest",
@@ -81,12 +96,20 @@ __all__ = [
     "certified_gap",
     "descend",
     "largest",
+    "log_slope",
+    "margin_path",
     "margins",
+    "max_margin",
     "moments",
+    "multiclass_max_margin",
     "nearest_interpolant",
+    "path_length",
     "problem",
     "read_problem",
     "regression",
     "separable",
+    "separator",
+    "split_nonseparable",
+    "which_solution",
     "zeros",
 ]
