@@ -27,7 +27,11 @@ from robustlab.linear_bias.losses import (
     Squared,
     SquaredHinge,
 )
-from robustlab.linear_bias.margins import (
+from robustlab.linear_bias.optimizers import DualAcceleration, MirrorDescent, NaturalGradient, PrimalMomentum, RuleOptimizer, TorchRule
+from robustlab.linear_bias.parametrizations import Difference, Direct, Parametrization, Product
+from robustlab.linear_bias.potentials import Cosh, Entropy, HypEntropy, PNorm, Potential, Quadratic
+from robustlab.linear_bias.problems import Problem, problem, read_problem, regression, separable, zeros
+from robustlab.linear_bias.separators import (
     Separator,
     Split,
     margin_path,
@@ -36,10 +40,6 @@ from robustlab.linear_bias.margins import (
     separator,
     split_nonseparable,
 )
-from robustlab.linear_bias.optimizers import DualAcceleration, MirrorDescent, NaturalGradient, PrimalMomentum, RuleOptimizer, TorchRule
-from robustlab.linear_bias.parametrizations import Difference, Direct, Parametrization, Product
-from robustlab.linear_bias.potentials import Cosh, Entropy, HypEntropy, PNorm, Potential, Quadratic
-from robustlab.linear_bias.problems import Problem, problem, read_problem, regression, separable, zeros
 from robustlab.linear_bias.which import Answer, which_solution
 from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Nuclear, Shaped, Spectral
 from robustlab.steps import Adam, Decaying, Relative, RunningMean, Steepest

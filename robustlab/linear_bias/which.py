@@ -12,8 +12,8 @@ from robustlab.linear_bias import interpolants
 from robustlab.linear_bias.certificates import margins
 from robustlab.linear_bias.descent import Path, descend
 from robustlab.linear_bias.losses import LinearObjective, Loss, MarginLoss, as_loss
-from robustlab.linear_bias.margins import max_margin
 from robustlab.linear_bias.problems import Problem, zeros
+from robustlab.linear_bias.separators import max_margin
 from robustlab.norms import L1, L2, Linf, Lp, Norm
 
 NORMS: dict[str, Norm] = {"L1": L1(), "L1.5": Lp(1.5), "L2": L2(), "L4": Lp(4.0), "Linf": Linf()}
