@@ -15,6 +15,7 @@ from robustlab.linear_bias.descent import Path, descend, moments
 from robustlab.linear_bias.interpolants import nearest_interpolant
 from robustlab.linear_bias.losses import (
     LOSSES,
+    CrossEntropy,
     Exponential,
     LinearObjective,
     LogExponential,
@@ -22,13 +23,25 @@ from robustlab.linear_bias.losses import (
     LogLogistic,
     Loss,
     ModelObjective,
+    MulticlassObjective,
     OneExample,
     PolynomialTail,
     Squared,
     SquaredHinge,
 )
 from robustlab.linear_bias.optimizers import DualAcceleration, MirrorDescent, NaturalGradient, PrimalMomentum, RuleOptimizer, TorchRule
-from robustlab.linear_bias.parametrizations import Difference, Direct, Parametrization, Product
+from robustlab.linear_bias.parametrizations import (
+    CircularConvolution,
+    Difference,
+    Direct,
+    Homogeneous,
+    LinearNetwork,
+    MatrixProduct,
+    Model,
+    Parametrization,
+    Product,
+    ReLUNetwork,
+)
 from robustlab.linear_bias.potentials import Cosh, Entropy, HypEntropy, PNorm, Potential, Quadratic
 from robustlab.linear_bias.problems import Problem, problem, read_problem, regression, separable, zeros
 from robustlab.linear_bias.separators import (
@@ -47,7 +60,9 @@ from robustlab.steps import Adam, Decaying, Relative, RunningMean, Steepest
 __all__ = [
     "Adam",
     "Answer",
+    "CircularConvolution",
     "Cosh",
+    "CrossEntropy",
     "Decaying",
     "Difference",
     "Direct",
@@ -56,10 +71,12 @@ __all__ = [
     "Exponential",
     "FourierL1",
     "FourierLinf",
+    "Homogeneous",
     "HypEntropy",
     "L1",
     "L2",
     "LOSSES",
+    "LinearNetwork",
     "LinearObjective",
     "Linf",
     "LogExponential",
@@ -67,9 +84,12 @@ __all__ = [
     "Logistic",
     "Loss",
     "Lp",
+    "MatrixProduct",
     "MeanMixture",
     "MirrorDescent",
+    "Model",
     "ModelObjective",
+    "MulticlassObjective",
     "NaturalGradient",
     "Nuclear",
     "OneExample",
@@ -82,6 +102,7 @@ __all__ = [
     "Problem",
     "Product",
     "Quadratic",
+    "ReLUNetwork",
     "Relative",
     "RuleOptimizer",
     "RunningMean",
