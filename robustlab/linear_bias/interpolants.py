@@ -61,7 +61,7 @@ def bregman_interpolant(problem: Problem, potential: Potential, start: Tensor | 
     def residual(lam: Tensor) -> Tensor:
         return _times(rows, weights(lam)) - targets
 
-    lam = _best_of(residual, torch.zeros_like(targets), targets - _times(rows, origin))
+    lam = _best_of(residual, torch.zeros_like(targets), 2.0**10 * (targets - _times(rows, origin)))
     for _ in range(steps):
         missing = residual(lam)
         if (missing.abs().amax(1) <= 1e-15 * size).all():
@@ -73,7 +73,10 @@ def bregman_interpolant(problem: Problem, potential: Potential, start: Tensor | 
             break
     left = (residual(lam).abs().amax(1) / size).max().item()
     if not left <= STALLED:
-        raise UserError(f"found no solution in the domain of {potential!r}: Newton's method ends at the relative residual {left:.1e}")
+        raise UserError(
+            f"found no solution for {potential!r}: Newton's method ends at the relative residual {left:.1e}; there is none in its domain, "
+            "or the weights are too many orders of magnitude away from its scale"
+        )
     return weights(lam)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -74,7 +75,8 @@ def product_l1(setting: Setting) -> Evidence:
 
 def small_initialization(setting: Setting) -> Evidence:
     """How the excess of the L1 norm falls with alpha: a power, whose exponent a linear program tells."""
-    rows, lines, facts = [], [], {}
+    rows, lines = [], []
+    facts: dict[str, list[float]] = {}
     alphas = torch.logspace(0, -8, 25, dtype=torch.float64)
     for name, noise in (("exact targets", 0.0), ("noisy targets", 0.3)):
         problem = regression(setting.seeds, 20, 60, nonzero=5, noise=noise)
@@ -118,7 +120,7 @@ def initialization_scale(setting: Setting) -> Evidence:
         path = _descent(problem, model, model.start(setting.seeds, alpha), exact[alpha], share=0.1, floor=2 * alpha**2)
         note = "steps that are not small act like a smaller alpha; " + _left(problem, path)
         rows.append(replace(_near(f"alpha {alpha:g}, descent", predicted, path.last, exact[alpha], other, 1e-2), note=note))
-        lines.append(over_steps(f"alpha {alpha:g}", path, lambda w, a=alpha: relative_distance(w, exact[a])))
+        lines.append(over_steps(f"alpha {alpha:g}", path, partial(_from, exact[alpha])))
     curves = []
     for norm, alpha, best, other in ((L1(), 1e-6, smallest, shortest), (L2(), 10.0, shortest, smallest)):
         name = type(norm).__name__
@@ -162,7 +164,8 @@ def deep_products(setting: Setting) -> Evidence:
 def factorization_nuclear(setting: Setting) -> Evidence:
     """``U V^T`` from a small start finds the smallest nuclear norm, if there are examples enough to recover the matrix; else low rank."""
     rows, lines, d = [], [], 8
-    predicted, measure, control = "the matrix of smallest nuclear norm", "excess of the nuclear norm", ()
+    predicted, measure = "the matrix of smallest nuclear norm", "excess of the nuclear norm"
+    control: tuple[float, ...] = ()
     model = MatrixProduct(d, d)
     for name, problem, tolerance, expected in (
         ("40 examples, rank 1", _matrices(setting.seeds, 40, d, 1), 2e-3, HOLDS),
@@ -178,7 +181,7 @@ def factorization_nuclear(setting: Setting) -> Evidence:
         gap, wrong = numbers(excess(path.last).abs()), numbers(excess(nearest_interpolant(problem)))
         control = gap if not control else control
         rows.append(Row(name, predicted, gap, control if expected == FAILS else wrong, tolerance, measure, expected, _left(problem, path)))
-        lines.append(over_steps(name, path, lambda w, e=excess: e(w).abs(), 1e-9))
+        lines.append(over_steps(name, path, lambda w: excess(w).abs(), 1e-9))
     return Evidence(tuple(rows), {"": falling("U V^T and the smallest nuclear norm", lines, measure)})
 
 
@@ -247,6 +250,10 @@ def _matrix_descent(problem: Problem, model: MatrixProduct, start: Tensor, steps
 
 def _excess(norm: Norm, w: Tensor, best: Tensor) -> Tensor:
     return norm.measure(w) / norm.measure(best) - 1
+
+
+def _from(reference: Tensor, w: Tensor) -> Tensor:
+    return relative_distance(w, reference)
 
 
 def _near(case: str, predicted: str, w: Tensor, one: Tensor, other: Tensor, tolerance: float) -> Row:

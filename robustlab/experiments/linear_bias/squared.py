@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -198,7 +199,7 @@ def steepest_descent(setting: Setting) -> Evidence:
         for share in (0.3, 0.1):
             path = descend(objective, start, Steepest(norm, share * largest, scaled=True), 10_000)
             found[share] = path.last
-            lines.append(over_steps(f"{name}, step {share:g}", path, lambda w, n=norm, s=smallest: _excess(n, w, s).abs()))
+            lines.append(over_steps(f"{name}, step {share:g}", path, partial(_away, norm, smallest)))
         note = f"relative residual {_residual(problem, path.last).max():.0e}; three times the step changes the weights by at most "
         note += f"{relative_distance(found[0.3], found[0.1]).max():.1g}"
         predicted, measure = f"the interpolant of smallest {type(norm).__name__} norm", "excess of the norm"
@@ -324,6 +325,10 @@ def _residual(problem: Problem, w: Tensor) -> Tensor:
 
 def _excess(norm: Norm, w: Tensor, smallest: Tensor) -> Tensor:
     return norm.measure(w) / norm.measure(smallest) - 1
+
+
+def _away(norm: Norm, smallest: Tensor, w: Tensor) -> Tensor:
+    return _excess(norm, w, smallest).abs()
 
 
 def _from_known(w: Tensor) -> Tensor:
