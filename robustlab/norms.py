@@ -245,6 +245,34 @@ class Nuclear(MatrixNorm):
         return Spectral()
 
 
+@dataclass(frozen=True)
+class Shaped(Norm):
+    """A norm of examples that come flat, each taken as an array of a shape: ``Shaped(Spectral(), (6, 5))`` of rows of 30 values.
+
+    Attributes:
+        norm: of the arrays.
+        shape: of one of them.
+    """
+
+    norm: Norm
+    shape: tuple[int, ...]
+
+    @property
+    def dual(self) -> Norm:
+        return Shaped(self.norm.dual, self.shape)
+
+    def measure(self, v: Tensor) -> Tensor:
+        return self.norm.measure(self._arrays(v))
+
+    def steepest(self, g: Tensor) -> Tensor:
+        return self.norm.steepest(self._arrays(g)).reshape(g.shape)
+
+    def _arrays(self, v: Tensor) -> Tensor:
+        if v.shape[1:].numel() != math.prod(self.shape):
+            raise UserError(f"an example of shape {tuple(v.shape[1:])} is no array of shape {self.shape}")
+        return v.reshape(len(v), *self.shape)
+
+
 class FourierNorm(Norm):
     """A norm of the moduli of an example's discrete Fourier transform, with the factor that keeps lengths (``norm="ortho"``).
 

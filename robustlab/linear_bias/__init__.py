@@ -10,11 +10,22 @@
 Many seeds or step sizes run at once: points are rows ``(S, d)``, or ``(S, P)`` where a model has other parameters. Everything is float64.
 """
 
-from robustlab.linear_bias.certificates import certified_gap, largest, margins
+from robustlab.linear_bias.certificates import MeanMixture, certified_gap, largest, log_slope, margins, path_length
 from robustlab.linear_bias.descent import Path, descend, moments
-from robustlab.linear_bias.interpolants import nearest_interpolant
+from robustlab.linear_bias.interpolants import (
+    LassoPath,
+    bregman_interpolant,
+    flow_interpolant,
+    lasso_at,
+    lasso_path,
+    nearest_interpolant,
+    norm_interpolant,
+    nuclear_interpolant,
+    null_space_constant,
+)
 from robustlab.linear_bias.losses import (
     LOSSES,
+    CrossEntropy,
     Exponential,
     LinearObjective,
     LogExponential,
@@ -22,22 +33,48 @@ from robustlab.linear_bias.losses import (
     LogLogistic,
     Loss,
     ModelObjective,
+    MulticlassObjective,
     OneExample,
     PolynomialTail,
     Squared,
     SquaredHinge,
 )
 from robustlab.linear_bias.optimizers import DualAcceleration, MirrorDescent, NaturalGradient, PrimalMomentum, RuleOptimizer, TorchRule
-from robustlab.linear_bias.parametrizations import Difference, Direct, Parametrization, Product
-from robustlab.linear_bias.potentials import Cosh, Entropy, HypEntropy, PNorm, Potential, Quadratic
+from robustlab.linear_bias.parametrizations import (
+    CircularConvolution,
+    Difference,
+    Direct,
+    Homogeneous,
+    LinearNetwork,
+    MatrixProduct,
+    Model,
+    Parametrization,
+    Product,
+    ReLUNetwork,
+)
+from robustlab.linear_bias.potentials import Cosh, DiagonalFlow, Entropy, HypEntropy, PNorm, Potential, Quadratic, diagonal_flow
 from robustlab.linear_bias.problems import Problem, problem, read_problem, regression, separable, zeros
-from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Nuclear, Spectral
+from robustlab.linear_bias.separators import (
+    Separator,
+    Split,
+    margin_path,
+    max_margin,
+    multiclass_max_margin,
+    separator,
+    split_nonseparable,
+)
+from robustlab.linear_bias.which import Answer, which_solution
+from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Nuclear, Shaped, Spectral
 from robustlab.steps import Adam, Decaying, Relative, RunningMean, Steepest
 
 __all__ = [
     "Adam",
+    "Answer",
+    "CircularConvolution",
     "Cosh",
+    "CrossEntropy",
     "Decaying",
+    "DiagonalFlow",
     "Difference",
     "Direct",
     "DualAcceleration",
@@ -45,10 +82,13 @@ __all__ = [
     "Exponential",
     "FourierL1",
     "FourierLinf",
+    "Homogeneous",
     "HypEntropy",
     "L1",
     "L2",
     "LOSSES",
+    "LassoPath",
+    "LinearNetwork",
     "LinearObjective",
     "Linf",
     "LogExponential",
@@ -56,8 +96,12 @@ __all__ = [
     "Logistic",
     "Loss",
     "Lp",
+    "MatrixProduct",
+    "MeanMixture",
     "MirrorDescent",
+    "Model",
     "ModelObjective",
+    "MulticlassObjective",
     "NaturalGradient",
     "Nuclear",
     "OneExample",
@@ -70,23 +114,43 @@ __all__ = [
     "Problem",
     "Product",
     "Quadratic",
+    "ReLUNetwork",
     "Relative",
     "RuleOptimizer",
     "RunningMean",
+    "Separator",
+    "Shaped",
     "Spectral",
+    "Split",
     "Squared",
     "SquaredHinge",
     "Steepest",
     "TorchRule",
+    "bregman_interpolant",
     "certified_gap",
     "descend",
+    "diagonal_flow",
+    "flow_interpolant",
     "largest",
+    "lasso_at",
+    "lasso_path",
+    "log_slope",
+    "margin_path",
     "margins",
+    "max_margin",
     "moments",
+    "multiclass_max_margin",
     "nearest_interpolant",
+    "norm_interpolant",
+    "nuclear_interpolant",
+    "null_space_constant",
+    "path_length",
     "problem",
     "read_problem",
     "regression",
     "separable",
+    "separator",
+    "split_nonseparable",
+    "which_solution",
     "zeros",
 ]

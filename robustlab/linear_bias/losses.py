@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -169,9 +169,18 @@ class Predicts(Protocol):
         ...
 
 
+@runtime_checkable
+class PullsBack(Predicts, Protocol):
+    """A model that knows its gradient, which is faster than automatic differentiation."""
+
+    def pulled_back(self, theta: Tensor, X: Tensor, slope: Tensor) -> Tensor:
+        """The gradient by the parameters, ``(S, P)``, of a loss whose derivative by the outputs is ``slope``, ``(S, n)``."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ModelObjective:
-    """The loss of models on a problem, as a function of their parameters ``(S, P)``."""
+    """The loss of models on a problem, as a function of their parameters ``(S, P)``; see ``objectives.KnowsGradient``."""
 
     problem: Problem
     loss: Loss
@@ -180,7 +189,77 @@ class ModelObjective:
     def __call__(self, theta: Tensor) -> Tensor:
         return self.loss.value(self.model.outputs(theta, self.problem.X), self.problem.y)
 
+    def with_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and its gradient by the parameters: the model's own where it has a method ``pulled_back``, else an automatic one."""
+        X, y = self.problem.X, self.problem.y
+        if isinstance(self.model, PullsBack):
+            outputs = self.model.outputs(theta, X)
+            return self.loss.value(outputs, y), self.model.pulled_back(theta, X, self.loss.slope(outputs, y))
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = theta.detach().clone().requires_grad_()
+            value = self(leaf)
+            (grad,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), grad
+
     def at(self, index: Tensor) -> ModelObjective:
+        return replace(self, problem=self.problem.at(index))
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """``sum log(1 + sum_k exp(f_k - f_y))``, ``k`` over the other classes, of outputs ``(S, n, K)`` and class numbers ``(S, n)``.
+
+    Attributes:
+        logarithm: of the sum, which neither overflows nor vanishes: a constant step on it is a step on the sum divided by the sum.
+    """
+
+    logarithm: bool = True
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The loss, ``(S,)``."""
+        return self._of.of(self.margins(outputs, y))
+
+    def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Its derivative by the outputs, ``(S, n, K)``."""
+        own = _own(outputs, y)
+        others = torch.softmax(outputs.masked_fill(own, -torch.inf), 2)
+        return self._of.rise(self.margins(outputs, y))[..., None] * (own.to(outputs) - others)
+
+    @staticmethod
+    def margins(outputs: Tensor, y: Tensor) -> Tensor:
+        """``f_y - log sum_k exp(f_k)``, over the other classes, ``(S, n)``: what the logistic loss of two classes calls a margin."""
+        own = _own(outputs, y)
+        return outputs[own].reshape(outputs.shape[:2]) - torch.logsumexp(outputs.masked_fill(own, -torch.inf), 2)
+
+    @property
+    def _of(self) -> MarginLoss:
+        return LogLogistic() if self.logarithm else Logistic()
+
+
+def _own(outputs: Tensor, y: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(y.long(), outputs.shape[2]).bool().expand(outputs.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class MulticlassObjective:
+    """The cross-entropy of linear models of several classes, as a function of their weights ``(S, K, d)``.
+
+    Attributes:
+        problem: targets are class numbers from 0.
+    """
+
+    problem: Problem
+    loss: CrossEntropy = CrossEntropy()
+
+    def __call__(self, w: Tensor) -> Tensor:
+        return self.loss.value(self.problem.X @ w.mT, self.problem.y)
+
+    def with_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and its gradient by the weights."""
+        outputs = self.problem.X @ w.mT
+        return self.loss.value(outputs, self.problem.y), self.loss.slope(outputs, self.problem.y).mT @ self.problem.X
+
+    def at(self, index: Tensor) -> MulticlassObjective:
         return replace(self, problem=self.problem.at(index))
 
 
