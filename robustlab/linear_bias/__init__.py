@@ -12,7 +12,17 @@ Many seeds or step sizes run at once: points are rows ``(S, d)``, or ``(S, P)`` 
 
 from robustlab.linear_bias.certificates import MeanMixture, certified_gap, largest, log_slope, margins, path_length
 from robustlab.linear_bias.descent import Path, descend, moments
-from robustlab.linear_bias.interpolants import nearest_interpolant
+from robustlab.linear_bias.interpolants import (
+    LassoPath,
+    bregman_interpolant,
+    flow_interpolant,
+    lasso_at,
+    lasso_path,
+    nearest_interpolant,
+    norm_interpolant,
+    nuclear_interpolant,
+    null_space_constant,
+)
 from robustlab.linear_bias.losses import (
     LOSSES,
     Exponential,
@@ -29,7 +39,7 @@ from robustlab.linear_bias.losses import (
 )
 from robustlab.linear_bias.optimizers import DualAcceleration, MirrorDescent, NaturalGradient, PrimalMomentum, RuleOptimizer, TorchRule
 from robustlab.linear_bias.parametrizations import Difference, Direct, Parametrization, Product
-from robustlab.linear_bias.potentials import Cosh, Entropy, HypEntropy, PNorm, Potential, Quadratic
+from robustlab.linear_bias.potentials import Cosh, DiagonalFlow, Entropy, HypEntropy, PNorm, Potential, Quadratic, diagonal_flow
 from robustlab.linear_bias.problems import Problem, problem, read_problem, regression, separable, zeros
 from robustlab.linear_bias.separators import (
     Separator,
@@ -49,6 +59,7 @@ __all__ = [
     "Answer",
     "Cosh",
     "Decaying",
+    "DiagonalFlow",
     "Difference",
     "Direct",
     "DualAcceleration",
@@ -60,6 +71,7 @@ __all__ = [
     "L1",
     "L2",
     "LOSSES",
+    "LassoPath",
     "LinearObjective",
     "Linf",
     "LogExponential",
@@ -93,9 +105,14 @@ __all__ = [
     "SquaredHinge",
     "Steepest",
     "TorchRule",
+    "bregman_interpolant",
     "certified_gap",
     "descend",
+    "diagonal_flow",
+    "flow_interpolant",
     "largest",
+    "lasso_at",
+    "lasso_path",
     "log_slope",
     "margin_path",
     "margins",
@@ -103,6 +120,9 @@ __all__ = [
     "moments",
     "multiclass_max_margin",
     "nearest_interpolant",
+    "norm_interpolant",
+    "nuclear_interpolant",
+    "null_space_constant",
     "path_length",
     "problem",
     "read_problem",

@@ -156,9 +156,7 @@ def gradient_descent_margin(setting: Setting) -> Evidence:
     still = f"the weights' own gap is still {float(gap(constant.last).median()):.2g} after {LONG:,} steps"
     rows = (
         Row("scaled steps", "the L2 separator", numbers(gap(scaled.last)), numbers(gap(wrong)), 1e-2, GAP),
-        Row(
-            "constant steps, growth", "along the L2 separator", direction, numbers(turned(wrong, w)), 1e-3, TURN, note=still
-        ),
+        Row("constant steps, growth", "along the L2 separator", direction, numbers(turned(wrong, w)), 1e-3, TURN, note=still),
         Row(
             "constant steps, growth",
             "as long as the L2 separator",
