@@ -291,21 +291,43 @@ def _along(rows: Tensor, potential: Potential, gamma: float, to: float, duals: T
 
 
 def _path_point(rows: Tensor, potential: Potential, gamma: float, duals: Tensor) -> Tensor | None:
-    """Projected Newton steps (Bertsekas 1982) on the dual: ``min psi*(rows^T a) - gamma sum a`` over ``a >= 0``, divided by gamma."""
+    """Newton steps on the dual, ``min psi*(rows^T a) - gamma sum a`` over ``a >= 0``, divided by gamma; each solves its quadratic model."""
     for _ in range(60):
-        z = (duals @ rows)[None]
-        slack = rows @ potential.inverse(z)[0] / gamma - 1
-        if torch.where(duals > 0, slack.abs(), (-slack).clamp(min=0)).max() < 1e-10:
+        slack, missing = _slack(rows, potential, gamma, duals)
+        if missing < 1e-8:
             return duals
-        free = (duals > 0) | (slack < 0)
-        curvature = (rows[free] * potential.inverse_slope(z)[0] / gamma) @ rows[free].T
-        direction = torch.zeros_like(duals)
-        direction[free] = torch.linalg.lstsq(curvature, -slack[free, None], driver="gelsd").solution[:, 0]
-        moved = _shorter(rows, potential, gamma, duals, direction, slack)
-        if not moved.isfinite().all() or torch.equal(moved, duals):
+        root = rows * (potential.inverse_slope((duals @ rows)[None])[0] / gamma).sqrt()
+        moved = _model_solution(root, slack, duals)
+        if not moved.isfinite().all():
+            return None
+        # Close to the solution the dual changes by less than rounding, and what is missing tells more.
+        if not _slack(rows, potential, gamma, moved)[1] < missing / 2:
+            moved = _shorter(rows, potential, gamma, duals, moved - duals, slack)
+        if torch.equal(moved, duals):
             return None
         duals = moved
     return None
+
+
+def _slack(rows: Tensor, potential: Potential, gamma: float, duals: Tensor) -> tuple[Tensor, float]:
+    """Margins over gamma, less 1, ``(n,)``; and by how much they miss what they should be: 0 on support vectors, above it elsewhere."""
+    slack = rows @ potential.inverse((duals @ rows)[None])[0] / gamma - 1
+    return slack, float(torch.where(duals > 0, slack.abs(), (-slack).clamp(min=0)).max())
+
+
+def _model_solution(root: Tensor, slope: Tensor, duals: Tensor) -> Tensor:
+    """``argmin ‖root^T (a - duals)‖^2 / 2 + slope (a - duals)`` over ``a >= 0``, ``(n,)``, as nonnegative least squares."""
+    curvature = root @ root.T
+    tiny = 1e-14 * curvature.diagonal().max()
+    unit = torch.eye(len(duals), dtype=root.dtype)
+    whole = torch.cat([root.T, tiny.sqrt() * unit])
+    target = whole @ (duals - torch.linalg.lstsq(curvature + tiny * unit, slope[:, None], driver="gelsd").solution[:, 0])
+    size = whole.abs().max()
+    try:
+        found, _ = solvers.scipy_optimize().nnls((whole / size).numpy(), (target / size).numpy(), maxiter=30 * len(duals))
+    except RuntimeError:  # too many iterations
+        return duals
+    return torch.from_numpy(found)
 
 
 def _shorter(rows: Tensor, potential: Potential, gamma: float, duals: Tensor, direction: Tensor, slack: Tensor) -> Tensor:
