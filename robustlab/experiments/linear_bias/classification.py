@@ -23,11 +23,13 @@ from robustlab.experiments.linear_bias.claim import (
 )
 from robustlab.experiments.linear_bias.two_classes import (
     GAP,
+    LEAST,
     LONG,
     LP_NORMS,
     STEPS,
     TURN,
     drawn_starts,
+    gap_to,
     margin_gap,
     repeated,
     scaled_descent,
@@ -46,8 +48,8 @@ from robustlab.reports.plots import Line
 from robustlab.steps import Steepest
 
 TALK = "Gunasekar et al. 2018"
+FEWER = STEPS // 2  # where many norms are tried
 EARLY = LONG // 10  # the growth of weights is measured from here to the end
-LEAST = 1e-12  # of gaps in plots
 
 
 @lru_cache(maxsize=1)
@@ -146,9 +148,7 @@ def gradient_descent_margin(setting: Setting) -> Evidence:
     w, best = max_margin(problem, L2())
     wrong, _ = max_margin(problem, L1())
     scaled = scaled_descent(problem, L2())
-
-    def gap(at: Tensor) -> Tensor:
-        return margin_gap(problem, at, L2(), best)
+    gap = gap_to(problem, L2(), best)
 
     slope, rate = log_slope(constant, EARLY), _exponent(scaled, gap)
     length = (L2().measure(slope) / L2().measure(w) - 1).abs()
@@ -209,7 +209,7 @@ def start_and_step(setting: Setting) -> Evidence:
         case = f"start of size {size:g}, step {share:g} / B²"
         rows.append(Row(case, "the L2 separator", numbers(margin_gap(problem, ends[place], L2(), best)), wrong, 1e-2, GAP))
         part = Path(path.moments, path.points[:, place * seeds : (place + 1) * seeds], path.values, path.finite)
-        lines.append(over_steps(case, part, lambda at: margin_gap(problem, at, L2(), best), LEAST))
+        lines.append(over_steps(case, part, gap_to(problem, L2(), best), LEAST))
     apart = torch.stack([turned(end, ends[0]) for end in ends[1:]]).amax(0)
     rows.append(
         Row(
@@ -244,13 +244,13 @@ def steepest_descent_margin(setting: Setting) -> Evidence:
     found = {name: max_margin(problem, norm) for name, norm in LP_NORMS.items()}
     rows, lines = [], []
     for name, norm in LP_NORMS.items():
-        path = scaled_descent(problem, norm)
+        path = scaled_descent(problem, norm, FEWER)
         gaps = {other: margin_gap(problem, w, norm, found[name][1]) for other, (w, _) in found.items() if other != name}
         nearest = min(gaps, key=lambda other: float(gaps[other].median()))
         note = f"the {nearest} separator: {float(gaps[nearest].median()):.2g}"
         reached = numbers(margin_gap(problem, path.last, norm, found[name][1]))
         rows.append(Row(name, f"the {name} separator", reached, numbers(gaps[_CONTROLS[name]]), 1e-2, GAP, note=note))
-        lines.append(over_steps(name, path, lambda w, norm=norm, best=found[name][1]: margin_gap(problem, w, norm, best), LEAST))
+        lines.append(over_steps(name, path, gap_to(problem, norm, found[name][1]), LEAST))
     plots = {"": falling("Steepest descent and the largest margin in its norm", lines, GAP)}
     matrix_rows, plots["matrices"] = _of_matrices(setting)
     return Evidence((*rows, *matrix_rows), plots)
@@ -263,10 +263,10 @@ def _of_matrices(setting: Setting) -> tuple[list[Row], LinePlot]:
     rows, lines = [], []
     for name, norm in (("spectral", Shaped(Spectral(), shape)), ("nuclear", Shaped(Nuclear(), shape))):
         _, best = max_margin(problem, norm)
-        path = scaled_descent(problem, norm)
+        path = scaled_descent(problem, norm, FEWER)
         reached, control = (numbers(margin_gap(problem, w, norm, best)) for w in (path.last, wrong))
         rows.append(Row(f"{name} norm", f"the separator of largest {name} margin", reached, control, 1e-2, GAP))
-        lines.append(over_steps(f"{name} norm", path, lambda w, norm=norm, best=best: margin_gap(problem, w, norm, best), LEAST))
+        lines.append(over_steps(f"{name} norm", path, gap_to(problem, norm, best), LEAST))
     return rows, falling("Steepest descent of matrices", lines, GAP)
 
 
@@ -277,14 +277,14 @@ def normalized_steps(setting: Setting) -> Evidence:
     for name in ("L2", "L1", "L4", "Linf"):
         norm = LP_NORMS[name]
         w, best = max_margin(problem, norm)
-        path = descend(LinearObjective(problem, LogExponential()), zeros(problem), Steepest(norm, 1.0), STEPS)
+        path = descend(LinearObjective(problem, LogExponential()), zeros(problem), Steepest(norm, 1.0), FEWER)
         reached = numbers(margin_gap(problem, path.last, norm, best))
-        lines.append(over_steps(name, path, lambda w, norm=norm, best=best: margin_gap(problem, w, norm, best), LEAST))
+        lines.append(over_steps(name, path, gap_to(problem, norm, best), LEAST))
         if name == "L2":
             wrong = numbers(margin_gap(problem, max_margin(problem, L1())[0], norm, best))
             rows.append(Row(name, "the L2 separator", reached, wrong, 1e-2, GAP))
         else:
-            scaled = numbers(margin_gap(problem, scaled_descent(problem, norm).last, norm, best))
+            scaled = numbers(margin_gap(problem, scaled_descent(problem, norm, FEWER).last, norm, best))
             rows.append(Row(name, f"the {name} separator", reached, scaled, 1e-2, GAP, FAILS, "control: scaled steps"))
     return Evidence(tuple(rows), {"": falling("Steps of length 1", lines, GAP)})
 
@@ -295,9 +295,7 @@ def dual_acceleration(setting: Setting) -> Evidence:
     _, best = max_margin(problem, L2())
     rule = DualAcceleration(1 / largest(problem, L2()) ** 2)
     path, plain = descend(LinearObjective(problem, LogExponential()), zeros(problem), rule, STEPS), scaled_descent(problem, L2())
-
-    def gap(at: Tensor) -> Tensor:
-        return margin_gap(problem, at, L2(), best)
+    gap = gap_to(problem, L2(), best)
 
     rate = _exponent(path, gap)
     note = f"control: plain scaled steps; exponent {float(rate.median()):.2f}"
@@ -310,16 +308,16 @@ def mirror_descent_margin(setting: Setting) -> Evidence:
     """Mirror descent goes along the margin path of its potential: for a power of a norm to the largest margin in that norm."""
     problem = setting.separable(15, 40)
     rows, lines = [], []
-    for p, share in ((1.5, 1.0), (3.0, 0.1)):
+    for p, share in ((1.5, 1.0), (3.0, 16.0)):
         norm = Lp(p)
         _, best = max_margin(problem, norm)
         wrong, _ = max_margin(problem, L1() if p < 2 else Linf())
         path = _mirror(problem, PNorm(p), share)
         reached, control = (numbers(margin_gap(problem, w, norm, best)) for w in (path.last, wrong))
         rows.append(Row(f"|w|^{p:g}", f"the L{p:g} separator", reached, control, 1e-2, GAP))
-        lines.append(over_steps(f"|w|^{p:g}", path, lambda w, norm=norm, best=best: margin_gap(problem, w, norm, best), LEAST))
+        lines.append(over_steps(f"|w|^{p:g}", path, gap_to(problem, norm, best), LEAST))
     margin_lines = []
-    for name, potential, share, limit in (("cosh", Cosh(), 1.0, Linf()), ("hypentropy", HypEntropy(0.01), 0.1, L1())):
+    for name, potential, share, limit in (("cosh", Cosh(), 1.0, Linf()), ("hypentropy", HypEntropy(0.01), 1.0, L1())):
         row, line = _along_the_path(problem, name, potential, share, limit)
         rows.append(row)
         margin_lines.append(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,12 +18,18 @@ from robustlab.steps import Steepest
 
 STEPS, LONG = 20_000, 100_000
 GAP, TURN = "1 - margin / largest margin", "1 - cosine of the angle"
+LEAST = 1e-12  # of gaps in plots
 LP_NORMS: dict[str, Norm] = {"L1": L1(), "L1.5": Lp(1.5), "L2": L2(), "L4": Lp(4.0), "Linf": Linf()}
 
 
 def margin_gap(problem: Problem, w: Tensor, norm: Norm, best: Tensor) -> Tensor:
     """``1 - margin / best`` of each seed, ``(S,)``: 0 at a separator of the largest margin, above 1 where ``w`` does not separate."""
     return 1 - margins(problem, w, norm) / best
+
+
+def gap_to(problem: Problem, norm: Norm, best: Tensor) -> Callable[[Tensor], Tensor]:
+    """``margin_gap`` of weights alone."""
+    return lambda w: margin_gap(problem, w, norm, best)
 
 
 def turned(w: Tensor, reference: Tensor) -> Tensor:
