@@ -1,0 +1,95 @@
+"""How near parameters of a homogeneous model are to a stationary point of ``min ‖theta‖`` over ``y_n f(theta; x_n) >= 1``.
+
+There may be many such points, so there is no solution to compare with: what is measured are the conditions of Karush, Kuhn and Tucker
+themselves (Lyu and Li 2020; in norms other than L2 Tsilivis et al. 2025).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustlab.errors import UserError
+from robustlab.linear_bias.certificates import margins
+from robustlab.linear_bias.parametrizations import Model
+from robustlab.linear_bias.problems import Problem
+from robustlab.linear_bias.separators import separator
+from robustlab.linear_bias.solvers import scipy_optimize
+from robustlab.norms import L2, Norm
+
+
+def tangent(model: Model, theta: Tensor, problem: Problem) -> Problem:
+    """The linear problem of a model at a point: its examples are the gradients of the outputs by the parameters, ``(S, n, P)``."""
+    X = problem.X.expand(len(theta), -1, -1)
+    rows = [model.pulled_back(theta, X[:, n : n + 1], theta.new_ones(len(theta), 1)) for n in range(problem.n)]
+    return Problem(torch.stack(rows, 1), problem.y.expand(len(theta), -1))
+
+
+def normalized_margin(model: Model, theta: Tensor, problem: Problem, norm: Norm | None = None) -> Tensor:
+    """``min_n y_n f(theta; x_n) / ‖theta‖^L``, ``(S,)``, in L2 unless told otherwise."""
+    smallest = (model.outputs(theta, problem.X) * problem.y).amin(1)
+    return smallest / (norm or L2()).measure(theta) ** model.degree
+
+
+def smoothed_margin(model: Model, theta: Tensor, problem: Problem, norm: Norm | None = None) -> Tensor:
+    """``log(1 / loss) / ‖theta‖^L`` of the exponential loss, ``(S,)``: at most the normalized margin. Where the loss is below 1, steepest
+    descent of small steps never lowers it (Lyu and Li 2020, theorem 4.1; for any norm Tsilivis et al. 2025)."""
+    log_loss = torch.logsumexp(-model.outputs(theta, problem.X) * problem.y, 1)
+    return -log_loss / (norm or L2()).measure(theta) ** model.degree
+
+
+def kkt_residual(model: Model, theta: Tensor, problem: Problem, *, band: float = 0.02) -> Tensor:
+    """``min ‖theta - sum_n a_n y_n grad f(x_n)‖ / ‖theta‖`` over ``a >= 0``, ``(S,)``: zero at stationary points in L2, at most 1.
+
+    Args:
+        band: the sum is over support vectors, the examples of a margin at most that share above the smallest.
+
+    Raises:
+        UserError: parameters that do not separate the classes.
+    """
+    outputs = model.outputs(theta, problem.X) * problem.y
+    refuse_unseparated(outputs)
+    rows = tangent(model, theta, problem).signed
+    support = outputs <= (1 + band) * outputs.amin(1, keepdim=True)
+    units = theta / L2().measure(theta)[:, None]
+    found = []
+    for G, on, unit in zip(rows, support, units, strict=True):
+        columns = G[on].T.numpy()
+        columns = columns / np.linalg.norm(columns, axis=0).clip(min=np.finfo(float).tiny)
+        found.append(scipy_optimize().nnls(columns, unit.numpy(), maxiter=100 * columns.shape[1])[1])
+    return torch.tensor(found, dtype=theta.dtype)
+
+
+def tangent_gap(model: Model, theta: Tensor, problem: Problem, norm: Norm) -> Tensor:
+    """By which share the smallest margin would grow, to the first order, at the best other parameters of the same norm, ``(S,)``: the gap
+    of ``theta`` to the largest margin of ``tangent`` in ``norm``. Zero exactly at stationary points, in any norm; it needs no band.
+
+    Raises:
+        UserError: parameters that do not separate the classes; a norm without a solver.
+    """
+    refuse_unseparated(model.outputs(theta, problem.X) * problem.y)
+    linear = tangent(model, theta, problem)
+    return 1 - margins(linear, theta, norm) / separator(linear, norm).margin
+
+
+def rank_one_defect(matrix: Tensor) -> Tensor:
+    """``1 - s_1^2 / sum s^2`` of the singular values of matrices ``(S, rows, columns)``: zero at rank one, ``(S,)``."""
+    squares = torch.linalg.svdvals(matrix).square()
+    return squares[:, 1:].sum(1) / squares.sum(1)
+
+
+def refuse_unseparated(margins: Tensor) -> None:
+    """Refuse margins ``(S, n)`` of which one is not above zero.
+
+    Raises:
+        UserError: with the smallest margin.
+    """
+    smallest = margins.amin(1)
+    if not (smallest > 0).all():
+        which = int(smallest.argmin())
+        count = int((~(smallest > 0)).sum())
+        raise UserError(
+            f"{count} of {len(smallest)} models do not separate their classes yet (model {which} has the margin {smallest[which]:.3g}): "
+            "more steps, or a larger start"
+        )
