@@ -12,7 +12,17 @@ Many seeds or step sizes run at once: points are rows ``(S, d)``, or ``(S, P)`` 
 
 from robustlab.linear_bias.certificates import MeanMixture, certified_gap, largest, log_slope, margins, path_length
 from robustlab.linear_bias.descent import Path, descend, moments
-from robustlab.linear_bias.interpolants import nearest_interpolant
+from robustlab.linear_bias.interpolants import (
+    LassoPath,
+    bregman_interpolant,
+    flow_interpolant,
+    lasso_at,
+    lasso_path,
+    nearest_interpolant,
+    norm_interpolant,
+    nuclear_interpolant,
+    null_space_constant,
+)
 from robustlab.linear_bias.losses import (
     LOSSES,
     CrossEntropy,
@@ -42,7 +52,7 @@ from robustlab.linear_bias.parametrizations import (
     Product,
     ReLUNetwork,
 )
-from robustlab.linear_bias.potentials import Cosh, Entropy, HypEntropy, PNorm, Potential, Quadratic
+from robustlab.linear_bias.potentials import Cosh, DiagonalFlow, Entropy, HypEntropy, PNorm, Potential, Quadratic, diagonal_flow
 from robustlab.linear_bias.problems import Problem, problem, read_problem, regression, separable, zeros
 from robustlab.linear_bias.separators import (
     Separator,
@@ -64,6 +74,7 @@ __all__ = [
     "Cosh",
     "CrossEntropy",
     "Decaying",
+    "DiagonalFlow",
     "Difference",
     "Direct",
     "DualAcceleration",
@@ -76,6 +87,7 @@ __all__ = [
     "L1",
     "L2",
     "LOSSES",
+    "LassoPath",
     "LinearNetwork",
     "LinearObjective",
     "Linf",
@@ -114,9 +126,14 @@ __all__ = [
     "SquaredHinge",
     "Steepest",
     "TorchRule",
+    "bregman_interpolant",
     "certified_gap",
     "descend",
+    "diagonal_flow",
+    "flow_interpolant",
     "largest",
+    "lasso_at",
+    "lasso_path",
     "log_slope",
     "margin_path",
     "margins",
@@ -124,6 +141,9 @@ __all__ = [
     "moments",
     "multiclass_max_margin",
     "nearest_interpolant",
+    "norm_interpolant",
+    "nuclear_interpolant",
+    "null_space_constant",
     "path_length",
     "problem",
     "read_problem",

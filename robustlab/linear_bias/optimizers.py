@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from robustlab.constraints import ConstraintSet, Everywhere
 from robustlab.errors import UserError
 from robustlab.linear_bias.potentials import Potential
-from robustlab.norms import per_example
+from robustlab.norms import L1, Linf, per_example
 from robustlab.optimize import StepRule
+from robustlab.steps import Steepest
 from robustlab.subsets import restricted
 
 
@@ -112,6 +113,22 @@ class NaturalGradient:
 
     def at(self, index: Tensor) -> NaturalGradient:
         return replace(self, step_size=restricted(self.step_size, index))
+
+
+@dataclass(frozen=True)
+class AdaBoost:
+    """AdaBoost (Freund and Schapire 1997): one coordinate at a time, as far as the exponential loss falls along it.
+
+    For linear models under ``LogExponential`` whose signed examples, the votes of the weak learners, are -1 and 1: the step
+    ``atanh(‖g‖_inf)`` minimizes the loss exactly. It need not go to the largest L1 margin (Rudin et al. 2004).
+    """
+
+    def init(self, x: Tensor, steps: int) -> None:
+        """There is no state."""
+        return None
+
+    def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: None) -> tuple[Tensor, None]:
+        return Steepest(L1(), Linf().measure(grad).atanh()).step(x, value, grad, constraint, None)
 
 
 @dataclass(frozen=True)

@@ -153,3 +153,61 @@ class Cosh(Potential):
 
     def inverse_slope(self, z: Tensor) -> Tensor:
         return (1 + z.square()).rsqrt()
+
+
+@dataclass(frozen=True)
+class DiagonalFlow(Potential):
+    """The potential of which gradient flow on ``w = u^k - v^k``, started at ``u = v = alpha``, is mirror flow, for depths k above 2
+    (Woodworth et al. 2020, theorem 3): ``inverse(z) = alpha^k ((1 - z)^-r - (1 + z)^-r)`` with ``r = k / (k - 2)`` and ``|z| < 1``.
+
+    Depth 2 is ``HypEntropy(2 * alpha**2)``; ``diagonal_flow`` knows both.
+    """
+
+    alpha: float
+    depth: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise UserError(f"alpha must be above 0, got {self.alpha}")
+        if self.depth < 3:
+            raise UserError(f"the depth must be at least 3, got {self.depth}; for depth 2 there is HypEntropy(2 * alpha**2)")
+
+    @property
+    def _power(self) -> float:
+        return self.depth / (self.depth - 2)
+
+    def value(self, w: Tensor) -> Tensor:
+        z = self.dual(w)
+        r = self._power - 1
+        conjugate = ((1 - z) ** -r + (1 + z) ** -r - 2) * self.alpha**self.depth / r
+        return (z * w - conjugate).sum(1)
+
+    def dual(self, w: Tensor) -> Tensor:
+        """By bisection, to the last digit of ``z``."""
+        low, high = torch.zeros_like(w), torch.ones_like(w)
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = self.inverse(middle) > w.abs()
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return w.sign() * (low + high) / 2
+
+    def inverse(self, z: Tensor) -> Tensor:
+        z = z.clamp(-_BELOW_ONE, _BELOW_ONE)
+        return self.alpha**self.depth * ((1 - z) ** -self._power - (1 + z) ** -self._power)
+
+    def inverse_slope(self, z: Tensor) -> Tensor:
+        z = z.clamp(-_BELOW_ONE, _BELOW_ONE)
+        up, down = (1 - z) ** (-self._power - 1), (1 + z) ** (-self._power - 1)
+        return self.alpha**self.depth * self._power * (up + down)
+
+
+_BELOW_ONE = 1 - 2.0**-50
+
+
+def diagonal_flow(alpha: float, depth: int = 2) -> Potential:
+    """The potential of gradient flow on ``u^depth - v^depth`` from ``u = v = alpha``; for depth 2 ``HypEntropy(2 * alpha**2)``.
+
+    Raises:
+        UserError: an ``alpha`` that is not above 0, or a depth below 2.
+    """
+    return HypEntropy(2 * alpha**2) if depth == 2 else DiagonalFlow(alpha, depth)

@@ -10,11 +10,13 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from robustlab.errors import UserError
 from robustlab.linear_bias import solvers
@@ -175,13 +177,13 @@ def _by_linear_program(rows: Any, norm: Norm) -> tuple[Any, Any]:
     """L1: ``w = p - q``, ``min sum (p + q)``; Linf: ``min t`` over ``-t <= w <= t``; each over ``rows w >= 1``."""
     n, d = rows.shape
     if isinstance(norm, L1):
-        cost, unequal, right, bounds = np.ones(2 * d), np.hstack([-rows, rows]), -np.ones(n), (0, None)
+        cost, unequal, right, lowest = np.ones(2 * d), np.hstack([-rows, rows]), -np.ones(n), 0.0
     else:
         unit, ones = np.eye(d), np.ones((d, 1))
         cost = np.append(np.zeros(d), 1.0)
         unequal = np.vstack([np.hstack([-rows, np.zeros((n, 1))]), np.hstack([unit, -ones]), np.hstack([-unit, -ones])])
-        right, bounds = np.append(-np.ones(n), np.zeros(2 * d)), (None, None)
-    found = solvers.scipy_optimize().linprog(cost, A_ub=unequal, b_ub=right, bounds=bounds, method="highs")
+        right, lowest = np.append(-np.ones(n), np.zeros(2 * d)), -np.inf
+    found = solvers.scipy_optimize().linprog(cost, A_ub=unequal, b_ub=right, bounds=(lowest, None), method="highs")
     if found.x is None:
         return None, None
     weights = found.x[:d] - found.x[d:] if isinstance(norm, L1) else found.x[:d]
@@ -291,21 +293,43 @@ def _along(rows: Tensor, potential: Potential, gamma: float, to: float, duals: T
 
 
 def _path_point(rows: Tensor, potential: Potential, gamma: float, duals: Tensor) -> Tensor | None:
-    """Projected Newton steps (Bertsekas 1982) on the dual: ``min psi*(rows^T a) - gamma sum a`` over ``a >= 0``, divided by gamma."""
+    """Newton steps on the dual, ``min psi*(rows^T a) - gamma sum a`` over ``a >= 0``, divided by gamma; each solves its quadratic model."""
     for _ in range(60):
-        z = (duals @ rows)[None]
-        slack = rows @ potential.inverse(z)[0] / gamma - 1
-        if torch.where(duals > 0, slack.abs(), (-slack).clamp(min=0)).max() < 1e-10:
+        slack, missing = _slack(rows, potential, gamma, duals)
+        if missing < 1e-8:
             return duals
-        free = (duals > 0) | (slack < 0)
-        curvature = (rows[free] * potential.inverse_slope(z)[0] / gamma) @ rows[free].T
-        direction = torch.zeros_like(duals)
-        direction[free] = torch.linalg.lstsq(curvature, -slack[free, None], driver="gelsd").solution[:, 0]
-        moved = _shorter(rows, potential, gamma, duals, direction, slack)
-        if not moved.isfinite().all() or torch.equal(moved, duals):
+        root = rows * (potential.inverse_slope((duals @ rows)[None])[0] / gamma).sqrt()
+        moved = _model_solution(root, slack, duals)
+        if not moved.isfinite().all():
+            return None
+        # Close to the solution the dual changes by less than rounding, and what is missing tells more.
+        if not _slack(rows, potential, gamma, moved)[1] < missing / 2:
+            moved = _shorter(rows, potential, gamma, duals, moved - duals, slack)
+        if torch.equal(moved, duals):
             return None
         duals = moved
     return None
+
+
+def _slack(rows: Tensor, potential: Potential, gamma: float, duals: Tensor) -> tuple[Tensor, float]:
+    """Margins over gamma, less 1, ``(n,)``; and by how much they miss what they should be: 0 on support vectors, above it elsewhere."""
+    slack = rows @ potential.inverse((duals @ rows)[None])[0] / gamma - 1
+    return slack, float(torch.where(duals > 0, slack.abs(), (-slack).clamp(min=0)).max())
+
+
+def _model_solution(root: Tensor, slope: Tensor, duals: Tensor) -> Tensor:
+    """``argmin ‖root^T (a - duals)‖^2 / 2 + slope (a - duals)`` over ``a >= 0``, ``(n,)``, as nonnegative least squares."""
+    curvature = root @ root.T
+    tiny = 1e-14 * curvature.diagonal().max()
+    unit = torch.eye(len(duals), dtype=root.dtype)
+    whole = torch.cat([root.T, tiny.sqrt() * unit])
+    target = whole @ (duals - torch.linalg.lstsq(curvature + tiny * unit, slope[:, None], driver="gelsd").solution[:, 0])
+    size = whole.abs().max()
+    try:
+        found, _ = solvers.scipy_optimize().nnls((whole / size).numpy(), (target / size).numpy(), maxiter=30 * len(duals))
+    except RuntimeError:  # too many iterations
+        return duals
+    return torch.from_numpy(found)
 
 
 def _shorter(rows: Tensor, potential: Potential, gamma: float, duals: Tensor, direction: Tensor, slack: Tensor) -> Tensor:
@@ -363,7 +387,7 @@ def _split(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n, d = unit.shape
     # max sum s over unit w >= s, 0 <= s <= 1: every row that can be above zero reaches 1.
     unequal = np.hstack([-unit.numpy(), np.eye(n)])
-    bounds = [(None, None)] * d + [(0, 1)] * n
+    bounds: list[tuple[Any, Any]] = [(None, None)] * d + [(0, 1)] * n
     found = solvers.scipy_optimize().linprog(
         np.append(np.zeros(d), -np.ones(n)), A_ub=unequal, b_ub=np.zeros(n), bounds=bounds, method="highs"
     )
@@ -381,3 +405,56 @@ def _split(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _row_space(rows: Tensor) -> Tensor:
     _, values, right = torch.linalg.svd(rows, full_matrices=False)
     return right[values > values[0] * max(rows.shape) * math.sqrt(torch.finfo(rows.dtype).eps)]
+
+
+def tail_direction(problem: Problem, power: float = 1.0) -> Tensor:
+    """The direction of least ``sum_n m_n^-power``, ``m_n = y_n <w, x_n>``, on the unit sphere, ``(S, d)``: where descent on a loss with
+    that tail goes, along the regularization path (Ji et al. 2020).
+
+    Raises:
+        UserError: data that cannot be separated, with the proof, or a power that is not above 0.
+    """
+    if not power > 0:
+        raise UserError(f"the power of a tail must be above 0, got {power}")
+    start, _ = max_margin(problem, L2())
+
+    def value_slope_bend(rows: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        m = rows @ w
+        value = torch.where((m > 0).all(), (m.clamp(min=1e-300) ** -power).sum() + w @ w / 2, torch.inf)
+        return value, w - power * m ** (-power - 1) @ rows, (rows.T * (power * (power + 1) * m ** (-power - 2))) @ rows
+
+    found = [_newton(partial(value_slope_bend, rows), w, ridge=1.0) for rows, w in zip(problem.signed, start, strict=True)]
+    w = torch.stack(found)
+    return w / L2().measure(w)[:, None]
+
+
+def logistic_minimizer(rows: Tensor) -> Tensor:
+    """The shortest minimizer of ``sum_n log(1 + exp(-<w, z_n>))`` for rows ``z_n = y_n x_n`` of which no part can be separated, ``(d,)``.
+
+    Args:
+        rows: ``(n, d)``.
+
+    Raises:
+        UserError: there is none, since a part can be separated.
+    """
+
+    def value_slope_bend(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        m = rows @ w
+        chance = torch.sigmoid(-m)
+        return softplus(-m).sum(), -chance @ rows, (rows.T * (chance * (1 - chance))) @ rows
+
+    return _newton(value_slope_bend, rows.new_zeros(rows.shape[1]))
+
+
+def _newton(value_slope_bend: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], w: Tensor, ridge: float = 0.0) -> Tensor:
+    """The minimizer of a convex function, by Newton steps that are halved until the value falls; ``ridge`` is added to its curvature."""
+    for _ in range(200):
+        value, slope, bend = value_slope_bend(w)
+        step = torch.linalg.lstsq(bend + ridge * torch.eye(len(w), dtype=w.dtype), slope[:, None], driver="gelsd").solution[:, 0]
+        if slope @ step <= 1e-26 * (1 + value.abs()):
+            return w - step
+        share = 1.0
+        while share > 1e-10 and not value_slope_bend(w - share * step)[0] <= value - 1e-4 * share * (slope @ step) + 1e-15 * value.abs():
+            share /= 2
+        w = w - share * step
+    raise UserError("Newton's method found no minimizer: perhaps a part of the data can be separated, and there is none")

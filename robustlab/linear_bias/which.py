@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from robustlab.linear_bias import interpolants
 from robustlab.linear_bias.certificates import margins
 from robustlab.linear_bias.descent import Path, descend
+from robustlab.linear_bias.interpolants import norm_interpolant
 from robustlab.linear_bias.losses import LinearObjective, Loss, MarginLoss, as_loss
 from robustlab.linear_bias.problems import Problem, zeros
 from robustlab.linear_bias.separators import max_margin
@@ -86,4 +86,4 @@ def which_solution(
 
 def _smallest(problem: Problem, norm: Norm) -> Tensor:
     """The norm of the smallest interpolant, ``(S,)``."""
-    return norm.measure(interpolants.norm_interpolant(problem, norm))
+    return norm.measure(norm_interpolant(problem, norm))

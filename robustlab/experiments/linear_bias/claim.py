@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from robustlab.experiments.finding import LinePlot
+from robustlab.linear_bias.descent import Path
 from robustlab.linear_bias.problems import Problem, regression, separable
 from robustlab.norms import L2
-from robustlab.reports.plots import Axes, Line
+from robustlab.reports.plots import Axes, Line, spread_line
 
 HOLDS, FAILS = "holds", "fails as it should"
 OPEN = "not at this scale"
@@ -137,3 +139,15 @@ def spread(values: tuple[float, ...]) -> str:
 def relative_distance(w: Tensor, reference: Tensor) -> Tensor:
     """``‖w - reference‖ / ‖reference‖`` in L2 for each seed, ``(S,)``."""
     return L2().measure(w - reference) / L2().measure(reference.expand_as(w))
+
+
+def over_steps(name: str, path: Path, distance: Callable[[Tensor], Tensor], least: float = 1e-17) -> Line:
+    """A distance of the points of a path, ``(S, ...)`` to ``(S,)``, over the steps: median and range of the seeds, without the start."""
+    kept = [(moment, distance(point)) for moment, point in zip(path.moments, path.points, strict=True) if moment]
+    runs = torch.stack([values for _, values in kept]).clamp(min=least).T.tolist()
+    return spread_line(name, [moment for moment, _ in kept], runs)
+
+
+def falling(title: str, lines: Sequence[Line], y: str, x: str = "steps", references: Mapping[str, float] | None = None) -> LinePlot:
+    """A plot on two logarithmic axes."""
+    return LinePlot(title, tuple(lines), Axes(x, y, log_x=True, log_y=True), references or {})
