@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustlab import seeding
 from robustlab.errors import UserError
 from robustlab.linear_bias.certificates import margins
 from robustlab.linear_bias.parametrizations import Model
@@ -39,26 +40,37 @@ def smoothed_margin(model: Model, theta: Tensor, problem: Problem, norm: Norm | 
     return -log_loss / (norm or L2()).measure(theta) ** model.degree
 
 
-def kkt_residual(model: Model, theta: Tensor, problem: Problem, *, band: float = 0.02) -> Tensor:
+def kkt_residual(model: Model, theta: Tensor, problem: Problem, *, band: float = 0.02, radius: float = 0.0, draws: int = 64) -> Tensor:
     """``min ‖theta - sum_n a_n y_n grad f(x_n)‖ / ‖theta‖`` over ``a >= 0``, ``(S,)``: zero at stationary points in L2, at most 1.
 
     Args:
         band: the sum is over support vectors, the examples of a margin at most that share above the smallest.
+        radius: of a ball around ``theta``, as a share of its norm. Where it is above 0, an example's gradient may be any mixture of those
+            met in the ball, Goldstein's subdifferential. A ReLU network comes to rest on its kinks, where one gradient is not enough.
+        draws: of points in the ball.
 
     Raises:
         UserError: parameters that do not separate the classes.
     """
     outputs = model.outputs(theta, problem.X) * problem.y
     refuse_unseparated(outputs)
-    rows = tangent(model, theta, problem).signed
     support = outputs <= (1 + band) * outputs.amin(1, keepdim=True)
+    near = [theta] if not radius else [theta, *_around(theta, radius, draws)]
+    rows = torch.stack([tangent(model, point, problem).signed for point in near], 1)  # (S, points, n, P)
     units = theta / L2().measure(theta)[:, None]
     found = []
     for G, on, unit in zip(rows, support, units, strict=True):
-        columns = G[on].T.numpy()
+        columns = G[:, on].flatten(0, 1).T.numpy()
         columns = columns / np.linalg.norm(columns, axis=0).clip(min=np.finfo(float).tiny)
         found.append(scipy_optimize().nnls(columns, unit.numpy(), maxiter=100 * columns.shape[1])[1])
     return torch.tensor(found, dtype=theta.dtype)
+
+
+def _around(theta: Tensor, radius: float, draws: int) -> Tensor:
+    """Points at the distance ``radius ‖theta‖``, ``(draws, S, P)``."""
+    keys = seeding.example_keys(0, torch.arange(draws))
+    step = L2().steepest(seeding.normal(seeding.fold(keys, "around"), (theta.shape[1],), torch.float64))
+    return theta + radius * L2().measure(theta)[:, None] * step[:, None]
 
 
 def tangent_gap(model: Model, theta: Tensor, problem: Problem, norm: Norm) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustlab.experiments.finding import LinePlot
-from robustlab.experiments.linear_bias.claim import FAILS, TWO_CLASSES, Claim, Evidence, Row, Setting, falling, numbers, over_steps
+from robustlab.experiments.linear_bias.claim import FAILS, TWO_CLASSES, Claim, Evidence, Row, Setting, falling, numbers, over_steps, spread
 from robustlab.experiments.linear_bias.two_classes import GAP, TURN, gap_to, margin_gap, turned
 from robustlab.linear_bias.descent import Path, descend, moments
 from robustlab.linear_bias.interpolants import flow_interpolant, nearest_interpolant, norm_interpolant
@@ -45,6 +46,11 @@ def _quick() -> Decaying:
 def _late() -> Decaying:
     """Steps of ``10 / (t + 300)`` times the norm of the parameters."""
     return Decaying(Relative(Steepest(L2(), 10 / 300)), 1.0, 300)
+
+
+def _long() -> Decaying:
+    """Long steps for 3,000 steps, then ever shorter ones: parameters that end at zero fall by a power of the norm, which must grow far."""
+    return Decaying(Relative(Steepest(L2(), 0.05)), 3.0, 3000)
 
 
 def _trained(
@@ -88,10 +94,10 @@ def _worst_rank(model: LinearNetwork, theta: Tensor) -> Tensor:
 
 def convolution_depth_2(setting: Setting) -> Evidence:
     """A circular network of two layers goes to the largest margin in the L1 norm of the spectrum."""
-    problem, steps = setting.separable(8, 16), 12_000
+    problem, steps = setting.separable(8, 16), 10_000
     best, shortest = max_margin(problem, FourierL1())[1], max_margin(problem, L2())[0]
     model = CircularConvolution(problem.d)
-    path = _trained(setting, problem, model, steps, 1.0, _late())
+    path = _trained(setting, problem, model, steps, 1.0, _long())
     gap, control = (margin_gap(problem, w, FourierL1(), best) for w in (model.weights(path.last), shortest))
     row = Row(
         "depth 2",
@@ -109,10 +115,10 @@ def convolution_depth_2(setting: Setting) -> Evidence:
 
 def convolution_deeper(setting: Setting) -> Evidence:
     """Circular networks of depth L go to stationary points of the sum of moduli to the power 2 / L: sparser ones, the deeper."""
-    problem, steps = setting.separable(8, 16), 10_000
+    problem, steps = setting.separable(8, 16), 8000
     shortest = max_margin(problem, L2())[0].expand(setting.seeds, -1)
     rows, lines, used = [], [], {"1 (fully connected)": _frequencies(shortest)}
-    for depth in (2, 3, 4, 5, 6):
+    for depth in (2, 3, 4, 5):
         model = CircularConvolution(problem.d, depth)
         end = range(steps - LAST + 1, steps)
         path = _trained(setting, problem, model, steps, 1.0, _late(), (*moments(steps), *end))
@@ -124,7 +130,7 @@ def convolution_deeper(setting: Setting) -> Evidence:
         shown = Path(moments(steps), path.points[[path.moments.index(m) for m in moments(steps)]], path.values, path.finite)
         lines.append(over_steps(f"depth {depth}", shown, partial(_residual_or_one, model, problem)))
     facts = {"frequencies in use": {depth: list(numbers(counts)) for depth, counts in used.items()}}
-    ladder = Line("frequencies", list(range(1, 7)), [statistics.median(numbers(c)) for c in used.values()], *_ends(used))
+    ladder = Line("frequencies", list(range(1, 6)), [statistics.median(numbers(c)) for c in used.values()], *_ends(used))
     plots = {
         "": falling("Circular networks and stationary points", lines, RESIDUAL),
         "sparsity": LinePlot("Frequencies in use, median and range", (ladder,), Axes("depth", f"of {problem.d} frequencies")),
@@ -147,12 +153,12 @@ def _stationary(problem: Problem, model: CircularConvolution, path: Path, contro
     ]
 
 
-def _residual_or_one(model: Model, problem: Problem, theta: Tensor) -> Tensor:
+def _residual_or_one(model: Model, problem: Problem, theta: Tensor, radius: float = 0.0) -> Tensor:
     """``kkt_residual``, and 1 where the classes are not separated yet."""
     found = theta.new_ones(len(theta))
     apart = ((model.outputs(theta, problem.X) * problem.y).amin(1) > 0).nonzero()[:, 0]
     if len(apart):
-        found[apart] = kkt_residual(model, theta[apart], problem.at(apart))
+        found[apart] = kkt_residual(model, theta[apart], problem.at(apart), radius=radius)
     return found
 
 
@@ -176,13 +182,13 @@ def _ends(used: dict[str, Tensor]) -> tuple[list[float], list[float]]:
 
 def same_functions(setting: Setting) -> Evidence:
     """Three networks that compute the same functions of the same data: three limits, one for each parametrization."""
-    problem, steps = setting.separable(8, 16), 12_000
+    problem, steps = setting.separable(8, 16), 10_000
     models: dict[str, tuple[Parametrization, Norm]] = {
         "fully connected": (LinearNetwork((problem.d, 10)), L2()),
         "convolutional": (CircularConvolution(problem.d), FourierL1()),
         "diagonal": (Product(problem.d), L1()),
     }
-    paths = {name: _trained(setting, problem, model, steps, 1.0, _late()) for name, (model, _) in models.items()}
+    paths = {name: _trained(setting, problem, model, steps, 0.3, _long()) for name, (model, _) in models.items()}
     ends = {name: model.weights(paths[name].last) for name, (model, _) in models.items()}
     rows, lines, table = [], [], {}
     for name, (model, norm) in models.items():
@@ -204,12 +210,17 @@ def homogeneous_kkt(setting: Setting) -> Evidence:
         "three factors": Product(problem.d, 3),
         "ReLU network": ReLUNetwork(problem.d, 12),
     }
-    rows, lines, growth = [], [], []
+    rows, lines, growth, predicted = [], [], [], "a stationary point of the margin"
     for name, model in models.items():
-        path = _trained(setting, problem, model, 8000, 0.5, _late())
-        residual = torch.stack([_residual_or_one(model, problem, theta) for theta in path.points])
-        separated = residual.where(residual < 1, -1).amax(0)
-        rows.append(Row(name, "a stationary point of the margin", numbers(residual[-1]), numbers(separated), 0.1, RESIDUAL))
+        radius = 0.01 if name == "ReLU network" else 0.0  # it comes to rest on kinks
+        path = _trained(setting, problem, model, 8000, 0.5, _long())
+        residual = torch.stack([_residual_or_one(model, problem, theta, radius) for theta in path.points])
+        one = kkt_residual(model, path.last, problem)
+        note = f"with one gradient for each example {spread(numbers(one))}: it rests on kinks" if radius else ""
+        start = "the network when it first separates the classes"
+        rows.append(
+            Row(name, predicted, numbers(residual[-1]), numbers(_at_first(residual)), 0.1, f"{RESIDUAL}; control: {start}", note=note)
+        )
         lines.append(spread_line(name, path.moments[1:], residual[1:].clamp(min=1e-12).T.tolist()))
         row, line = _never_falls(setting, problem, model, name)
         rows.append(row)
@@ -221,6 +232,11 @@ def homogeneous_kkt(setting: Setting) -> Evidence:
     return Evidence(tuple(rows), plots)
 
 
+def _at_first(residual: Tensor) -> Tensor:
+    """The residual at the first kept point that separates the classes, where it is below 1: from ``(T, S)`` to ``(S,)``."""
+    return residual.gather(0, (residual < 1).int().argmax(0)[None])[0]
+
+
 def _never_falls(setting: Setting, problem: Problem, model: Model, name: str) -> tuple[Row, Line]:
     """The smoothed margin at every step, with short steps, and with long ones as control."""
     steps, fall, shown = 3000, {}, None
@@ -230,7 +246,7 @@ def _never_falls(setting: Setting, problem: Problem, model: Model, name: str) ->
         path = descend(objective, model.random(setting.seeds, 0.5), rule, steps, keep=range(steps + 1))
         margin = torch.stack([smoothed_margin(model, theta, problem) for theta in path.points])
         below = (path.values < 0)[:-1]  # a loss below 1
-        fall[case] = ((margin[:-1] - margin[1:]) * below).amax(0).clamp(min=0) / margin.amax(0)
+        fall[case] = ((margin[:-1] - margin[1:]) * below).clamp(min=0).amax(0) / margin.amax(0)
         if case == "short":
             kept = moments(steps)[1:]
             shown = spread_line(name, kept, (margin[list(kept)] / margin[-1]).T.tolist())
@@ -244,40 +260,37 @@ def _never_falls(setting: Setting, problem: Problem, model: Model, name: str) ->
 
 def kernel_to_rich(setting: Setting) -> Evidence:
     """From a large start ``u^2 - v^2`` is at first a kernel method, with the L2 margin; it becomes sparse as the loss falls to nothing."""
-    problem, steps = separable(setting.seeds, 15, 40), 7000
+    problem, steps = separable(setting.seeds, 15, 40), 8000
     model, norms = Difference(problem.d), (L1(), L2())
-    bests = [max_margin(problem, norm)[1] for norm in norms]
+    (w1, best1), (w2, best2) = (max_margin(problem, norm) for norm in norms)
+    measures = gap_to(problem, L1(), best1), gap_to(problem, L2(), best2)
+    wrong = measures[0](w2), measures[1](w1)  # each norm's gap of the other one's separator
     rows, lines = [], []
-    for alpha in (0.01, 1.0, 3.0):
+    for alpha, shown in SHOWN.items():
         objective = ModelObjective(problem, LogExponential(), model)
         path = descend(objective, model.start(setting.seeds, alpha), Relative(Steepest(L2(), 0.002)), steps, keep=range(0, steps + 1, 5))
-        decades = -path.values / torch.tensor(10.0).log()
-        at = {exponent: _first(model, path, decades >= exponent) for exponent in LOSSES_TEN}
-        gaps = {e: [margin_gap(problem, w, norm, best) for norm, best in zip(norms, bests, strict=True)] for e, w in at.items()}
-        lines += [
-            spread_line(f"{norm!r}, start {alpha:g}", list(gaps), torch.stack([pair[i] for pair in gaps.values()]).T.tolist())
-            for i, norm in enumerate(norms)
-            if alpha != 1
-        ]
-        rows += [_regime(alpha, exponent, gaps[exponent]) for exponent in _SHOWN[alpha]]
+        decades = -path.values / math.log(10)
+        gaps = {e: [measure(_first(model, path, decades >= e)) for measure in measures] for e in DECADES}
+        for which, norm in enumerate(norms):
+            runs = torch.stack([pair[which] for pair in gaps.values()]).T.tolist()
+            lines.append(spread_line(f"{norm!r}, start {alpha:g}", list(gaps), runs))
+        for decade, which in shown.items():
+            case, predicted = f"start {alpha:g}, loss 1e-{decade}", f"the largest {norms[which]!r} margin"
+            measure = f"{GAP}; control: the other separator"
+            rows.append(Row(case, predicted, numbers(gaps[decade][which]), numbers(wrong[which]), 0.05, measure))
     return Evidence(tuple(rows), {"": falling("Kernel to rich, in the time of the log loss", lines, GAP, "decades of the loss")})
 
 
-LOSSES_TEN = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000, 100_000)  # 10^-k
-_SHOWN: dict[float, tuple[int, ...]] = {0.01: (100, 10_000), 1.0: (3, 10_000), 3.0: (10, 10_000)}
-
-
-def _regime(alpha: float, exponent: int, gaps: list[Tensor]) -> Row:
-    rich = exponent >= 100
-    near, far = (gaps[0], gaps[1]) if rich else (gaps[1], gaps[0])
-    predicted = f"the largest {'L1' if rich else 'L2'} margin"
-    return Row(f"start {alpha:g}, loss 1e-{exponent}", predicted, numbers(near), numbers(far), 0.05, f"{GAP}; control: the other norm")
+DECADES = (1, 2, 3, 5, 10, 30, 100, 300, 1000, 3000, 10_000, 100_000, 1_000_000)  # the loss is 10^-k
+# By start: at which loss which norm is expected, 0 for L1 and 1 for L2.
+SHOWN: dict[float, dict[int, int]] = {0.1: {1000: 0}, 3.0: {30: 1, 1_000_000: 0}, 10.0: {1000: 1, 1_000_000: 0}}
 
 
 def _first(model: Parametrization, path: Path, reached: Tensor) -> Tensor:
-    """The weights of each seed when it has reached something, ``(T, S)`` bool, for the first time."""
+    """The weights of each seed when it has reached something, ``(T, S)`` bool, for the first time; NaN if it never has."""
     when = reached.int().argmax(0)
-    return model.weights(path.points[when, torch.arange(path.points.shape[1])])
+    w = model.weights(path.points[when, torch.arange(path.points.shape[1])])
+    return torch.where(reached.any(0)[:, None], w, torch.nan)
 
 
 def depth_changes_the_norm(setting: Setting) -> Evidence:
@@ -298,12 +311,12 @@ def _depth_in_regression(setting: Setting) -> tuple[list[Row], list[Line]]:
     def excess(w: Tensor) -> Tensor:
         return (L1().measure(w) / L1().measure(smallest) - 1).clamp(min=1e-12)
 
-    rows, lines, alphas = [], [], (1.0, 0.3, 0.1, 0.03)
+    rows, lines, alphas = [], [], (1.0, 0.1, 0.01, 0.001)
     for depth in (2, 3):
         found = [excess(flow_interpolant(problem, diagonal_flow(alpha, depth))) for alpha in alphas]
         predicted, measure = "the interpolant of smallest L1 norm", "excess of the L1 norm"
         control = numbers(excess(shortest))
-        rows.append(Row(f"squared loss, depth {depth}, start 0.03", predicted, numbers(found[-1]), control, 0.05, measure))
+        rows.append(Row(f"squared loss, depth {depth}, start 0.001", predicted, numbers(found[-1]), control, 0.02, measure))
         lines.append(spread_line(f"depth {depth}", alphas, torch.stack(found).T.tolist()))
     return rows, lines
 
@@ -315,7 +328,7 @@ def _depth_in_classification(setting: Setting) -> tuple[list[Row], list[Line]]:
     for depth, start in ((2, 1.0), (3, 1.0), (3, 0.01)):
         model = Product(problem.d, depth)
         objective = ModelObjective(problem, LogExponential(), model)
-        path = descend(objective, model.random(setting.seeds, start), _late(), 12_000)
+        path = descend(objective, model.random(setting.seeds, start), _long(), 12_000)
         ends[depth, start] = gap(model.weights(path.last)), normalized_margin(model, path.last, problem)
         lines.append(over_steps(f"depth {depth}, start {start:g}", path, _of_weights(model, gap)))
     two, three, tiny = (ends[key] for key in ((2, 1.0), (3, 1.0), (3, 0.01)))
