@@ -73,16 +73,23 @@ def _around(theta: Tensor, radius: float, draws: int) -> Tensor:
     return theta + radius * L2().measure(theta)[:, None] * step[:, None]
 
 
-def tangent_gap(model: Model, theta: Tensor, problem: Problem, norm: Norm) -> Tensor:
+def tangent_gap(model: Model, theta: Tensor, problem: Problem, norm: Norm, *, radius: float = 0.0, draws: int = 64) -> Tensor:
     """By which share the smallest margin would grow, to the first order, at the best other parameters of the same norm, ``(S,)``: the gap
     of ``theta`` to the largest margin of ``tangent`` in ``norm``. Zero exactly at stationary points, in any norm; it needs no band.
+
+    Args:
+        radius, draws: of points whose gradients count too, see ``kkt_residual``.
 
     Raises:
         UserError: parameters that do not separate the classes; a norm without a solver.
     """
     refuse_unseparated(model.outputs(theta, problem.X) * problem.y)
     linear = tangent(model, theta, problem)
-    return 1 - margins(linear, theta, norm) / separator(linear, norm).margin
+    reached = margins(linear, theta, norm)
+    if radius:
+        every = [linear, *(tangent(model, point, problem) for point in _around(theta, radius, draws))]
+        linear = Problem(torch.cat([one.X for one in every], 1), torch.cat([one.y for one in every], 1))
+    return 1 - reached / separator(linear, norm).margin
 
 
 def rank_one_defect(matrix: Tensor) -> Tensor:
