@@ -176,9 +176,16 @@ class Decaying:
 
 @dataclass(frozen=True)
 class Relative:
-    """A rule whose step size is a share of the point's own L2 norm, so that it grows with what it moves. For homogeneous networks."""
+    """A rule whose step size is a share of the point's own L2 norm, so that it grows with what it moves. For homogeneous networks.
+
+    Attributes:
+        rule: a dataclass with a field ``step_size``, which is the share.
+        power: of the norm. On the logarithm of the loss of a network of degree L scaled steps of ``2 - 2 L`` are safe: as fast as the
+            curvature grows, they become shorter.
+    """
 
     rule: Sized
+    power: float = 1.0
 
     @property
     def step_size(self) -> float | Tensor:
@@ -190,7 +197,7 @@ class Relative:
         return self.rule.init(x, steps)
 
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Any) -> tuple[Tensor, Any]:
-        return _resized(self.rule, L2().measure(x)).step(x, value, grad, constraint, state)
+        return _resized(self.rule, L2().measure(x) ** self.power).step(x, value, grad, constraint, state)
 
     def at(self, index: Tensor) -> Relative:
         return replace(self, rule=restricted(self.rule, index))
@@ -199,7 +206,7 @@ class Relative:
 def _resized(rule: Any, factor: float | Tensor) -> Any:
     """The same rule with its step size multiplied; through ``Relative`` to the rule inside."""
     if isinstance(rule, Relative):
-        return Relative(_resized(rule.rule, factor))
+        return replace(rule, rule=_resized(rule.rule, factor))
     return replace(rule, step_size=rule.step_size * factor)
 
 

@@ -2,6 +2,220 @@
 
 from __future__ import annotations
 
-from robustlab.experiments.linear_bias.claim import Claim
+import statistics
+from typing import Any
 
-CLAIMS: tuple[Claim, ...] = ()
+import torch
+from torch import Tensor
+
+from robustlab import seeding
+from robustlab.experiments.linear_bias.claim import FAILS, TWO_CLASSES, Claim, Evidence, Row, Setting, falling, numbers, over_steps
+from robustlab.experiments.linear_bias.two_classes import GAP, gap_to
+from robustlab.linear_bias.descent import Path, descend, moments
+from robustlab.linear_bias.kkt import refuse_unseparated, tangent_gap
+from robustlab.linear_bias.losses import LinearObjective, LogExponential, Logistic, ModelObjective, MulticlassObjective, OneExample
+from robustlab.linear_bias.parametrizations import Model, Product, ReLUNetwork
+from robustlab.linear_bias.polar import NewtonSchulz
+from robustlab.linear_bias.problems import Problem, separable, zeros
+from robustlab.linear_bias.separators import max_margin, multiclass_max_margin, multiclass_rows
+from robustlab.norms import L1, L2, Linf, Norm, Spectral
+from robustlab.reports.plots import spread_line
+from robustlab.steps import Adam, Decaying, Directions, Relative, RunningMean, Steepest
+
+LINF = "the separator of largest Linf margin"
+
+
+def adam_linf(setting: Setting) -> Evidence:
+    """Adam of full batches and decaying steps nears the Linf margin while its gradients stay above its own small constant."""
+    problem = setting.separable(15, 40)
+    measure = gap_to(problem, Linf(), max_margin(problem, Linf())[1])
+    rule = Decaying(Adam(0.2), 0.6)
+    plain = descend(LinearObjective(problem, LogExponential()), zeros(problem), rule, 40_000)
+    faint = descend(LinearObjective(problem, Logistic()), zeros(problem), rule, 20_000)
+    reached, far = measure(plain.last), measure(faint.last)
+    other = measure(max_margin(problem, L2())[0])
+    rows = (
+        Row("log of the exponential loss", LINF, numbers(reached), numbers(other), 3e-2, GAP),
+        Row(
+            "logistic loss, constant 1e-8", LINF, numbers(far), numbers(reached), 3e-2, GAP, FAILS, "its gradients fall below the constant"
+        ),
+    )
+    lines = [over_steps("log of the exponential loss", plain, measure), over_steps("logistic loss", faint, measure)]
+    apart = {"the L2 separator": statistics.median(numbers(other))}
+    return Evidence(rows, {"": falling("Adam and the Linf margin", lines, GAP, references=apart)})
+
+
+def adam_one_example(setting: Setting) -> Evidence:
+    """Adam of one example a step is near the L2 margin, and far from the Linf one."""
+    problem = setting.separable(15, 40)
+    objective = OneExample(problem, Logistic(), in_turn=True)
+    # The constant must be below the gradients, which fall like the loss.
+    path = descend(objective, zeros(problem), Decaying(Adam(0.03, tiny=1e-300), 0.5, 10), 20_000)
+    measures = {f"in {norm!r}": gap_to(problem, norm, max_margin(problem, norm)[1]) for norm in (L2(), Linf())}
+    near, far = (measure(path.last) for measure in measures.values())
+    row = Row("in turn", "near the largest L2 margin", numbers(near), numbers(far), 0.1, f"{GAP} in L2; control: in Linf")
+    lines = [over_steps(name, path, measure) for name, measure in measures.items()]
+    return Evidence((row,), {"": falling("Adam, one example a step", lines, GAP)})
+
+
+def signum(setting: Setting) -> Evidence:
+    """Signum of one example a step keeps the Linf margin if its mean is longer than a round of all examples."""
+    problem = setting.separable(15, 40)
+    measure = gap_to(problem, Linf(), max_margin(problem, Linf())[1])
+    paths = {}
+    for momentum, steps in ((0.99, 150_000), (0.5, 20_000)):
+        rule = RunningMean(Decaying(Steepest(Linf(), 0.03), 0.5, 10), momentum)
+        paths[momentum] = descend(OneExample(problem, Logistic(), in_turn=True), zeros(problem), rule, steps)
+    long, short = (measure(path.last) for path in paths.values())
+    other = measure(max_margin(problem, L2())[0])
+    rows = (
+        Row("momentum 0.99", LINF, numbers(long), numbers(other), 3e-2, GAP),
+        Row("momentum 0.5", LINF, numbers(short), numbers(long), 3e-2, GAP, FAILS, "its mean is shorter than a round"),
+    )
+    lines = [over_steps(f"momentum {momentum:g}", path, measure) for momentum, path in paths.items()]
+    apart = {"the L2 separator": statistics.median(numbers(other))}
+    return Evidence(rows, {"": falling("Signum, one example a step", lines, GAP, references=apart)})
+
+
+class _Classes:
+    """Normal examples of four classes in turn, with their margin between classes in the spectral norm."""
+
+    def __init__(self, seeds: int, n: int = 20, d: int = 20, classes: int = 4) -> None:
+        keys = seeding.fold(seeding.example_keys(0, torch.arange(seeds)), "classes")
+        y = (torch.arange(n) % classes).double().expand(seeds, -1).contiguous()
+        self.problem = Problem(seeding.normal(keys, (n, d), torch.float64), y)
+        self.rows, self.shape = multiclass_rows(self.problem.X, y)
+        _, self.best = multiclass_max_margin(self.problem.X, y, Spectral())
+        self.wrong, _ = multiclass_max_margin(self.problem.X, y, L2())
+
+    def gap(self, w: Tensor) -> Tensor:
+        """From ``(S, K, d)`` to ``(S,)``."""
+        smallest = (self.rows @ w.flatten(1)[..., None])[..., 0].amin(1)
+        return 1 - smallest / Spectral().measure(w) / self.best
+
+    def descent(self, directions: Directions, momentum: float = 0.9) -> Path:
+        """Normalized steps along a mean of gradients, long ones first."""
+        rule = RunningMean(Decaying(Steepest(directions, 1.0), 2.0, 1000), momentum)
+        start = torch.zeros(len(self.problem.X), *self.shape, dtype=torch.float64)
+        return descend(MulticlassObjective(self.problem), start, rule, 4000)
+
+
+def spectral_descent(setting: Setting) -> Evidence:
+    """Spectral descent, with and without momentum, goes to the largest margin between classes in the spectral norm."""
+    classes = _Classes(setting.seeds)
+    other, rows, lines = classes.gap(classes.wrong), [], []
+    for momentum in (0.0, 0.9):
+        path = classes.descent(Spectral(), momentum)
+        case, predicted = f"momentum {momentum:g}", "the largest margin between classes in the spectral norm"
+        rows.append(Row(case, predicted, numbers(classes.gap(path.last)), numbers(other), 5e-3, GAP))
+        lines.append(over_steps(case, path, classes.gap))
+    apart = {"the Frobenius separator": statistics.median(numbers(other))}
+    return Evidence(tuple(rows), {"": falling("Spectral descent and the spectral margin", lines, GAP, references=apart)})
+
+
+def muon(setting: Setting) -> Evidence:
+    """Muon's quintic Newton-Schulz steps stall short of the spectral margin, however many; steps that converge do not."""
+    classes = _Classes(setting.seeds)
+    ways: dict[str, Any] = {
+        "polar factor": Spectral(),
+        "5 quintic steps": NewtonSchulz(),
+        "10 quintic steps": NewtonSchulz(10),
+        "15 cubic steps": NewtonSchulz(15, "cubic"),
+    }
+    paths = {name: classes.descent(directions) for name, directions in ways.items()}
+    exact, five, ten, cubic = (numbers(classes.gap(path.last)) for path in paths.values())
+    predicted = "the largest margin between classes in the spectral norm"
+    rows = (
+        Row("5 quintic steps", predicted, five, exact, 5e-3, GAP, FAILS),
+        Row("10 quintic steps", predicted, ten, exact, 5e-3, GAP, FAILS),
+        Row("15 cubic steps", predicted, cubic, five, 5e-3, GAP),
+    )
+    lines = [over_steps(name, path, classes.gap) for name, path in paths.items()]
+    return Evidence(rows, {"": falling("Muon's short cut and the spectral margin", lines, GAP)})
+
+
+def steepest_homogeneous(setting: Setting) -> Evidence:
+    """Steepest descent in a norm goes, in a homogeneous network too, to stationary points of the margin over that norm of the parameters."""
+    problem = separable(setting.seeds, 10, 12)
+    models: dict[str, tuple[Model, float]] = {"u * v": (Product(problem.d), 0.0), "ReLU network": (ReLUNetwork(problem.d, 12), 0.01)}
+    rows, lines = [], []
+    for name, (model, radius) in models.items():
+        ends = {norm: _steepest_path(setting, problem, model, norm) for norm in (L1(), L2(), Linf())}
+        for norm, path in ends.items():
+            case = f"{name}, {norm!r}"
+            shown = [(m, theta) for m, theta in zip(path.moments, path.points, strict=True) if m >= 100 or m == path.moments[-1]]
+            falls = torch.stack([_gap_or_one(model, problem, theta, norm, radius) for _, theta in shown])
+            wrong = [_gap_or_one(model, problem, other.last, norm, radius) for key, other in ends.items() if key != norm]
+            predicted = f"a stationary point of the margin over {norm!r} of the parameters"
+            measure = "share by which the margin can still grow, to the first order; control: the other norms' networks"
+            rows.append(Row(case, predicted, numbers(falls[-1]), numbers(torch.stack(wrong).amin(0)), 0.05, measure))
+            lines.append(spread_line(case, [m for m, _ in shown], falls.clamp(min=1e-12).T.tolist()))
+    return Evidence(tuple(rows), {"": falling("Steepest descent in homogeneous networks", lines, "share by which the margin can grow")})
+
+
+def _steepest_path(setting: Setting, problem: Problem, model: Model, norm: Norm) -> Path:
+    """Steps in a norm, of a share of the parameters' size in it, long ones first."""
+    # As long as the L2 steps are for parameters of one size: in Linf shorter by the root of their number, in L1 longer.
+    size = float(norm.measure(torch.ones(1, model.size, dtype=torch.float64))) / model.size**0.5
+    rule = Decaying(Relative(Steepest(norm, 0.05 * size)), 3.0, 2000)
+    objective = ModelObjective(problem, LogExponential(), model)
+    path = descend(objective, model.random(setting.seeds, 0.5), rule, 8000, keep=moments(8000, 4))
+    refuse_unseparated(model.outputs(path.last, problem.X) * problem.y)
+    return path
+
+
+def _gap_or_one(model: Model, problem: Problem, theta: Tensor, norm: Norm, radius: float) -> Tensor:
+    found = theta.new_ones(len(theta))
+    apart = ((model.outputs(theta, problem.X) * problem.y).amin(1) > 0).nonzero()[:, 0]
+    if len(apart):
+        found[apart] = tangent_gap(model, theta[apart], problem.at(apart), norm, radius=radius, draws=32)
+    return found
+
+
+CLAIMS = (
+    Claim(
+        "adam-linf",
+        "Adam of full batches with decaying steps goes to the Linf margin, until its gradients fall below its own small constant.",
+        "Zhang et al. 2024",
+        adam_linf,
+        TWO_CLASSES,
+        "newer",
+    ),
+    Claim(
+        "adam-one-example",
+        "Adam of one example a step is near the L2 margin, not the Linf one.",
+        "Baek et al. 2026",
+        adam_one_example,
+        TWO_CLASSES,
+        "newer",
+    ),
+    Claim(
+        "signum",
+        "Signum of one example a step keeps the Linf margin if its momentum is close to 1, and not if it is small.",
+        "Baek et al. 2026",
+        signum,
+        TWO_CLASSES,
+        "newer",
+    ),
+    Claim(
+        "spectral-descent",
+        "Spectral descent goes to the largest margin between classes in the spectral norm, with momentum too.",
+        "Fan et al. 2025",
+        spectral_descent,
+        part="newer",
+    ),
+    Claim(
+        "muon",
+        "Muon's few Newton-Schulz steps keep that margin.",
+        "Jordan et al. 2024",
+        muon,
+        part="newer",
+    ),
+    Claim(
+        "steepest-homogeneous",
+        "Steepest descent in a norm takes homogeneous networks to stationary points of the margin over that norm of the parameters.",
+        "Tsilivis et al. 2025",
+        steepest_homogeneous,
+        part="newer",
+    ),
+)
