@@ -93,8 +93,8 @@ def mirror_descent(setting: Setting) -> Evidence:
     rows, lines = [], []
     for name, potential in POTENTIALS.items():
         case = _MirrorCase(setting, potential)
-        for share in (0.2, 0.8):
-            path = descend(case.objective, case.start, MirrorDescent(potential, share * case.stable), 5000)
+        for share in (0.3, 0.8):
+            path = descend(case.objective, case.start, MirrorDescent(potential, share * case.stable), 8000)
             rows.append(case.row(f"{name}, step {share:g} of the largest", path.last))
             lines += [over_steps(name, path, case.distance)] if share == 0.8 else []
     return Evidence(tuple(rows), {"": falling("Mirror descent and its interpolant", lines, DISTANCE)})
@@ -176,7 +176,8 @@ def adam_squared(setting: Setting) -> Evidence:
         return relative_distance(w, nearest)
 
     note = f"relative residual {_residual(problem, adam.last).max():.1g} at most"
-    rows = [_breaks("Adam, step 0.01", numbers(distance(adam.last)), numbers(distance(plain.last)), 1e-2, note)]
+    gap, control, predicted = numbers(distance(adam.last)), numbers(distance(plain.last)), "the interpolant nearest to the start"
+    rows = [Row("Adam, step 0.01", predicted, gap, control, 1e-2, DISTANCE, FAILS, note)]
     lines = [over_steps("Adam", adam, distance), over_steps("gradient descent (control)", plain, distance)]
     return Evidence(tuple(rows), {"": falling("Adam and the nearest interpolant", lines, DISTANCE)})
 
