@@ -312,9 +312,10 @@ def _path_point(rows: Tensor, potential: Potential, gamma: float, duals: Tensor)
 
 
 def _slack(rows: Tensor, potential: Potential, gamma: float, duals: Tensor) -> tuple[Tensor, float]:
-    """Margins over gamma, less 1, ``(n,)``; and by how much they miss what they should be: 0 on support vectors, above it elsewhere."""
+    """Margins over gamma, less 1, ``(n,)``; and by how much they miss what they should be: 0 on support vectors, above it elsewhere,
+    where the dual is 0."""
     slack = rows @ potential.inverse((duals @ rows)[None])[0] / gamma - 1
-    return slack, float(torch.where(duals > 0, slack.abs(), (-slack).clamp(min=0)).max())
+    return slack, float(torch.maximum(-slack, torch.minimum(slack, duals / duals.max().clamp(min=1e-300))).max())
 
 
 def _model_solution(root: Tensor, slope: Tensor, duals: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from robustlab.experiments.linear_bias.two_classes import (
     scaled_descent,
     smooth_step,
     turned,
+    with_both_labels,
 )
 from robustlab.linear_bias.certificates import log_slope
 from robustlab.linear_bias.descent import Path, descend, moments
@@ -78,22 +79,15 @@ def _logistic(problem: Problem, start: Tensor, step: Tensor | float, steps: int)
 
 def _two_points() -> tuple[Row]:
     """Two examples on which a step of 10 is far above the stable one (Wu et al. 2023)."""
-    problem = _signed([[0.1, 0.9], [0.1, -0.5]])
+    problem = with_both_labels(torch.tensor([[[0.1, 0.9], [0.1, -0.5]]]).double())
     _, best = max_margin(problem, L2())
     rule = Steepest(L2(), 10.0, scaled=True)
     logistic = descend(LinearObjective(problem, Logistic()), zeros(problem), rule, LONG)
     exponential = descend(LinearObjective(problem, Exponential()), zeros(problem), rule, 50, keep=range(51), allow_nonfinite=True)
     infinite = next((t for t, value in zip(exponential.moments, exponential.values, strict=True) if not value.isfinite().all()), None)
-    reached, broken = (numbers(margin_gap(problem, path.last, L2(), best)) for path in (logistic, exponential))
-    note = f"any constant step is safe for the logistic loss; the exponential one, the control, is infinite at step {infinite}"
+    reached, broken = numbers(margin_gap(problem, logistic.last, L2(), best)), (1.0,) if infinite else (0.0,)
+    note = f"any constant step is safe for the logistic loss; the exponential one, the control, is infinite after {infinite} steps"
     return (Row("two points, logistic loss, step 10", "the L2 separator", reached, broken, 0.05, GAP, note=note),)
-
-
-def _signed(rows: list[list[float]]) -> Problem:
-    """The problem with the rows ``y x``; the label of every second one is -1, so that there are two classes."""
-    signed = torch.tensor([rows], dtype=torch.float64)
-    y = torch.tensor([[1.0 - 2 * (row % 2) for row in range(len(rows))]], dtype=torch.float64)
-    return Problem(signed * y[..., None], y)
 
 
 # Recalled from Rudin, Daubechies and Schapire 2004; what comes of it is computed here.
@@ -102,7 +96,7 @@ _CYCLE = "-++++--+ -++--+++ +-+++-++ +-++-+++ +-+-+++- ++-++++- ++-+++-+ ++++--+
 
 def adaboost_cycles(setting: Setting) -> Evidence:
     """AdaBoost's own step, an exact line search, goes round in a cycle short of the largest L1 margin; small steps do not."""
-    problem = _signed([[1.0 if sign == "+" else -1.0 for sign in row] for row in _CYCLE.split()])
+    problem = with_both_labels(torch.tensor([[[1.0 if sign == "+" else -1.0 for sign in row] for row in _CYCLE.split()]]).double())
     _, best = max_margin(problem, L1())
     objective = LinearObjective(problem, LogExponential())
     paths = {
@@ -154,18 +148,21 @@ def polynomial_tail(setting: Setting) -> Evidence:
     return Evidence(rows, {"": falling("A polynomial tail goes elsewhere", lines, TURN)})
 
 
-def overlapping(seeds: int, *, bounded: int = 4, separated: int = 8, d: int = 6) -> Problem:
-    """Problems that cannot be separated as a whole: pairs of examples against each other in the first half of the values, and a part
-    that can be separated in the second half."""
-    half, keys = d // 2, example_keys(2, torch.arange(seeds))
-    rows = normal(fold(keys, "bounded"), (bounded, half), torch.float64)
+def overlapping(seeds: int, *, bounded: int = 6, separated: int = 6, inner: int = 3, outer: int = 15) -> Problem:
+    """Problems that cannot be separated as a whole.
+
+    Args:
+        seeds: how many.
+        bounded: pairs of examples against each other, zero outside the inner values.
+        separated: examples that can be separated by the outer values.
+        inner, outer: numbers of values.
+    """
+    keys = example_keys(2, torch.arange(seeds))
+    rows = normal(fold(keys, "bounded"), (bounded, inner), torch.float64)
     against = -rows * (0.5 + 1.5 * uniform(fold(keys, "against"), (bounded, 1), torch.float64))
-    pairs = torch.cat([torch.cat([rows, against], 1), rows.new_zeros(seeds, 2 * bounded, d - half)], 2)
-    apart = separable(seeds, separated, d - half, margin=0.3)
-    free = torch.cat([normal(fold(keys, "free"), (separated, half), torch.float64), apart.signed], 2)
-    signed = torch.cat([pairs, free], 1)
-    y = (1.0 - 2.0 * (torch.arange(signed.shape[1]) % 2)).double().expand(seeds, -1)
-    return Problem(signed * y[..., None], y)
+    pairs = torch.cat([torch.cat([rows, against], 1), rows.new_zeros(seeds, 2 * bounded, outer)], 2)
+    free = torch.cat([normal(fold(keys, "free"), (separated, inner), torch.float64), separable(seeds, separated, outer).signed], 2)
+    return with_both_labels(torch.cat([pairs, free], 1))
 
 
 def non_separable(setting: Setting) -> Evidence:
@@ -220,7 +217,7 @@ def non_separable(setting: Setting) -> Evidence:
 
 def _separator_alone(rows: Tensor) -> Tensor:
     """The L2 separator of rows ``y x`` by themselves, ``(d,)``."""
-    return max_margin(_signed(rows.tolist()), L2())[0][0]
+    return max_margin(with_both_labels(rows[None]), L2())[0][0]
 
 
 CLAIMS = tuple(

@@ -57,3 +57,9 @@ def drawn_starts(setting: Setting, problem: Problem, size: float = 1.0) -> Tenso
 def repeated(problem: Problem, times: int) -> Problem:
     """The same problems several times over, for one batch of several cases; as it is where all rows share one problem."""
     return problem if len(problem.X) == 1 else Problem(problem.X.repeat(times, 1, 1), problem.y.repeat(times, 1))
+
+
+def with_both_labels(signed: Tensor) -> Problem:
+    """The problem whose rows ``y x`` are given, ``(S, n, d)``; every second label is -1."""
+    y = (1.0 - 2.0 * (torch.arange(signed.shape[1]) % 2)).to(signed).expand(len(signed), -1)
+    return Problem(signed * y[..., None], y)
