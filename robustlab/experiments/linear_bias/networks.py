@@ -29,7 +29,7 @@ from robustlab.linear_bias.parametrizations import (
 from robustlab.linear_bias.potentials import diagonal_flow
 from robustlab.linear_bias.problems import Problem, separable
 from robustlab.linear_bias.separators import max_margin
-from robustlab.norms import L1, L2, FourierL1, Norm
+from robustlab.norms import L1, L2, FourierL1, FourierLinf, Norm
 from robustlab.reports.plots import Axes, Line, spread_line
 from robustlab.steps import Decaying, Relative, Steepest
 
@@ -116,7 +116,7 @@ def convolution_depth_2(setting: Setting) -> Evidence:
 def convolution_deeper(setting: Setting) -> Evidence:
     """Circular networks of depth L go to stationary points of the sum of moduli to the power 2 / L: sparser ones, the deeper."""
     problem, steps = setting.separable(8, 16), 8000
-    shortest = max_margin(problem, L2())[0].expand(setting.seeds, -1)
+    shortest, flattest = (max_margin(problem, norm)[0].expand(setting.seeds, -1) for norm in (L2(), FourierLinf()))
     rows, lines, used = [], [], {"1 (fully connected)": _frequencies(shortest)}
     for depth in (2, 3, 4, 5):
         model = CircularConvolution(problem.d, depth)
@@ -125,7 +125,7 @@ def convolution_deeper(setting: Setting) -> Evidence:
         used[str(depth)] = _frequencies(model.weights(path.last))
         if depth == 2:
             continue
-        control = kkt_residual(model, _balanced(model, shortest), problem)
+        control = kkt_residual(model, _balanced(model, flattest), problem)
         rows += _stationary(problem, model, path, control)
         shown = Path(moments(steps), path.points[[path.moments.index(m) for m in moments(steps)]], path.values, path.finite)
         lines.append(over_steps(f"depth {depth}", shown, partial(_residual_or_one, model, problem)))
@@ -140,15 +140,17 @@ def convolution_deeper(setting: Setting) -> Evidence:
 
 def _stationary(problem: Problem, model: CircularConvolution, path: Path, control: Tensor) -> list[Row]:
     """The rows of one depth: every residual, and their median, which the theory's tolerance is for."""
-    residual, depth, note = kkt_residual(model, path.last, problem), model.depth, ""
+    # At hard maxima the last iterate's support vectors may miss some: the best of the last ones counts.
+    depth, alone = model.depth, kkt_residual(model, path.last, problem)
     predicted = f"a stationary point of the sum of moduli to the power 2/{depth}"
-    if depth > 4:
-        end = path.points[-LAST:]
-        residual = torch.stack([_residual_or_one(model, problem, theta) for theta in end]).amin(0)
-        note = f"the best of the last {LAST} iterates; {int((residual >= 0.1).sum())} of {len(residual)} above 0.1"
+    residual = torch.stack([_residual_or_one(model, problem, theta) for theta in path.points[-LAST:]]).amin(0)
+    counts = [int((values >= 0.1).sum()) for values in (residual, alone)]
+    note = f"the best of the last {LAST} iterates: {counts[0]} of {len(residual)} above 0.1; the very last alone: {counts[1]}"
     middle, usual = (numbers(values.median()) for values in (residual, control))
     return [
-        Row(f"depth {depth}", predicted, numbers(residual), numbers(control), 0.1, RESIDUAL, note=note),
+        Row(
+            f"depth {depth}", predicted, numbers(residual), numbers(control), 0.1, f"{RESIDUAL}; control: the flattest spectrum", note=note
+        ),
         Row(f"depth {depth}, median", predicted, middle, usual, 5e-3, RESIDUAL),
     ]
 

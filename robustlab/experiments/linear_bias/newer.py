@@ -101,7 +101,7 @@ class _Classes:
     def scaled(self) -> Path:
         """Steps times the nuclear norm of the gradient, as long as theory allows: a row has at most ``sqrt(2) ‖x‖`` of it."""
         longest = torch.linalg.vector_norm(self.problem.X, dim=2).amax(1)
-        return self._descent(Steepest(Spectral(), 1 / (2 * longest**2), scaled=True), 10_000)
+        return self._descent(Steepest(Spectral(), 1 / (2 * longest**2), scaled=True), 20_000)
 
     def _descent(self, rule: StepRule, steps: int) -> Path:
         start = torch.zeros(len(self.problem.X), *self.shape, dtype=torch.float64)
