@@ -160,9 +160,10 @@ def steepest_homogeneous(setting: Setting) -> Evidence:
 
 def _steepest_path(setting: Setting, problem: Problem, model: Model, norm: Norm) -> Path:
     """Steps in a norm, of a share of the parameters' size in it, long ones first."""
-    # Never longer in L2 than a share of the parameters: in Linf every value moves, in L1 a single one.
+    # Never longer in L2 than a share of the parameters: in Linf every value moves, in L1 a single one. Margins are soon so far apart that
+    # each gradient is that of one example; the mean mixes them.
     size = model.size**-0.5 if isinstance(norm, Linf) else 1.0
-    rule = Decaying(Relative(Steepest(norm, 0.05 * size)), 3.0, 2000)
+    rule = RunningMean(Decaying(Relative(Steepest(norm, 0.01 * size)), 2.0, 2000), 0.95)
     objective = ModelObjective(problem, LogExponential(), model)
     path = descend(objective, model.random(setting.seeds, 0.5), rule, 8000, keep=moments(8000, 4))
     refuse_unseparated(model.outputs(path.last, problem.X) * problem.y)
