@@ -14,7 +14,7 @@ from robustlab.experiments.linear_bias.two_classes import GAP, gap_to
 from robustlab.linear_bias.descent import Path, descend, moments
 from robustlab.linear_bias.kkt import refuse_unseparated, tangent_gap
 from robustlab.linear_bias.losses import LinearObjective, LogExponential, Logistic, ModelObjective, MulticlassObjective, OneExample
-from robustlab.linear_bias.parametrizations import Model, Product, ReLUNetwork
+from robustlab.linear_bias.parametrizations import LinearNetwork, Model, ReLUNetwork
 from robustlab.linear_bias.polar import NewtonSchulz
 from robustlab.linear_bias.problems import Problem, separable, zeros
 from robustlab.linear_bias.separators import max_margin, multiclass_max_margin, multiclass_rows
@@ -142,7 +142,10 @@ def muon(setting: Setting) -> Evidence:
 def steepest_homogeneous(setting: Setting) -> Evidence:
     """Steepest descent in a norm goes to stationary points of the margin over that norm of the parameters, in homogeneous networks too."""
     problem = separable(setting.seeds, 10, 12)
-    models: dict[str, tuple[Model, float]] = {"u * v": (Product(problem.d), 0.0), "ReLU network": (ReLUNetwork(problem.d, 12), 0.01)}
+    models: dict[str, tuple[Model, float]] = {
+        "linear network": (LinearNetwork((problem.d, 6)), 0.0),
+        "ReLU network": (ReLUNetwork(problem.d, 12), 0.01),
+    }
     rows, lines = [], []
     for name, (model, radius) in models.items():
         ends = {norm: _steepest_path(setting, problem, model, norm) for norm in (L1(), L2(), Linf())}
@@ -153,7 +156,7 @@ def steepest_homogeneous(setting: Setting) -> Evidence:
             wrong = [_gap_or_one(model, problem, other.last, norm, radius) for key, other in ends.items() if key != norm]
             predicted = f"a stationary point of the margin over {norm!r} of the parameters"
             measure = "share by which the margin can still grow, to the first order; control: the other norms' networks"
-            rows.append(Row(case, predicted, numbers(falls[-1]), numbers(torch.stack(wrong).amin(0)), 0.05, measure))
+            rows.append(Row(case, predicted, numbers(falls[-1].clamp(min=0)), numbers(torch.stack(wrong).amin(0)), 0.03, measure))
             lines.append(spread_line(case, [m for m, _ in shown], falls.clamp(min=1e-12).T.tolist()))
     return Evidence(tuple(rows), {"": falling("Steepest descent in homogeneous networks", lines, "share by which the margin can grow")})
 
@@ -162,10 +165,11 @@ def _steepest_path(setting: Setting, problem: Problem, model: Model, norm: Norm)
     """Steps in a norm, of a share of the parameters' size in it, long ones first."""
     # Never longer in L2 than a share of the parameters: in Linf every value moves, in L1 a single one. Margins are soon so far apart that
     # each gradient is that of one example; the mean mixes them.
-    size = model.size**-0.5 if isinstance(norm, Linf) else 1.0
-    rule = RunningMean(Decaying(Relative(Steepest(norm, 0.01 * size)), 2.0, 2000), 0.95)
+    size = {Linf(): model.size**-0.5, L1(): 3.0}.get(norm, 1.0)
+    steps = 24_000 if isinstance(norm, L1) else 8000
+    rule = RunningMean(Decaying(Relative(Steepest(norm, 0.01 * size)), 2.0, steps / 4), 0.95)
     objective = ModelObjective(problem, LogExponential(), model)
-    path = descend(objective, model.random(setting.seeds, 0.5), rule, 8000, keep=moments(8000, 4))
+    path = descend(objective, model.random(setting.seeds, 0.5), rule, steps, keep=moments(steps, 4))
     refuse_unseparated(model.outputs(path.last, problem.X) * problem.y)
     return path
 
