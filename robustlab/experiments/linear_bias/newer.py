@@ -163,9 +163,9 @@ def steepest_homogeneous(setting: Setting) -> Evidence:
 
 def _steepest_path(setting: Setting, problem: Problem, model: Model, norm: Norm) -> Path:
     """Steps in a norm, of a share of the parameters' size in it, long ones first."""
-    # Never longer in L2 than a share of the parameters: in Linf every value moves, in L1 a single one. Margins are soon so far apart that
+    # As long for all norms as the parameters need: in Linf every value moves, in L1 a single one. Margins are soon so far apart that
     # each gradient is that of one example; the mean mixes them.
-    size = {Linf(): model.size**-0.5, L1(): 3.0}.get(norm, 1.0)
+    size = model.size**-0.5 if isinstance(norm, Linf) else 3.0 if isinstance(norm, L1) else 1.0
     steps = 24_000 if isinstance(norm, L1) else 8000
     rule = RunningMean(Decaying(Relative(Steepest(norm, 0.01 * size)), 2.0, steps / 4), 0.95)
     objective = ModelObjective(problem, LogExponential(), model)
