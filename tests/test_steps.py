@@ -8,7 +8,7 @@ from laws import drawn, every_norm, every_optimizer_norm
 
 from robustlab.constraints import Box, Everywhere, Masked
 from robustlab.errors import UserError
-from robustlab.norms import L1, L2, Linf
+from robustlab.norms import L1, L2, Linf, expanded
 from robustlab.optimize import minimize
 from robustlab.steps import Adam, Decaying, Momentum, Relative, RunningMean, Sparse, Steepest, attack_directions
 from robustlab.subsets import restricted
@@ -61,6 +61,7 @@ RULES = [
     Steepest(L1(), 0.3, scaled=True),
     Decaying(Adam(0.3)),
     Relative(Steepest(L2(), 0.3)),
+    Relative(Steepest(L2(), 0.3, scaled=True), -2.0),
     RunningMean(Decaying(Relative(Steepest(Linf(), 0.3)), 0.7, 10.0), 0.9, nesterov=True),
 ]
 
@@ -152,6 +153,8 @@ def test_decaying_steps_fall_as_said():
 def test_a_relative_step_has_its_share_of_the_points_length():
     moved, _ = Relative(Steepest(L2(), 0.3)).step(X, VALUE, GRAD, Everywhere(), None)
     torch.testing.assert_close(L2().measure(moved - X), 0.3 * L2().measure(X))
+    scaled, _ = Relative(Steepest(L2(), 0.3, scaled=True), -2.0).step(X, VALUE, GRAD, Everywhere(), None)
+    torch.testing.assert_close(X - scaled, 0.3 * GRAD / expanded(L2().measure(X), X) ** 2)
 
 
 def test_relative_and_decaying_go_in_either_order():

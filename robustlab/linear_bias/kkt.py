@@ -28,14 +28,25 @@ def tangent(model: Model, theta: Tensor, problem: Problem) -> Problem:
 
 
 def normalized_margin(model: Model, theta: Tensor, problem: Problem, norm: Norm | None = None) -> Tensor:
-    """``min_n y_n f(theta; x_n) / ‖theta‖^L``, ``(S,)``, in L2 unless told otherwise."""
+    """``min_n y_n f(theta; x_n) / ‖theta‖^L``, ``(S,)``.
+
+    Args:
+        model: of degree L.
+        theta: ``(S, P)``.
+        problem: two classes, labelled -1 and 1.
+        norm: of the parameters; L2 if left out.
+    """
     smallest = (model.outputs(theta, problem.X) * problem.y).amin(1)
     return smallest / (norm or L2()).measure(theta) ** model.degree
 
 
 def smoothed_margin(model: Model, theta: Tensor, problem: Problem, norm: Norm | None = None) -> Tensor:
     """``log(1 / loss) / ‖theta‖^L`` of the exponential loss, ``(S,)``: at most the normalized margin. Where the loss is below 1, steepest
-    descent of small steps never lowers it (Lyu and Li 2020, theorem 4.1; for any norm Tsilivis et al. 2025)."""
+    descent of small steps never lowers it (Lyu and Li 2020, theorem 4.1; for any norm Tsilivis et al. 2025).
+
+    Args:
+        model, theta, problem, norm: as in ``normalized_margin``.
+    """
     log_loss = torch.logsumexp(-model.outputs(theta, problem.X) * problem.y, 1)
     return -log_loss / (norm or L2()).measure(theta) ** model.degree
 

@@ -9,7 +9,19 @@ import torch
 from laws import drawn
 
 from robustlab.errors import UserError
-from robustlab.linear_bias import LOSSES, Difference, LinearObjective, LogExponential, ModelObjective, OneExample, regression, separable
+from robustlab.linear_bias import (
+    LOSSES,
+    CrossEntropy,
+    Difference,
+    LinearObjective,
+    LogExponential,
+    ModelObjective,
+    MulticlassObjective,
+    OneExample,
+    Problem,
+    regression,
+    separable,
+)
 from robustlab.linear_bias.losses import as_loss
 from robustlab.objectives import KnowsGradient, at_step, value_and_gradient
 
@@ -102,3 +114,27 @@ def test_losses_by_name():
 def test_a_polynomial_tail_is_what_its_name_says():
     loss, y = LOSSES["polynomial"], torch.ones(1, 1).double()
     assert math.isclose(loss.value(torch.tensor([[99.0]]).double(), y).item(), 0.01)
+
+
+@pytest.mark.parametrize("logarithm", [False, True])
+def test_cross_entropy_is_that_of_torch_and_knows_its_slope(logarithm):
+    outputs, y = drawn(2, 5, 3).requires_grad_(), torch.tensor([[0, 1, 2, 1, 0], [2, 2, 0, 1, 1]]).double()
+    loss = CrossEntropy(logarithm)
+    plain = torch.stack([torch.nn.functional.cross_entropy(o, t.long(), reduction="sum") for o, t in zip(outputs, y, strict=True)])
+    torch.testing.assert_close(loss.value(outputs, y), plain.log() if logarithm else plain)
+    (slope,) = torch.autograd.grad(loss.value(outputs, y).sum(), outputs)
+    torch.testing.assert_close(loss.slope(outputs.detach(), y), slope)
+    far = loss.slope(1e5 * torch.nn.functional.one_hot(y.long(), 3).double(), y)
+    assert far.isfinite().all() and bool(far.any()) == logarithm
+
+
+def test_an_objective_of_several_classes_knows_its_gradient():
+    data = Problem(drawn(2, 6, 4), torch.tensor([[0, 1, 2, 0, 1, 2]] * 2).double())
+    objective, w = MulticlassObjective(data), drawn(2, 3, 4)
+    value, _, grad = value_and_gradient(objective, w)
+    plain, _, expected = value_and_gradient(lambda x: objective(x), w)
+    torch.testing.assert_close(value, plain)
+    torch.testing.assert_close(grad, expected)
+    two = Problem(data.X, torch.tensor([[0, 1, 1, 0, 1, 0]] * 2).double())
+    binary = LinearObjective(Problem(data.X, 2 * two.y - 1), LOSSES["log-logistic"])
+    torch.testing.assert_close(MulticlassObjective(two)(w[:, :2]), binary(w[:, 1] - w[:, 0]))
