@@ -124,7 +124,8 @@ def _check_description(record: Mapping[str, Any], source: str) -> None:
     check_description(record, source)
     if record.get("description_sha256") not in (None, description_hash(record)):  # older records have none
         names = ", ".join(FIELDS)
-        raise UserError(f"{source} is damaged or was changed: its description_sha256 is not that of its {names}")
+        changed = f"{source} is damaged or was changed: its description_sha256 is not that of its {names}"
+        raise UserError(f"{changed}; if the change is meant, take description_sha256 out of it")
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
