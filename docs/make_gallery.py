@@ -32,7 +32,7 @@ SHEETS = {  # by name: the task, and what its command says beyond models and ima
     "inpaint": "inpaint --images 50 --columns 7",
     "inpaint-before": "inpaint --images 50 --columns 7 --start mean --eps 1.5 --steps 100 --tv 0",
     "super-resolve": "super-resolve --images 50 --columns 7",
-    "super-resolve-before": "super-resolve --images 50 --columns 7 --start nearest --consistency 0 --eps 2.5 --step-size 0.15",
+    "super-resolve-before": "super-resolve --images 50 --columns 7 --start nearest --consistency 0 --eps 2.5 --step-size 0.15 --tv 0",
     "translate": "translate --images 50 --columns 8",
     "translate-before": "translate --images 50 --columns 8 --tv 0",
     "sketch": "sketch --images 50 --columns 7",
@@ -53,6 +53,8 @@ def command(name: str, data: str) -> list[str]:
     """The words of a sheet's command, as the page shows them."""
     task, *settings = SHEETS[name].split()
     models, images = (QUICKSTART, ["--dataset", "shapes"]) if name == "gradients-shapes" else (MODELS, ["--data", data])
+    if name in ("inpaint", "super-resolve"):
+        models += f",{TOGETHER}"
     return ["robustlab", "synthesize", task, "--model", models, *images, *settings, "--grid", f"{name}.png"]
 
 
