@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from robustlab.errors import UserError
 
+MOST_CLASSES = 250_000  # of data and of models; ImageNet-21k has 21,843
+
 
 def attack_inputs(model: object, x: object, y: object) -> tuple[Tensor, Any, int]:
     """What is passed to an attack, checked and made into tensors; asks the device for one answer, on images and labels together.

@@ -26,7 +26,7 @@ from robustlab import files
 from robustlab.construction.protocols import Construction
 from robustlab.data.constructed import DTYPES, FORMAT, MANIFEST, damaged, facts_of
 from robustlab.data.fingerprint import fingerprint
-from robustlab.data.imageset import Images
+from robustlab.data.imageset import Images, positions_of
 from robustlab.errors import UserError, unknown
 from robustlab.evaluation import predictions
 from robustlab.models.classifier import Classifier
@@ -89,6 +89,16 @@ class Plan:
         """The positions in the source that each shard is made from."""
         return torch.arange(len(self.source)).split(self.shard_size)
 
+    @cached_property
+    def places(self) -> Tensor:
+        """The places of the source's images in their whole split, which records and random draws follow: int64 ``(N,)``."""
+        return positions_of(self.source)
+
+    @property
+    def whole(self) -> bool:
+        """Whether places and positions are the same; before, they were taken to be the same always."""
+        return bool((self.places == torch.arange(len(self.source))).all())
+
     @property
     def bytes_per_image(self) -> int:
         """What an image takes on the disk, its label and facts included."""
@@ -123,6 +133,7 @@ class Plan:
                 "std": std,
                 "sha256": digest_of(weights),
             },
+            **({} if self.whole else {"places": "in the whole split"}),
             "seed": self.seed,
             "dtype": self.dtype,
             "shard_size": self.shard_size,
@@ -344,7 +355,7 @@ class _ShardMaker:
 
     def _batch(self, index: Tensor) -> dict[str, Tensor]:
         plan = self.plan
-        keys = fold(example_keys(plan.seed, index), "construct").to(plan.device)
+        keys = fold(example_keys(plan.seed, plan.places[index]), "construct").to(plan.device)
         made = plan.construction(plan.source, index, keys, self.model, self.fast_model)
         stored = to_uint8(made.x) if plan.dtype == "uint8" else made.x.to(DTYPES[plan.dtype])
         restored = to_float(stored)
@@ -353,12 +364,12 @@ class _ShardMaker:
         found = {
             "x": stored,
             "y": made.y,
-            "index": index,
+            "index": plan.places[index],
             "label": plan.source.labels.cpu()[index],
             "predicted_before_storing": before,
             "predicted": after,
             "added_by_storing": L2().measure(restored.double() - made.x.double()).float(),
-            **made.facts,
+            **{name: plan.places[fact.cpu()] if name == "start" else fact for name, fact in made.facts.items()},
         }
         return on_cpu(found)
 

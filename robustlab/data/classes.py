@@ -13,10 +13,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from robustlab.checks import check_distinct
+from robustlab.checks import MOST_CLASSES, check_distinct
 from robustlab.errors import UserError
 
-MOST = 250_000  # classes
 LONGEST = 1000  # characters of a name
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _NO_TEXT = re.compile("[\ud800-\udfff]")  # what stands for bytes that are no UTF-8
@@ -32,8 +31,8 @@ def check_names(source: str, names: Sequence[str]) -> None:
     Raises:
         UserError: one of these; names the class.
     """
-    if len(names) > MOST:
-        raise UserError(f"{source}: {len(names):,} classes are too many: at most {MOST:,}")
+    if len(names) > MOST_CLASSES:
+        raise UserError(f"{source}: {len(names):,} classes are too many: at most {MOST_CLASSES:,}")
     for number, name in enumerate(names):
         if not isinstance(name, str):
             raise UserError(f"{source}: the name of class {number} must be text, got {type(name).__name__}")
@@ -102,8 +101,8 @@ def numbers(source: str, labels: Tensor) -> tuple[str, ...]:
         UserError: more classes than can be.
     """
     highest = int(labels.max()) if labels.numel() else -1
-    if highest >= MOST:
-        raise UserError(f"{source}: label {highest} means {highest + 1:,} classes, and at most {MOST:,} are read")
+    if highest >= MOST_CLASSES:
+        raise UserError(f"{source}: label {highest} means {highest + 1:,} classes, and at most {MOST_CLASSES:,} are read")
     return tuple(map(str, range(highest + 1)))
 
 

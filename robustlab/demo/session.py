@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -321,13 +321,7 @@ def read_request(body: bytes, models: Mapping[str, Served], size: int) -> RunReq
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(constant)
-
-    try:
-        fields = json.loads(body.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError):
-        raise UserError("the request is not JSON") from None
+    fields = files.parse_json(body, "the request", "a run")
     if not isinstance(fields, dict):
         raise UserError("the request must be a JSON object")
     return fields

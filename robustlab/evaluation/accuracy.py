@@ -85,8 +85,9 @@ def evaluate(
         for batch in stream:
             found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if told else None)
             found = _with_files(found, stream.files, len(records))
+            sources = tuple(record.file for record in found if record.prediction == record.label and record.file is not None)
             for one, tell in product(adversarial, told):
-                tell(one)
+                tell(replace(one, sources=sources))
             if on_batch:
                 on_batch(found)
             records += found
@@ -222,7 +223,7 @@ def _adversarial(
     """What an attack returned, with the model's answers to it and to the same images in 8 bits."""
     x, threat, norm = batch.x[right], threat_of(attack), norm_of(attack)
     pixels, distance_8bit = rounded(x, x_adv, threat.eps if threat else distance, norm)
-    found = {
+    found: dict[str, Any] = {
         "index": batch.index[right],
         "label": batch.y[right],
         "x": x.float(),
@@ -235,7 +236,7 @@ def _adversarial(
         "prediction_8bit": predictions(model, pixels.to(x.dtype) / 255),
         "distance_8bit": distance_8bit,
     }
-    return AdversarialImages(str(attack), norm, classes, **on_cpu(found))
+    return AdversarialImages(str(attack), norm, classes, **cast(dict[str, Any], on_cpu(found)))
 
 
 def norm_of(attack: AnyAttack) -> Norm:

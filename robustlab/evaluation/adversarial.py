@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -52,6 +53,7 @@ class AdversarialImages:
             values itself, within eps of ``x`` rounded to 8 bits.
         prediction_8bit: the class predicted for these, int64, ``(M,)``.
         distance_8bit: their distance from ``x``, float64, ``(M,)``.
+        sources: the files that the images come from, M names; empty where there are none.
     """
 
     attack: str
@@ -68,6 +70,7 @@ class AdversarialImages:
     pixels_adv: Tensor
     prediction_8bit: Tensor
     distance_8bit: Tensor
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[AdversarialImages]) -> AdversarialImages:
@@ -77,7 +80,7 @@ class AdversarialImages:
             for each in fields(cls)
             if isinstance(getattr(parts[0], each.name), Tensor)
         }
-        return replace(parts[0], **columns)
+        return replace(parts[0], sources=tuple(chain.from_iterable(part.sources for part in parts)), **columns)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is known of the images, by the names of the attributes."""
@@ -113,8 +116,9 @@ class AdversarialImages:
             "prediction_8bit": self.prediction_8bit,
             "distance_8bit": self.distance_8bit,
         }
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-            yield dict(zip(columns, row, strict=True))
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        for row, source in zip(rows, self.sources or [None] * len(self), strict=True):
+            yield dict(zip(columns, row, strict=True)) | ({} if source is None else {"source": source})
 
     def __repr__(self) -> str:
         return f"{self.attack}: {len(self)} images attacked, {int(self.broken.sum())} of them no longer classified as their label"

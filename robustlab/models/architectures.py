@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from robustlab import seeding
+from robustlab.checks import MOST_CLASSES
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.mlp import MLP
@@ -19,7 +20,6 @@ from robustlab.models.preact_resnet import PreActResNet
 from robustlab.models.resnet import BasicBlock, Bottleneck, ResNet
 from robustlab.models.vgg import VGG
 
-MOST_CLASSES = 1_000_000  # ImageNet-21k has 21,843, the largest sets of faces some hundred thousand people
 MOST_CHANNELS = 1_024
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,8 +23,8 @@ from torch import Tensor
 from robustlab import files
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import check_description, check_weights, describe, from_description, load_weights
-from robustlab.models.placement import on_cpu
+from robustlab.models.description import FIELDS, check_description, check_weights, describe, from_description, load_weights
+from robustlab.models.placement import apart, on_cpu
 
 FORMAT = "robustlab-weights-1"
 RECORD = {  # of what every record holds, beside the network's description
@@ -72,14 +73,14 @@ def save_weights(
     """
     stem = Path(stem)
     description = describe(model)
-    content = tensor_bytes(_stored(model, half))
+    content = tensor_bytes(apart(_stored(model, half)))
     if release and len(content) > LARGEST:
         advice = "" if half else "; half precision would halve that"
         raise UserError(f"the weights of {stem.name} take {len(content) / 1e6:.1f} MB, more than the 25 MB that can be released{advice}")
     files.write_bytes(_beside(stem, ".safetensors"), content)
     dtype = "float16" if half else "float32"
-    digest = hashlib.sha256(content).hexdigest()
-    files.write_json(_beside(stem, ".json"), {"format": FORMAT, **description, "dtype": dtype, "sha256": digest, **asdict(provenance)})
+    hashes = {"sha256": hashlib.sha256(content).hexdigest(), "description_sha256": description_hash(description)}
+    files.write_json(_beside(stem, ".json"), {"format": FORMAT, **description, "dtype": dtype, **hashes, **asdict(provenance)})
     return _beside(stem, ".json")
 
 
@@ -96,7 +97,8 @@ def read_weights(path: str | os.PathLike[str]) -> Classifier:
     """The classifier of saved weights, in float32, from the path of either of its two files.
 
     Raises:
-        UserError: a file is missing, damaged, or not the one that the JSON was written for.
+        UserError: a file is missing, damaged, or not the one that the JSON was written for; or the JSON's description of the network, its
+            mean for one, was changed.
     """
     stem = Path(path).with_suffix("")
     record = read_record(_beside(stem, ".json"))
@@ -106,9 +108,24 @@ def read_weights(path: str | os.PathLike[str]) -> Classifier:
     if digest != record["sha256"]:
         said = f"its sha256 is {digest[:12]}..., but {stem.name}.json says {str(record['sha256'])[:12]}..."
         raise UserError(f"{weights} is damaged or was exchanged: {said}")
+    _check_description(record, f"{stem}.json")
     tensors = _tensors(content, weights)
     check_weights(record, tensors, str(weights))
     return load_weights(from_description(record, f"{stem}.json"), tensors, str(weights))
+
+
+def description_hash(description: Mapping[str, Any]) -> str:
+    """Hexadecimal SHA-256 of what a record says of its network: a changed digit of the mean would make another one in silence."""
+    known = {name: description.get(name) for name in FIELDS}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _check_description(record: Mapping[str, Any], source: str) -> None:
+    check_description(record, source)
+    if record.get("description_sha256") not in (None, description_hash(record)):  # older records have none
+        names = ", ".join(FIELDS)
+        changed = f"{source} is damaged or was changed: its description_sha256 is not that of its {names}"
+        raise UserError(f"{changed}; if the change is meant, take description_sha256 out of it")
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:

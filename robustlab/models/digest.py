@@ -9,7 +9,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
 from robustlab.models.classifier import Classifier
-from robustlab.models.placement import on_cpu
+from robustlab.models.placement import apart, on_cpu
 
 
 def digest(model: nn.Module) -> str:
@@ -28,4 +28,4 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 def digest_of(weights: Mapping[str, Tensor]) -> str:
     """Hexadecimal SHA-256 of weights on the CPU, by name."""
-    return hashlib.sha256(tensor_bytes(dict(weights))).hexdigest()
+    return hashlib.sha256(tensor_bytes(apart(weights))).hexdigest()

@@ -36,3 +36,14 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, part in zip(here, raw.split([found[name].nbytes for name in here]), strict=True):
             found[name] = part.clone().view(found[name].dtype).reshape(found[name].shape)
     return found
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory, as safetensors wants them: of tied weights, which have several names, each name gets a copy."""
+    found, seen = dict(tensors), set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        if tensor.numel() and place in seen:
+            found[name] = tensor.clone()
+        seen.add(place)
+    return found

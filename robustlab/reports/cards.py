@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustlab import files, pictures
 from robustlab.construction import ConstructedSet, SourceModel
-from robustlab.data.imageset import first_of_each_class
+from robustlab.data.imageset import first_of_each_class, positions_of
 from robustlab.markup import markdown_code, markdown_text
 from robustlab.pixels import to_float
 from robustlab.reports.tables import markdown, percent
@@ -72,7 +72,7 @@ def contact_sheet(made: ConstructedSet, index: Tensor) -> Tensor:
     before, after = to_float(source.fetch(index).cpu()), to_float(made.images.fetch(index))
     rows = [("original", before), ("constructed", after), ("difference, amplified", pictures.amplified(after - before))]
     if "start" in columns:
-        start = columns["start"][index]
+        start = (positions_of(source) == columns["start"][index][:, None]).int().argmax(1)
         rows = [("features of", before), ("started from", to_float(source.fetch(start).cpu())), rows[1], rows[2]]
     heads = [classes[int(old)] for old in columns["label"][index]]
     feet = [classes[int(new)] for new in columns["y"][index]]

@@ -252,7 +252,7 @@ class _Parts:
         batch: list[AdversarialImages] = []
 
         def on_batch(found: list[Record]) -> None:
-            made = [{"attack": one.attack, "classes": list(one.classes)} for one in batch]
+            made = [{"attack": one.attack, "classes": list(one.classes), "sources": list(one.sources)} for one in batch]
             tensors = {f"{i} {name}": tensor for i, one in enumerate(batch) for name, tensor in one.tensors().items()}
             line = {"records": [record.to_json() for record in found], "adversarial": made}
             self.parts.add(f"records {self.model}", line, tensors if batch else None)
@@ -278,7 +278,8 @@ def _write_adversarial(kept: Path, models: list[str], attacks: Sequence[Attack],
                     tensors = parts.tensors(f"records {k}", number) if line["adversarial"] else {}
                     for i, made in enumerate(line["adversarial"]):
                         own = {key.partition(" ")[2]: value for key, value in tensors.items() if key.partition(" ")[0] == str(i)}
-                        save(AdversarialImages(made["attack"], norms[made["attack"]], tuple(made["classes"]), **own))
+                        sources = tuple(made.get("sources", ()))  # parts of before have none
+                        save(AdversarialImages(made["attack"], norms[made["attack"]], tuple(made["classes"]), **own, sources=sources))
 
 
 def _measured(measuring: Measuring, model: Classifier, images: Images, parts: _Parts) -> tuple[Report, dict[float, Rate]]:

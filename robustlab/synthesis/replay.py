@@ -74,7 +74,7 @@ def record_of(
         models: digests, by the names of models and judges.
         judges: who judged each model's pictures, by their names.
         data: the sets of images, see ``data_of``.
-        images: positions of the images that were worked on.
+        images: places in their whole split of the images that were worked on.
         numbers: what was measured, by model.
     """
     place = settings.get("data") is not None or isinstance(settings.get("images"), list)

@@ -122,7 +122,7 @@ def synthesize(
         notes += (note for each in (first, *others) for note in each.notes)
         numbers = {each.model: each.numbers for each in (first, *others)}
         judged_by = {each: one.name for each, one in judges.items()}
-        record = replays.record_of(values, weights, judged_by, data, selection.index.tolist(), numbers)
+        record = replays.record_of(values, weights, judged_by, data, selection.places.tolist(), numbers)
         return replace(first, others=tuple(others), notes=tuple(notes), replay=record)
 
 

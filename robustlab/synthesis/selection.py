@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.data.imageset import Images, hold_out
+from robustlab.data.imageset import Images, hold_out, positions_of
 from robustlab.errors import UserError, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
@@ -134,7 +134,12 @@ class Selection:
     @cached_property
     def keys(self) -> Tensor:
         """One key per image, int64 ``(n,)``; see ``robustlab.seeding``."""
-        return example_keys(self.seed, self.index).to(self.device)
+        return example_keys(self.seed, self.places).to(self.device)
+
+    @property
+    def places(self) -> Tensor:
+        """The places of the images in their whole split, int64 ``(n,)``."""
+        return positions_of(self.images)[self.index]
 
     def at(self, index: Tensor) -> Tensor:
         """Images of the set, float32 in [0, 1], ``(B, C, H, W)``."""

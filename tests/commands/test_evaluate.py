@@ -183,7 +183,7 @@ def unnamed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained model without its classes' names."""
     folder = tmp_path_factory.mktemp("unnamed")
     described = json.loads((run / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps({**described, "classes": ["0", "1", "2"]}))
+    (folder / "model.json").write_text(json.dumps({**described, "classes": ["0", "1", "2"], "description_sha256": None}))
     (folder / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
     return folder / "model.json"
 

@@ -492,3 +492,31 @@ def test_after_an_exception_the_model_is_as_before_and_the_work_goes_on(construc
         build_set(tmp_path / "set", plan)
     hook.remove()
     assert build_set(tmp_path / "set", plan) and written(tmp_path / "set") == written(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["D_rand", "D_det"])
+def test_an_image_of_a_set_is_the_same_whether_it_is_made_of_all_images_or_of_some(tmp_path, source, classifier, name):
+    some = torch.tensor([20, 3, 11, 4])
+    made = []
+    for which, images in (("all", source), ("some", source.subset(some))):
+        plan = Plan(CONSTRUCTIONS[name], images, classifier, dtype="float32", batch_size=1)  # rounding may depend on the batch
+        build_set(tmp_path / which, plan)
+        made.append((open_constructed(tmp_path / which), facts(tmp_path / which)))
+    (every, known), (few, told) = made
+    assert told["index"].tolist() == some.tolist() and torch.equal(told["label"], known["label"][some])
+    assert torch.equal(few.fetch(torch.arange(4)), every.fetch(some))
+
+
+def test_a_set_of_some_images_says_that_places_are_those_of_the_whole_split(source, classifier):
+    whole = Plan(CONSTRUCTIONS["D_R"], source, classifier).described()
+    assert "places" not in whole  # so that sets of whole splits stay the same
+    assert Plan(CONSTRUCTIONS["D_R"], source.subset(torch.arange(22)), classifier).described() == whole
+    assert Plan(CONSTRUCTIONS["D_R"], source.subset(torch.tensor([1, 0])), classifier).described()["places"] == "in the whole split"
+
+
+def test_the_start_of_an_inversion_is_named_by_its_place(tmp_path, source, classifier):
+    some = torch.tensor([20, 3, 11, 4])
+    build_set(tmp_path / "set", Plan(Inverted(0, 0.0), source.subset(some), classifier, dtype="float32"))
+    found = facts(tmp_path / "set")
+    assert set(found["start"].tolist()) <= set(some.tolist()) and (found["start"] != found["index"]).all()
+    torch.testing.assert_close(open_constructed(tmp_path / "set").fetch(torch.arange(4)), to_float(source.fetch(found["start"])))

@@ -16,8 +16,9 @@ from laws import seeded
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
+from robustlab.checks import MOST_CLASSES
 from robustlab.data import ImageSet, as_batches, as_images, open_dataset
-from robustlab.data.classes import MOST, check_names, told_apart, with_commas
+from robustlab.data.classes import check_names, told_apart, with_commas
 from robustlab.errors import UserError
 from robustlab.models.zoo import build
 
@@ -107,7 +108,7 @@ def test_told_apart_names_differ_and_single_ones_stay(names):
         (["a", 3], "the name of class 1 must be text, got int"),
         (["a\udce9"], "the name of class 0, 'a\\udce9', is not UTF-8"),
         (["x" * 2000], "is longer than 1000 characters"),
-        ([str(i) for i in range(MOST + 1)], "250,001 classes are too many: at most 250,000"),
+        ([str(i) for i in range(MOST_CLASSES + 1)], "250,001 classes are too many: at most 250,000"),
     ],
 )
 def test_names_that_cannot_be(names, sentence):

@@ -130,6 +130,17 @@ def test_with_limit_the_records_of_a_command_name_the_images_and_their_files(tmp
         assert list(record.to_json())[:2] == ["index", "file"] and (root / record.file).is_file()
 
 
+def test_adversarial_images_name_the_files_that_they_come_from(tmp_path):
+    root = folder(tmp_path)
+    everything = open_dataset(None, root, "test")
+    report = evaluate(Fickle(), open_dataset(None, root, "test", limit=9), ATTACK, batch_size=4, keep=True, progress=False)
+    (kept,) = report.adversarial.values()
+    assert len(kept) and kept.sources == tuple(files_of(everything)[i] for i in kept.index.tolist())
+    assert [record["source"] for record in kept.records()] == list(kept.sources)
+    (without,) = evaluate(Fickle(), ImageSet(PIXELS, LABELS, NAMES, "mine"), ATTACK, keep=True, progress=False).adversarial.values()
+    assert without.sources == () and all("source" not in record for record in without.records())
+
+
 def test_without_a_choice_the_draws_are_those_of_the_place_in_the_set():
     images = ImageSet(PIXELS, LABELS, NAMES, "mine")
     for one, other in zip(as_batches(images, batch_size=7), Batches(images, 7).epoch(0), strict=True):

@@ -19,8 +19,11 @@ from torch.nn import functional as F
 
 from robustlab.errors import UserError
 from robustlab.models import checkpoints
+from robustlab.models.accelerate import accelerate
 from robustlab.models.checkpoints import Provenance, pretrained, save_weights
 from robustlab.models.classifier import Classifier
+from robustlab.models.digest import digest
+from robustlab.models.frozen import frozen
 from robustlab.models.zoo import TRAINING_FORMAT, build, describe, from_description, load
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -133,13 +136,13 @@ def edit(**changes: Any):
         (".json", lambda path: path.write_text("[1, 2]"), "does not describe the weights of a network"),
         (".json", edit(sha256=None), "does not describe the weights of a network"),
         (".json", edit(sha256="0" * 64), "w.json says 000000000000"),
-        (".json", edit(arch="smal"), "Did you mean 'small'"),
+        (".json", edit(arch="smal", description_sha256=None), "Did you mean 'small'"),
         (".json", edit(arch=None, mean=None), "does not say what network it holds: arch, mean missing"),
         (".json", edit(num_classes="4"), "does not say what network it holds"),
         (".json", edit(arch=7), "does not say what network it holds"),
         (".json", edit(mean=["a", "b", "c"]), "does not say what network it holds"),
-        (".json", edit(arch="mlp"), "does not fit the architecture mlp"),
-        (".json", edit(classes=["a"]), "4 outputs, but 1 class names"),
+        (".json", edit(arch="mlp", description_sha256=None), "does not fit the architecture mlp"),
+        (".json", edit(classes=["a"], description_sha256=None), "4 outputs, but 1 class names"),
     ],
 )
 def test_damaged_weights(tmp_path: Path, ending: str, damage: Any, message: str) -> None:
@@ -497,3 +500,37 @@ def test_flipped_bytes_end_in_a_sentence_or_in_a_network(tmp_path: Path, zipped:
 def test_paths_that_lead_nowhere(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(tmp_path / name)
+
+
+@pytest.mark.parametrize("change", [{"mean": [0.4, 0.5, 0.5]}, {"std": [0.2, 0.2, 0.25]}, {"classes": ["a", "b", "c", "d"]}])
+def test_a_changed_description_is_told_and_an_older_record_has_no_hash_of_it(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = save_weights(tmp_path / "w", trained(), PROVENANCE)
+    edit(**change)(path)
+    with pytest.raises(UserError, match="w.json is damaged or was changed: its description_sha256 is not that of its arch, num_classes"):
+        load(path)
+    edit(description_sha256=None)(path)
+    assert load(path).arch
+
+
+def test_every_model_that_ships_has_a_hash_of_its_description() -> None:
+    for path in checkpoints.folder().glob("*.json"):
+        record = checkpoints.read_record(path)
+        assert record["description_sha256"] == checkpoints.description_hash(record)
+
+
+def test_tied_weights_have_an_identity_of_their_own() -> None:
+    """Two names of one tensor: safetensors refuses them as they are."""
+    tied = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4))
+    tied[2].weight = tied[0].weight
+    apart = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4))
+    apart.load_state_dict(tied.state_dict())
+    assert digest(tied) == digest(apart)
+    with torch.no_grad():
+        tied[0].weight[0, 0] += 1
+    assert digest(tied) != digest(apart)
+    with frozen(tied):
+        assert not tied[2].weight.requires_grad
+    assert tied[2].weight is tied[0].weight and tied[0].weight.requires_grad
+    fast = accelerate(tied, dtype=torch.float32)
+    x = torch.rand(3, 4)
+    torch.testing.assert_close(fast(x), tied(x))

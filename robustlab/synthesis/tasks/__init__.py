@@ -118,7 +118,7 @@ class SuperResolve(Natural):
     # Also published: (15, 1, 50), sevenfold, for CIFAR-10 seen by a model of Restricted ImageNet.
     presets: ClassVar = Presets(
         {224: Steps(8, 1, 40)},
-        Steps(1.75, 0.1, 40),
+        Steps(2.25, 0.1, 40, tv=8.0),
         choices={"start": ("projected", "nearest"), "consistency": (300.0, 0.0)},
     )
 
