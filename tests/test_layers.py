@@ -23,7 +23,7 @@ FLOORS = (
     {"objectives", "pictures", "threats"},
     {"optimize"},
     {"steps", "models", "data", "records"},
-    {"attacks", "synthesis"},
+    {"attacks", "synthesis", "gnn"},
     {"evaluation"},
     {"training"},
     {"construction"},
