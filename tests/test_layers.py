@@ -23,7 +23,7 @@ FLOORS = (
     {"objectives", "pictures", "threats"},
     {"optimize"},
     {"steps", "models", "data", "records"},
-    {"attacks", "synthesis", "linear_bias"},
+    {"attacks", "synthesis", "linear_bias", "gnn"},
     {"evaluation"},
     {"training"},
     {"construction"},

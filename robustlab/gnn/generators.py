@@ -1,0 +1,183 @@
+"""Random graphs, drawn for each graph from its own key: communities, regular graphs, noisy copies, cliques, points."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from robustlab import seeding
+from robustlab.errors import UserError
+from robustlab.gnn.graphs import GraphBatch, side_by_side
+
+
+def block_sizes(n: int, k: int) -> Tensor:
+    """Sizes of ``k`` blocks of ``n`` nodes, as equal as they can be, the larger ones first: int64 ``(k,)``."""
+    return torch.tensor([n // k + (block < n % k) for block in range(k)])
+
+
+def stochastic_block_model(
+    n: int, k: int = 2, *, inside: float, between: float, graphs: int = 1, seed: int = 0, first: int = 0, shuffled: bool = True
+) -> GraphBatch:
+    """Graphs with ``k`` planted communities: an edge with probability ``inside`` within one and ``between`` from one to another.
+
+    Takes time and memory in proportion to the edges, not to the pairs of nodes: for each pair of blocks the number of edges is drawn from
+    its binomial distribution, and then that many pairs without repetition.
+
+    Args:
+        n: nodes.
+        k: communities; where it does not divide ``n``, the first are larger by one node.
+        inside, between: probabilities; ``a / n`` and ``b / n`` in the sparse regime.
+        graphs: how many.
+        seed: of all of them.
+        first: number of the first graph, so that many graphs can be drawn in parts.
+        shuffled: communities are spread over the nodes at random; else the first come first.
+
+    Returns:
+        The graphs, with labels ``y``, ``(N,)``, and keys.
+
+    Raises:
+        UserError: a probability outside [0, 1], or other than 1 to ``n`` communities.
+    """
+    if not 1 <= k <= n:
+        raise UserError(f"a graph of {n} nodes has 1 to {n} communities, got {k}")
+    for name, value in (("inside", inside), ("between", between)):
+        if not 0 <= value <= 1:
+            raise UserError(f"`{name}` must be a probability, got {value:g}")
+    keys = seeding.example_keys(seed, torch.arange(first, first + graphs))
+    return side_by_side([_one_block_model(n, k, inside, between, key, shuffled) for key in keys])
+
+
+def _one_block_model(n: int, k: int, inside: float, between: float, key: Tensor, shuffled: bool) -> GraphBatch:
+    source = generator(key, "edges")
+    sizes = block_sizes(n, k)
+    starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    parts = []
+    for i in range(k):
+        for j in range(i, k):
+            a, b = int(sizes[i]), int(sizes[j])
+            pairs = a * (a - 1) // 2 if i == j else a * b
+            chosen = distinct(pairs, _binomial(pairs, inside if i == j else between, source), source)
+            rows, columns = triangle(chosen) if i == j else (chosen // b, chosen % b)
+            parts.append(torch.stack([rows + starts[i], columns + starts[j]]))
+    edges, labels = torch.cat(parts, 1), torch.repeat_interleave(torch.arange(k), sizes)
+    if shuffled:
+        order = torch.randperm(n, generator=source)
+        edges, labels = order[edges], labels[order.argsort()]
+    return from_pairs(edges, n, y=labels, key=key)
+
+
+def erdos_renyi(n: int, p: float, *, graphs: int = 1, seed: int = 0, first: int = 0) -> GraphBatch:
+    """Graphs in which every edge is there with probability ``p``.
+
+    Raises:
+        UserError: a probability outside [0, 1].
+    """
+    found = stochastic_block_model(n, 1, inside=p, between=0, graphs=graphs, seed=seed, first=first, shuffled=False)
+    return GraphBatch(found.edge_index, found.sizes, keys=found.keys)
+
+
+def random_regular(n: int, degree: int, *, graphs: int = 1, seed: int = 0, first: int = 0) -> GraphBatch:
+    """Graphs in which every node has ``degree`` neighbours, from the pairing model: ends of edges are paired at random, and pairs that
+    are loops or double are exchanged with others until there are none (McKay and Wormald 1990); nearly uniform.
+
+    Raises:
+        UserError: no such graph exists: ``degree`` is not below ``n``, or ``n * degree`` is odd.
+    """
+    if not 0 <= degree < n or n * degree % 2:
+        raise UserError(f"no graph of {n} nodes has {degree} neighbours at each: the degree must be below {n}, and their product even")
+    keys = seeding.example_keys(seed, torch.arange(first, first + graphs))
+    return side_by_side([from_pairs(_paired(n, degree, generator(key, "pairs")), n, key=key) for key in keys])
+
+
+def _paired(n: int, degree: int, source: torch.Generator) -> Tensor:
+    """Edges ``(2, n * degree / 2)``, each once."""
+    if 2 * degree > n - 1:  # few exchanges lead to a dense graph: draw what is missing
+        missing = _paired(n, n - 1 - degree, source)
+        every = torch.stack(triangle(torch.arange(n * (n - 1) // 2)))
+        return every[:, ~torch.isin(every[0] * n + every[1], missing[0] * n + missing[1])]
+    ends = torch.arange(n).repeat_interleave(degree)
+    pairs = ends[torch.randperm(len(ends), generator=source)].reshape(2, -1)
+    while True:
+        low, high = pairs.amin(0), pairs.amax(0)
+        _, inverse, counts = (low * n + high).unique(return_inverse=True, return_counts=True)
+        bad = ((low == high) | (counts[inverse] > 1)).nonzero()[:, 0]
+        if not len(bad):
+            return torch.stack([low, high])
+        for i in bad.tolist():  # exchange its second end with that of a pair drawn at random
+            j = int(torch.randint(pairs.shape[1], (), generator=source))
+            pairs[1, i], pairs[1, j] = pairs[1, j].clone(), pairs[1, i].clone()
+
+
+def planted_clique(n: int, size: int, *, p: float = 0.5, graphs: int = 1, seed: int = 0, first: int = 0) -> GraphBatch:
+    """Erdős-Rényi graphs in which ``size`` nodes, drawn at random, are all joined; ``y`` is 1 for them.
+
+    Raises:
+        UserError: more nodes in the clique than there are.
+    """
+    if not 0 <= size <= n:
+        raise UserError(f"a clique in a graph of {n} nodes has 0 to {n} nodes, got {size}")
+    base = erdos_renyi(n, p, graphs=graphs, seed=seed, first=first)
+    assert base.keys is not None
+    found = []
+    for which, key in enumerate(base.keys):
+        members = torch.randperm(n, generator=generator(key, "clique"))[:size]
+        one = base.one(which)
+        joined = torch.stack([members[part] for part in triangle(torch.arange(size * (size - 1) // 2))])
+        half = one.edge_index[:, one.tail < one.head]
+        codes = torch.cat([half[0] * n + half[1], joined.amin(0) * n + joined.amax(0)]).unique()
+        labels = torch.zeros(n, dtype=torch.int64)
+        labels[members] = 1
+        found.append(from_pairs(torch.stack([codes // n, codes % n]), n, y=labels, key=key))
+    return side_by_side(found)
+
+
+def points(n: int, dimension: int = 2, *, graphs: int = 1, seed: int = 0, first: int = 0) -> Tensor:
+    """Points drawn uniformly from the unit cube: float64 ``(graphs, n, dimension)``."""
+    keys = seeding.fold(seeding.example_keys(seed, torch.arange(first, first + graphs)), "points")
+    return seeding.uniform(keys, (n, dimension), torch.float64)
+
+
+def from_pairs(pairs: Tensor, n: int, *, y: Tensor | None = None, key: Tensor | None = None) -> GraphBatch:
+    """A graph from distinct edges, each given once in any direction, without a check."""
+    both = torch.cat([pairs, pairs.flip(0)], 1)
+    edges = both[:, (both[0] * n + both[1]).argsort()]
+    return GraphBatch(edges, torch.tensor([n]), y=y, keys=None if key is None else key.reshape(1))
+
+
+def generator(key: Tensor, purpose: str) -> torch.Generator:
+    """Random numbers of one graph for one purpose, on the CPU."""
+    return torch.Generator().manual_seed(int(seeding.fold(key.reshape(1), purpose)) & ((1 << 63) - 1))
+
+
+def distinct(high: int, count: int, source: torch.Generator) -> Tensor:
+    """``count`` different whole numbers below ``high``, in no special order: int64 ``(count,)``."""
+    if count > high // 2:
+        return torch.randperm(high, generator=source)[:count]
+    found = torch.empty(0, dtype=torch.int64)
+    while len(found) < count:
+        more = torch.randint(high, (count - len(found),), generator=source)
+        found = torch.cat([found, more]).unique()
+    return found
+
+
+def triangle(index: Tensor) -> tuple[Tensor, Tensor]:
+    """The pair ``i < j`` with the number ``j (j - 1) / 2 + i``, for each number: two int64 tensors."""
+    j = ((1 + (1 + 8 * index.double()).sqrt()) / 2).long()
+    j = torch.where(j * (j - 1) // 2 > index, j - 1, j)  # a root that was rounded up
+    j = torch.where((j + 1) * j // 2 <= index, j + 1, j)
+    return index - j * (j - 1) // 2, j
+
+
+def _binomial(n: int, p: float, source: torch.Generator) -> int:
+    if n == 0 or p in (0.0, 1.0):
+        return int(n * p)
+    return int(torch.binomial(torch.tensor(float(n), dtype=torch.float64), torch.tensor(p, dtype=torch.float64), generator=source))
+
+
+def signal_to_noise(a: float, b: float, k: int = 2) -> float:
+    """The signal-to-noise ratio of a sparse block model with ``inside = a / n`` and ``between = b / n``: communities can be found above 1
+    (Kesten and Stigum; Decelle et al. 2011)."""
+    total = a + (k - 1) * b
+    return (a - b) ** 2 / (k * total) if total else math.nan

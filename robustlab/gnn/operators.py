@@ -1,0 +1,331 @@
+"""Linear operators of a graph, in three forms that agree: applied without a matrix, as a sparse matrix, as a dense one.
+
+Every operator of nodes is block-diagonal over the graphs of a batch. Its settings are a frozen dataclass, its values come from a batch:
+
+    y = Adjacency().apply(graphs, x)          # (N, F) -> (N, F), differentiable by x
+    M = BetheHessian(r=1.7).sparse(graphs)    # (N, N)
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustlab.errors import UserError
+from robustlab.gnn.graphs import GraphBatch
+
+with warnings.catch_warnings():
+    # Torch says once in each process that its CSR tensors are new.
+    warnings.simplefilter("ignore", UserWarning)
+    torch.sparse_csr_tensor([0, 0], [], [], (1, 1))
+
+
+class Operator(ABC):
+    """A linear operator on values of nodes; symmetric unless it says otherwise."""
+
+    @abstractmethod
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        """From values ``(N, F)`` to values ``(N, F)``."""
+
+    def sparse(self, graphs: GraphBatch) -> Tensor:
+        """The matrix, as a sparse CSR tensor of float64, ``(N, N)``."""
+        return self.dense(graphs).to_sparse_csr()
+
+    def dense(self, graphs: GraphBatch) -> Tensor:
+        """The matrix, float64 ``(N, N)``."""
+        return self.apply(graphs, torch.eye(graphs.n, dtype=torch.float64, device=graphs.edge_index.device))
+
+
+@dataclass(frozen=True)
+class Identity(Operator):
+    """Every node's own value."""
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class Degree(Operator):
+    """Every node's own value times its number of neighbours."""
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        return x * graphs.degree.to(x)[:, None]
+
+
+@dataclass(frozen=True)
+class GraphMean(Operator):
+    """The mean over the graph, at every node of it: ``1 1^T / n``."""
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        return graphs.mean(x)[graphs.graph]
+
+
+@dataclass(frozen=True)
+class Adjacency(Operator):
+    """The sum over the neighbours."""
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        return spread(graphs.row_starts, graphs.head, x)
+
+    def sparse(self, graphs: GraphBatch) -> Tensor:
+        return csr(graphs.row_starts, graphs.head, torch.ones(len(graphs.head), dtype=torch.float64, device=graphs.head.device), graphs.n)
+
+
+@dataclass(frozen=True)
+class Power(Operator):
+    """``A^t``: the sum over walks of ``t`` steps, taken one after the other; no power of the matrix is made. Its numbers grow like the
+    mean degree to the power of ``t``, which float32 holds up to about ``t = 64`` for sparse graphs."""
+
+    t: int
+
+    def __post_init__(self) -> None:
+        _check_length(self.t)
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        for _ in range(self.t):
+            x = Adjacency().apply(graphs, x)
+        return x
+
+
+@dataclass(frozen=True)
+class Reached(Operator):
+    """``min(1, A^t)``: the sum over the nodes that some walk of exactly ``t`` steps reaches (the power graph of Chen, Li and Bruna 2019).
+
+    Attributes:
+        t: length of the walks.
+        loops: whether a node counts that reaches itself.
+    """
+
+    t: int
+    loops: bool = True
+
+    def __post_init__(self) -> None:
+        _check_length(self.t)
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        starts, columns = self.pattern(graphs)
+        return spread(starts, columns, x)
+
+    def sparse(self, graphs: GraphBatch) -> Tensor:
+        starts, columns = self.pattern(graphs)
+        return csr(starts, columns, torch.ones(len(columns), dtype=torch.float64, device=columns.device), graphs.n)
+
+    def pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
+        """Row pointers, ``(N + 1,)``, and columns of the matrix; worked out once for a batch."""
+        return _cached(graphs, self, self._pattern)
+
+    def _pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
+        step = Adjacency().sparse(graphs)
+        found = step
+        for _ in range(self.t - 1):
+            found = _ones(found @ step)
+        return _entries(found if self.loops else _without_diagonal(found))
+
+
+@dataclass(frozen=True)
+class HopRing(Operator):
+    """The sum over the nodes at distance exactly ``t``."""
+
+    t: int
+
+    def __post_init__(self) -> None:
+        _check_length(self.t)
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        starts, columns = _cached(graphs, self, self._pattern)
+        return spread(starts, columns, x)
+
+    def sparse(self, graphs: GraphBatch) -> Tensor:
+        starts, columns = _cached(graphs, self, self._pattern)
+        return csr(starts, columns, torch.ones(len(columns), dtype=torch.float64, device=columns.device), graphs.n)
+
+    def _pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
+        step, n = Adjacency().sparse(graphs), graphs.n
+        nodes = torch.arange(n, device=step.device)
+        nearer, ring = nodes * n + nodes, _codes(step)
+        for _ in range(self.t - 1):
+            nearer = torch.cat([nearer, ring])
+            reached = _codes(csr(*_rows(ring, n), torch.ones(len(ring), dtype=torch.float64, device=ring.device), n) @ step)
+            ring = reached[~torch.isin(reached, nearer)]
+        return _rows(ring.sort().values, n)
+
+
+@dataclass(frozen=True)
+class Laplacian(Operator):
+    """``D - A``; normalized ``I - D^-1/2 A D^-1/2``, and with ``tau`` regularized, with ``D + tau I`` in place of ``D`` (Amini et al. 2013;
+    Le, Levina and Vershynin 2017). Where a node has no neighbour, its row of ``D^-1/2`` is zero.
+
+    Attributes:
+        normalized: scale by the degrees.
+        tau: what is added to every degree; None adds the mean degree of the batch.
+    """
+
+    normalized: bool = False
+    tau: float | None = 0.0
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        tau = graphs.mean_degree if self.tau is None else self.tau
+        degree = graphs.degree.to(x)[:, None] + tau
+        if not self.normalized:
+            return degree * x - Adjacency().apply(graphs, x)
+        scale = torch.where(degree > 0, degree, torch.inf).rsqrt()
+        return x - scale * Adjacency().apply(graphs, scale * x)
+
+    def sparse(self, graphs: GraphBatch) -> Tensor:
+        tau = graphs.mean_degree if self.tau is None else self.tau
+        degree = graphs.degree.double() + tau
+        scale = torch.where(degree > 0, degree, torch.inf).rsqrt() if self.normalized else torch.ones_like(degree)
+        return with_diagonal(graphs, -scale[graphs.tail] * scale[graphs.head], torch.ones_like(degree) if self.normalized else degree)
+
+
+@dataclass(frozen=True)
+class BetheHessian(Operator):
+    """``(r^2 - 1) I - r A + D`` (Saade, Krzakala and Zdeborová 2014): its negative eigenvalues belong to communities, which like each other
+    for ``r > 0`` and avoid each other for ``r < 0``.
+
+    Attributes:
+        r: None is the root of the mean degree of the batch.
+    """
+
+    r: float | None = None
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        r = self.value(graphs)
+        return (r * r - 1 + graphs.degree.to(x))[:, None] * x - r * Adjacency().apply(graphs, x)
+
+    def sparse(self, graphs: GraphBatch) -> Tensor:
+        r = self.value(graphs)
+        return with_diagonal(graphs, torch.full_like(graphs.tail, -r, dtype=torch.float64), r * r - 1 + graphs.degree.double())
+
+    def value(self, graphs: GraphBatch) -> float:
+        """``r`` for a batch."""
+        return graphs.mean_degree**0.5 if self.r is None else self.r
+
+
+@dataclass(frozen=True)
+class NonBacktracking:
+    """On values of *directed edges*, ``(E, F)``: the sum over the edges that begin where this one ends, but the way back
+    (Krzakala et al. 2013). Not symmetric. Takes memory in proportion to the edges."""
+
+    def apply(self, graphs: GraphBatch, y: Tensor) -> Tensor:
+        at_tail = y.new_zeros(graphs.n, y.shape[1]).index_add(0, graphs.tail, y)
+        return at_tail[graphs.head] - y[graphs.reverse]
+
+    def transposed(self, graphs: GraphBatch, y: Tensor) -> Tensor:
+        """The sum over the edges that end where this one begins, but the way back."""
+        at_head = y.new_zeros(graphs.n, y.shape[1]).index_add(0, graphs.head, y)
+        return at_head[graphs.tail] - y[graphs.reverse]
+
+    def dense(self, graphs: GraphBatch) -> Tensor:
+        """The matrix, float64 ``(E, E)``."""
+        return self.apply(graphs, torch.eye(len(graphs.tail), dtype=torch.float64, device=graphs.tail.device))
+
+
+@dataclass(frozen=True)
+class CompactNonBacktracking:
+    """The matrix ``[[0, D - I], [-I, A]]`` of size ``2 N``, which has all eigenvalues of the non-backtracking one but its trivial ones,
+    1 and -1 (Ihara and Bass). Not symmetric."""
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        """From ``(2 N, F)`` to ``(2 N, F)``."""
+        above, below = x.split(graphs.n)
+        return torch.cat([Degree().apply(graphs, below) - below, Adjacency().apply(graphs, below) - above])
+
+    def dense(self, graphs: GraphBatch) -> Tensor:
+        """The matrix, float64 ``(2 N, 2 N)``."""
+        return self.apply(graphs, torch.eye(2 * graphs.n, dtype=torch.float64, device=graphs.tail.device))
+
+
+def to_nodes(graphs: GraphBatch, y: Tensor, *, signed: bool = False) -> Tensor:
+    """The incidence of nodes and directed edges, from values of edges ``(E, F)`` to values of nodes ``(N, F)``: the sum over the edges that
+    begin at a node, and of those that end there; signed, minus the second (Chen, Li and Bruna 2019)."""
+    found = y.new_zeros(graphs.n, y.shape[1]).index_add(0, graphs.tail, y)
+    return found.index_add(0, graphs.head, y, alpha=-1 if signed else 1)
+
+
+def to_edges(graphs: GraphBatch, x: Tensor, *, signed: bool = False) -> Tensor:
+    """The transpose of ``to_nodes``: from values of nodes ``(N, F)`` to values of directed edges ``(E, F)``."""
+    return x[graphs.tail] - x[graphs.head] if signed else x[graphs.tail] + x[graphs.head]
+
+
+def csr(starts: Tensor, columns: Tensor, values: Tensor, n: int) -> Tensor:
+    """A square sparse matrix from its rows, without a check."""
+    return torch.sparse_csr_tensor(starts, columns, values, (n, n), check_invariants=False)
+
+
+def spread(starts: Tensor, columns: Tensor, x: Tensor) -> Tensor:
+    """A symmetric matrix of zeros and ones, given by its rows, times values ``(N, F)``; differentiable by them."""
+    found: Tensor = _Spread.apply(x, starts, columns)
+    return found
+
+
+class _Spread(torch.autograd.Function):
+    """The matrix is symmetric, so the gradient takes the same way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(starts, columns)
+        return _times(starts, columns, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        starts, columns = ctx.saved_tensors
+        return spread(starts, columns, grad.contiguous()), None, None
+
+
+def _times(starts: Tensor, columns: Tensor, x: Tensor) -> Tensor:
+    ones = torch.ones(len(columns), dtype=x.dtype, device=x.device)
+    return csr(starts, columns, ones, len(starts) - 1) @ x
+
+
+def with_diagonal(graphs: GraphBatch, values: Tensor, diagonal: Tensor) -> Tensor:
+    """A sparse matrix with values at the edges, ``(E,)``, and on the diagonal, ``(N,)``."""
+    nodes = torch.arange(graphs.n, device=graphs.tail.device)
+    rows, columns = torch.cat([graphs.tail, nodes]), torch.cat([graphs.head, nodes])
+    order = (rows * graphs.n + columns).argsort()
+    starts = torch.cat([graphs.row_starts.new_zeros(1), (graphs.degree + 1).cumsum(0)])
+    return csr(starts, columns[order], torch.cat([values, diagonal])[order], graphs.n)
+
+
+def _check_length(t: int) -> None:
+    if t < 1:
+        raise UserError(f"a walk has a length of at least 1, got {t}")
+
+
+def _ones(matrix: Tensor) -> Tensor:
+    return csr(matrix.crow_indices(), matrix.col_indices(), torch.ones_like(matrix.values()), len(matrix))
+
+
+def _entries(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    return matrix.crow_indices().long(), matrix.col_indices().long()
+
+
+def _codes(matrix: Tensor) -> Tensor:
+    """Row times size plus column of every entry."""
+    starts, columns = _entries(matrix)
+    return torch.repeat_interleave(torch.arange(len(matrix), device=columns.device), starts.diff()) * len(matrix) + columns
+
+
+def _rows(codes: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Row pointers and columns of entries that are sorted."""
+    counts = torch.bincount(codes // n, minlength=n)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), codes % n
+
+
+def _without_diagonal(matrix: Tensor) -> Tensor:
+    codes, n = _codes(matrix).sort().values, len(matrix)
+    codes = codes[codes // n != codes % n]
+    return csr(*_rows(codes, n), torch.ones(len(codes), dtype=torch.float64, device=codes.device), n)
+
+
+def _cached(graphs: GraphBatch, key: Any, make: Any) -> Any:
+    """What belongs to a batch and is worked out once."""
+    kept = graphs.__dict__.setdefault("_operators", {})
+    if key not in kept:
+        kept[key] = make(graphs)
+    return kept[key]

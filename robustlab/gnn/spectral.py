@@ -1,0 +1,203 @@
+"""Communities from eigenvectors: of which operator, and what that changes below and above the threshold."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustlab import seeding
+from robustlab.errors import UserError, unknown
+from robustlab.gnn.extras import scipy_module
+from robustlab.gnn.graphs import GraphBatch
+from robustlab.gnn.operators import Adjacency, BetheHessian, CompactNonBacktracking, Laplacian
+
+SMALL = 64  # of a matrix: with fewer rows all its eigenvectors are worked out
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Some eigenvectors of an operator.
+
+    Attributes:
+        values: eigenvalues, float64 ``(m,)``, the most informative first.
+        vectors: eigenvectors, ``(N, m)``, each of unit length; their signs mean nothing.
+    """
+
+    values: Tensor
+    vectors: Tensor
+
+
+def eigenvectors(matrix: Tensor, count: int, *, smallest: bool = True, seed: int = 0) -> Spectrum:
+    """Eigenvectors of a symmetric sparse matrix at one end of its spectrum, by Lanczos (ARPACK); of a small one, all of them first.
+
+    Args:
+        matrix: sparse CSR, float64 ``(N, N)``.
+        count: how many.
+        smallest: those of the smallest eigenvalues, else of the largest.
+        seed: of the start vector, so that the same matrix gives the same vectors.
+
+    Raises:
+        UserError: more vectors than rows, or no convergence.
+    """
+    n = len(matrix)
+    if not 1 <= count <= n:
+        raise UserError(f"a matrix of {n} rows has 1 to {n} eigenvectors, got {count}")
+    if n <= SMALL or count >= n - 1:
+        values, vectors = torch.linalg.eigh(matrix.to_dense())
+        chosen = slice(0, count) if smallest else slice(n - count, n)
+        found = Spectrum(values[chosen], vectors[:, chosen])
+        return found if smallest else Spectrum(found.values.flip(0), found.vectors.flip(1))
+    linalg, start = scipy_module("sparse.linalg"), seeding.normal(seeding.example_keys(seed, torch.tensor([0])), (n,), torch.float64)[0]
+    # The largest of a matrix converge faster than its smallest: turn the spectrum round within a bound on it.
+    rows = as_scipy(matrix)
+    shift = float(abs(rows).sum(1).max()) if smallest else 0.0
+    turned = scipy_module("sparse").identity(n, format="csr") * shift - rows if smallest else rows
+    try:
+        values, vectors = linalg.eigsh(turned, k=count, which="LA", v0=start.numpy(), tol=1e-8)
+    except linalg.ArpackNoConvergence:
+        raise UserError(f"the eigenvectors of a matrix of {n} rows did not converge") from None
+    order = np.argsort(-values)
+    values = shift - values[order] if smallest else values[order]
+    return Spectrum(torch.from_numpy(values.copy()), torch.from_numpy(vectors[:, order].copy()))
+
+
+def as_scipy(matrix: Tensor) -> Any:
+    """A sparse CSR tensor as scipy's, sharing its memory."""
+    parts = matrix.values().numpy(), matrix.col_indices().numpy(), matrix.crow_indices().numpy()
+    return scipy_module("sparse").csr_matrix(parts, shape=tuple(matrix.shape))
+
+
+def grouped(points: Tensor, k: int, seed: int = 0, restarts: int = 10) -> Tensor:
+    """Labels of ``k`` groups of points by k-means (scipy's, begun by k-means++), the best of several starts: int64 ``(N,)``."""
+    if k == 1:
+        return torch.zeros(len(points), dtype=torch.int64)
+    vq, values = scipy_module("cluster.vq"), points.numpy()
+    best, found = np.inf, np.zeros(len(values), dtype=np.int64)
+    for restart in range(restarts):
+        source = np.random.default_rng([seed, restart])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a group without points: that start is not the best
+            centres, labels = vq.kmeans2(values, k, minit="++", seed=source)
+        cost = float(((values - centres[labels]) ** 2).sum())
+        if cost < best:
+            best, found = cost, labels.astype(np.int64)
+    return torch.from_numpy(found)
+
+
+def labelled(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
+    """Labels from eigenvectors ``(N, m)``: each node's row is scaled to unit length before k-means (Ng, Jordan and Weiss 2002), so that
+    nodes of many and of few neighbours count alike; zero rows stay zero."""
+    return grouped(torch.nn.functional.normalize(vectors, dim=1), k, seed)
+
+
+def one_by_one(find: Callable[[GraphBatch], Tensor], graphs: GraphBatch) -> Tensor:
+    """Labels of every graph of a batch, each found alone: int64 ``(N,)``."""
+    return torch.cat([find(graphs.one(which)) for which in range(len(graphs))])
+
+
+def by_adjacency(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
+    """Communities from the ``k`` eigenvectors at the end of the adjacency matrix's spectrum; below a mean degree of ``log n`` they sit on
+    the nodes of the highest degree."""
+    count = k if assortative else k - 1
+    return labelled(eigenvectors(Adjacency().sparse(graph), count, smallest=not assortative, seed=seed).vectors, k, seed)
+
+
+def by_laplacian(graph: GraphBatch, k: int, *, tau: float | None = 0.0, assortative: bool = True, seed: int = 0) -> Tensor:
+    """Communities from the normalized Laplacian, plain or regularized by ``tau`` (None: the mean degree)."""
+    found = eigenvectors(Laplacian(normalized=True, tau=tau).sparse(graph), k if assortative else k - 1, smallest=assortative, seed=seed)
+    return labelled(found.vectors, k, seed)
+
+
+def by_bethe_hessian(graph: GraphBatch, k: int, *, r: float | None = None, assortative: bool = True, seed: int = 0) -> Tensor:
+    """Communities from the Bethe Hessian at ``r`` (None: the root of the mean degree), at ``-r`` where communities avoid each other."""
+    r = BetheHessian(r).value(graph)
+    count = k if assortative else k - 1
+    return labelled(eigenvectors(BetheHessian(r if assortative else -r).sparse(graph), count, seed=seed).vectors, k, seed)
+
+
+def informative_r(graph: GraphBatch, *, assortative: bool = True, which: int = 1, seed: int = 0) -> float:
+    """The ``r`` between 1 and the root of the mean degree at which the eigenvalue number ``which`` (from 0) of the Bethe Hessian is zero
+    (Dall'Amico, Couillet and Tremblay 2019): at the end of that range where it does not reach zero."""
+    sign = 1 if assortative else -1
+    low, high = 1.0, max(graph.mean_degree, 1.0) ** 0.5
+    number = which if assortative else which - 1
+
+    def value(r: float) -> float:
+        return float(eigenvectors(BetheHessian(sign * r).sparse(graph), number + 1, seed=seed).values[number])
+
+    if value(high) >= 0:
+        return high
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if value(middle) < 0 else (middle, high)
+    return high
+
+
+def by_zeta(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
+    """Communities from the Bethe Hessian at ``informative_r``; its last eigenvector alone where there are two communities."""
+    r = informative_r(graph, assortative=assortative, which=k - 1, seed=seed)
+    return by_bethe_hessian(graph, k, r=r, assortative=assortative, seed=seed)
+
+
+def by_non_backtracking(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
+    """Communities from the real eigenvectors at the end of the non-backtracking spectrum, of the form of size ``2 N``."""
+    linalg, operator = scipy_module("sparse.linalg"), CompactNonBacktracking()
+    size, count = 2 * graph.n, min(k + 4, 2 * graph.n - 2)
+
+    def times(x: np.ndarray) -> np.ndarray:
+        return operator.apply(graph, torch.from_numpy(np.asarray(x, dtype=np.float64).reshape(size, -1))).numpy().reshape(x.shape)
+
+    start = seeding.normal(seeding.example_keys(seed, torch.tensor([0])), (size,), torch.float64)[0].numpy()
+    shape = linalg.LinearOperator((size, size), matvec=times, dtype=np.float64)
+    values, vectors = linalg.eigs(shape, k=count, which="LR" if assortative else "SR", v0=start)
+    real = np.flatnonzero(np.abs(values.imag) < 1e-8 * (1 + np.abs(values)))
+    order = real[np.argsort(-values.real[real] if assortative else values.real[real])][: k if assortative else k - 1]
+    return labelled(torch.from_numpy(vectors.real[graph.n :, order].copy()), k, seed)
+
+
+METHODS: dict[str, Callable[..., Tensor]] = {
+    "adjacency": by_adjacency,
+    "laplacian": by_laplacian,
+    "regularized laplacian": lambda graph, k, **how: by_laplacian(graph, k, tau=None, **how),
+    "bethe hessian": by_bethe_hessian,
+    "bethe hessian at zeta": by_zeta,
+    "non-backtracking": by_non_backtracking,
+}
+
+
+def communities(graphs: GraphBatch, k: int, method: str = "bethe hessian", *, assortative: bool = True, seed: int = 0) -> Tensor:
+    """Labels of communities, 0 to ``k - 1``, for every node of every graph: int64 ``(N,)``.
+
+    Args:
+        graphs: one or many.
+        k: how many communities each has.
+        method: one of ``METHODS``.
+        assortative: communities like each other; False where they avoid each other.
+        seed: of all draws.
+
+    Raises:
+        UserError: an unknown method, or other than 1 to n communities.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    least = int(graphs.sizes.min())
+    if not 1 <= k <= least:
+        raise UserError(f"a graph of {least} nodes has 1 to {least} communities, got {k}")
+    return one_by_one(lambda graph: METHODS[method](graph, k, assortative=assortative, seed=seed), graphs)
+
+
+def estimated_k(graph: GraphBatch, most: int = 20, seed: int = 0) -> tuple[int, bool]:
+    """How many communities a graph seems to have, and whether they like each other: the negative eigenvalues of the Bethe Hessian at the
+    root of the mean degree, and at minus that root (Saade, Krzakala and Zdeborová 2014)."""
+    counts = []
+    for sign in (1, -1):
+        matrix = BetheHessian(sign * BetheHessian().value(graph)).sparse(graph)
+        counts.append(int((eigenvectors(matrix, min(most, graph.n), seed=seed).values < 0).sum()))
+    likes = counts[0] - 1 >= counts[1]  # one belongs to the mean degree
+    return max(counts[0] if likes else counts[1] + 1, 1), likes
