@@ -69,7 +69,7 @@ def _one_block_model(n: int, k: int, inside: float, between: float, key: Tensor,
 
 
 def erdos_renyi(n: int, p: float, *, graphs: int = 1, seed: int = 0, first: int = 0) -> GraphBatch:
-    """Graphs in which every edge is there with probability ``p``.
+    """Graphs in which every edge is there with probability ``p``; for the other arguments see ``stochastic_block_model``.
 
     Raises:
         UserError: a probability outside [0, 1].
@@ -80,7 +80,8 @@ def erdos_renyi(n: int, p: float, *, graphs: int = 1, seed: int = 0, first: int 
 
 def random_regular(n: int, degree: int, *, graphs: int = 1, seed: int = 0, first: int = 0) -> GraphBatch:
     """Graphs in which every node has ``degree`` neighbours, from the pairing model: ends of edges are paired at random, and pairs that
-    are loops or double are exchanged with others until there are none (McKay and Wormald 1990); nearly uniform.
+    are loops or double are exchanged with others until there are none (McKay and Wormald 1990); nearly uniform. For the other
+    arguments see ``stochastic_block_model``.
 
     Raises:
         UserError: no such graph exists: ``degree`` is not below ``n``, or ``n * degree`` is odd.
@@ -111,7 +112,8 @@ def _paired(n: int, degree: int, source: torch.Generator) -> Tensor:
 
 
 def planted_clique(n: int, size: int, *, p: float = 0.5, graphs: int = 1, seed: int = 0, first: int = 0) -> GraphBatch:
-    """Erdős-Rényi graphs in which ``size`` nodes, drawn at random, are all joined; ``y`` is 1 for them.
+    """Erdős-Rényi graphs in which ``size`` nodes, drawn at random, are all joined; ``y`` is 1 for them. For the other arguments see
+    ``erdos_renyi``.
 
     Raises:
         UserError: more nodes in the clique than there are.
@@ -134,13 +136,15 @@ def planted_clique(n: int, size: int, *, p: float = 0.5, graphs: int = 1, seed: 
 
 
 def points(n: int, dimension: int = 2, *, graphs: int = 1, seed: int = 0, first: int = 0) -> Tensor:
-    """Points drawn uniformly from the unit cube: float64 ``(graphs, n, dimension)``."""
+    """Points drawn uniformly from the unit cube: float64 ``(graphs, n, dimension)``; for the other arguments see
+    ``stochastic_block_model``."""
     keys = seeding.fold(seeding.example_keys(seed, torch.arange(first, first + graphs)), "points")
     return seeding.uniform(keys, (n, dimension), torch.float64)
 
 
 def from_pairs(pairs: Tensor, n: int, *, y: Tensor | None = None, key: Tensor | None = None) -> GraphBatch:
-    """A graph from distinct edges, each given once in any direction, without a check."""
+    """A graph of ``n`` nodes from distinct edges, ``pairs`` ``(2, m)``, each given once in any direction, without a check; with labels
+    ``y`` and a random ``key`` where there are some."""
     both = torch.cat([pairs, pairs.flip(0)], 1)
     edges = both[:, (both[0] * n + both[1]).argsort()]
     return GraphBatch(edges, torch.tensor([n]), y=y, keys=None if key is None else key.reshape(1))

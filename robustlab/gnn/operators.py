@@ -254,7 +254,8 @@ def to_edges(graphs: GraphBatch, x: Tensor, *, signed: bool = False) -> Tensor:
 
 
 def csr(starts: Tensor, columns: Tensor, values: Tensor, n: int) -> Tensor:
-    """A square sparse matrix from its rows, without a check."""
+    """A sparse matrix of ``n`` rows from row pointers ``starts``, ``(n + 1,)``, and the ``columns`` and ``values`` of its entries,
+    ``(m,)``, without a check."""
     return torch.sparse_csr_tensor(starts, columns, values, (n, n), check_invariants=False)
 
 

@@ -55,7 +55,8 @@ def overlap(graphs: GraphBatch, found: Tensor, k: int) -> Tensor:
 
 
 def chance(graphs: GraphBatch, k: int, draws: int = 20, seed: int = 0) -> float:
-    """The mean overlap of labels drawn at random: what no method should be praised for."""
+    """The mean overlap of ``k`` labels drawn at random, over ``graphs`` and ``draws`` from a ``seed``: what no method should be praised
+    for."""
     keys = seeding.example_keys(seed, torch.arange(draws))
     found = [overlap(graphs, seeding.integers(key.reshape(1), k, (graphs.n,))[0], k).mean() for key in keys]
     return float(torch.stack(found).mean())

@@ -74,7 +74,8 @@ def as_scipy(matrix: Tensor) -> Any:
 
 
 def grouped(points: Tensor, k: int, seed: int = 0, restarts: int = 10) -> Tensor:
-    """Labels of ``k`` groups of points by k-means (scipy's, begun by k-means++), the best of several starts: int64 ``(N,)``."""
+    """Labels of ``k`` groups of points by k-means (scipy's, begun by k-means++), the best of ``restarts``
+    starts from a ``seed``: int64 ``(N,)``, for ``points`` ``(N, m)``."""
     if k == 1:
         return torch.zeros(len(points), dtype=torch.int64)
     vq, values = scipy_module("cluster.vq"), points.numpy()
@@ -103,19 +104,22 @@ def one_by_one(find: Callable[[GraphBatch], Tensor], graphs: GraphBatch) -> Tens
 
 def by_adjacency(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
     """Communities from the ``k`` eigenvectors at the end of the adjacency matrix's spectrum; below a mean degree of ``log n`` they sit on
-    the nodes of the highest degree."""
+    the nodes of the highest degree. Other
+    arguments see ``communities``."""
     count = k if assortative else k - 1
     return labelled(eigenvectors(Adjacency().sparse(graph), count, smallest=not assortative, seed=seed).vectors, k, seed)
 
 
 def by_laplacian(graph: GraphBatch, k: int, *, tau: float | None = 0.0, assortative: bool = True, seed: int = 0) -> Tensor:
-    """Communities from the normalized Laplacian, plain or regularized by ``tau`` (None: the mean degree)."""
+    """Communities from the normalized Laplacian, plain or regularized by ``tau`` (None: the mean degree). Other
+    arguments see ``communities``."""
     found = eigenvectors(Laplacian(normalized=True, tau=tau).sparse(graph), k if assortative else k - 1, smallest=assortative, seed=seed)
     return labelled(found.vectors, k, seed)
 
 
 def by_bethe_hessian(graph: GraphBatch, k: int, *, r: float | None = None, assortative: bool = True, seed: int = 0) -> Tensor:
-    """Communities from the Bethe Hessian at ``r`` (None: the root of the mean degree), at ``-r`` where communities avoid each other."""
+    """Communities from the Bethe Hessian at ``r`` (None: the root of the mean degree), at ``-r`` where communities avoid each other. Other
+    arguments see ``communities``."""
     r = BetheHessian(r).value(graph)
     count = k if assortative else k - 1
     return labelled(eigenvectors(BetheHessian(r if assortative else -r).sparse(graph), count, seed=seed).vectors, k, seed)
@@ -123,7 +127,8 @@ def by_bethe_hessian(graph: GraphBatch, k: int, *, r: float | None = None, assor
 
 def informative_r(graph: GraphBatch, *, assortative: bool = True, which: int = 1, seed: int = 0) -> float:
     """The ``r`` between 1 and the root of the mean degree at which the eigenvalue number ``which`` (from 0) of the Bethe Hessian is zero
-    (Dall'Amico, Couillet and Tremblay 2019): at the end of that range where it does not reach zero."""
+    (Dall'Amico, Couillet and Tremblay 2019): at the end of that range where it does not reach zero. For
+    the other arguments see ``communities``."""
     sign = 1 if assortative else -1
     low, high = 1.0, max(graph.mean_degree, 1.0) ** 0.5
     number = which if assortative else which - 1
@@ -140,13 +145,15 @@ def informative_r(graph: GraphBatch, *, assortative: bool = True, which: int = 1
 
 
 def by_zeta(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
-    """Communities from the Bethe Hessian at ``informative_r``; its last eigenvector alone where there are two communities."""
+    """Communities from the Bethe Hessian at ``informative_r``; its last eigenvector alone where there are two communities. Other
+    arguments see ``communities``."""
     r = informative_r(graph, assortative=assortative, which=k - 1, seed=seed)
     return by_bethe_hessian(graph, k, r=r, assortative=assortative, seed=seed)
 
 
 def by_non_backtracking(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
-    """Communities from the real eigenvectors at the end of the non-backtracking spectrum, of the form of size ``2 N``."""
+    """Communities from the real eigenvectors at the end of the non-backtracking spectrum, of the form of size ``2 N``. Other
+    arguments see ``communities``."""
     linalg, operator = scipy_module("sparse.linalg"), CompactNonBacktracking()
     size, count = 2 * graph.n, min(k + 4, 2 * graph.n - 2)
 

@@ -236,14 +236,15 @@ def averaging_accuracy(d: int, shift: float, eps: float = 0.0) -> float:
 
 def sampled_mean_accuracy(d: int, sigma: float, n: int, eps: float = 0.0) -> float:
     """In the model of Schmidt et al. 2018, ``N(y theta, sigma^2 I)`` with ``theta`` of entries 1 and -1, the accuracy of the mean of ``n``
-    examples when each of ``d`` values is moved by ``eps``: in the limit of many values, where norms are what they are on average."""
+    examples of ``d`` values and deviation ``sigma`` when each value is moved by ``eps``: in the limit of many values, where norms are
+    what they are on average."""
     s = sigma / math.sqrt(n)
     folded = s * math.sqrt(2 / math.pi) * math.exp(-1 / (2 * s * s)) + math.erf(1 / (s * math.sqrt(2)))  # E |1 + s g|
     return linear_accuracy(torch.tensor(d - eps * d * folded).double(), torch.tensor(sigma * math.sqrt(d * (1 + s * s))).double())
 
 
 def examples_needed(d: int, sigma: float, eps: float = 0.0, accuracy: float = 0.99) -> int:
-    """The smallest number of examples whose mean reaches an accuracy, see ``sampled_mean_accuracy``.
+    """The smallest number of examples whose mean reaches an ``accuracy``; for the other arguments see ``sampled_mean_accuracy``.
 
     Raises:
         UserError: no number does.
