@@ -142,13 +142,26 @@ def relative_distance(w: Tensor, reference: Tensor) -> Tensor:
 
 
 def over_steps(name: str, path: Path, distance: Callable[[Tensor], Tensor], least: float = 1e-17) -> Line:
-    """The ``distance`` of the points of a ``path``, from ``(S, ...)`` to ``(S,)``, over the steps: median and range of the seeds, without
-    the start; values below ``least`` are raised to it. The line is called ``name``."""
+    """A distance over the steps: median and range of the seeds, without the start.
+
+    Args:
+        name: of the line.
+        path: where a descent went.
+        distance: from points ``(S, ...)`` to ``(S,)``.
+        least: what is drawn in place of smaller ones.
+    """
     kept = [(moment, distance(point)) for moment, point in zip(path.moments, path.points, strict=True) if moment]
     runs = torch.stack([values for _, values in kept]).clamp(min=least).T.tolist()
     return spread_line(name, [moment for moment, _ in kept], runs)
 
 
 def falling(title: str, lines: Sequence[Line], y: str, x: str = "steps", references: Mapping[str, float] | None = None) -> LinePlot:
-    """A plot of ``lines`` on two logarithmic axes, with a ``title``, what stands at ``x`` and ``y``, and ``references``."""
+    """A plot on two logarithmic axes.
+
+    Args:
+        title: above it.
+        lines: what it shows.
+        y, x: what stands at the axes.
+        references: numbers to draw as horizontal lines, by their names.
+    """
     return LinePlot(title, tuple(lines), Axes(x, y, log_x=True, log_y=True), references or {})

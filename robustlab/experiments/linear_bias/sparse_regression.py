@@ -222,7 +222,7 @@ def _sparse(setting: Setting, noise: float = 0.0) -> Problem:
 
 
 def _some_negative(seeds: int) -> Problem:
-    """The first problems whose interpolant of smallest L1 norm has a weight below -1/2: of three weights of 1 or -1, one in eight has none."""
+    """The first problems whose interpolant of smallest L1 norm has a weight below -1/2; one draw in eight has none."""
     drawn = regression(4 * seeds, 25, 40, nonzero=3)
     return drawn.at((norm_interpolant(drawn, L1()).amin(1) < -0.5).nonzero().flatten()[:seeds])
 

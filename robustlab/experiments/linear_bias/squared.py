@@ -214,8 +214,8 @@ def _two_examples() -> tuple[list[Row], LinePlot, dict[str, Any]]:
     norm, sizes = Lp(4 / 3), torch.tensor([0.05, 0.02, 0.01, 1e-3, 2e-4], dtype=torch.float64)
     smallest = norm_interpolant(TWO_EXAMPLES, norm)
     objective, start = LinearObjective(TWO_EXAMPLES, Squared()), zeros(TWO_EXAMPLES)
-    many = descend(objective, start.expand(4, -1), Steepest(norm, sizes[:4], scaled=True), 15_000, keep=(0,)).last
-    found = torch.cat([many, descend(objective, start, Steepest(norm, float(sizes[4]), scaled=True), 75_000, keep=(0,)).last])
+    many = descend(objective, start.expand(4, -1), Steepest(norm, sizes[:4], scaled=True), 20_000, keep=(0,)).last
+    found = torch.cat([many, descend(objective, start, Steepest(norm, float(sizes[4]), scaled=True), 100_000, keep=(0,)).last])
     away, excess = relative_distance(found, smallest), _excess(norm, found, smallest)
     mirror = descend(objective, start, MirrorDescent(PNorm(4 / 3), 1e-3), 10_000, keep=(0,)).last
     change = float(relative_distance(found[3:4], found[4:5]))
