@@ -225,7 +225,7 @@ def homogeneous_kkt(setting: Setting) -> Evidence:
     models: dict[str, Model] = {
         "u * v": Product(problem.d, 2),
         "three factors": Product(problem.d, 3),
-        "ReLU network": ReLUNetwork(problem.d, 12),
+        "ReLU network": ReLUNetwork(problem.d, 20),
     }
     rows, lines, growth, predicted = [], [], [], "a stationary point of the margin"
     for name, model in models.items():
@@ -259,7 +259,8 @@ def _at_first(residual: Tensor) -> Tensor:
 def _never_falls(setting: Setting, problem: Problem, model: Model, name: str) -> tuple[Row, Line]:
     """The smoothed margin at every step, with short steps, and with long ones as control."""
     steps, margins, falls = 2000, {}, {}
-    short = Relative(Steepest(L2(), 0.2, scaled=True), 2 - 2 * model.degree)
+    # The curvature grows like the norm to the power 2 L - 2, with a smaller factor where it is shared among more factors.
+    short = Relative(Steepest(L2(), 0.2 if model.degree == 2 else 5.0, scaled=True), 2 - 2 * model.degree)
     for case, rule in (("short", short), ("long", Relative(Steepest(L2(), 0.3)))):
         objective = ModelObjective(problem, LogExponential(), model)
         path = descend(objective, model.random(setting.seeds, 0.5), rule, steps, keep=range(steps + 1))
