@@ -14,7 +14,7 @@ BY_NAME = {claim.name: claim for claim in CLAIMS}
 pytestmark = pytest.mark.slow
 
 
-def tested(name: str) -> dict[str, str]:
+def verdicts_of(name: str) -> dict[str, str]:
     """The verdicts by case, of evidence that survives being kept."""
     evidence = BY_NAME[name].test(Setting(2))
     assert evidence.plots and Evidence.from_values(evidence.as_values()).rows == evidence.rows
@@ -26,10 +26,10 @@ def tested(name: str) -> dict[str, str]:
     ["linear-networks", "convolution-depth-2", "convolution-deeper", "same-functions-three-limits", "homogeneous-kkt", "kernel-to-rich"],
 )
 def test_what_holds(name):
-    assert set(tested(name).values()) == {HOLDS}
+    assert set(verdicts_of(name).values()) == {HOLDS}
 
 
 def test_depth_changes_the_norm_with_margins_only():
-    verdicts = tested("depth-changes-the-norm")
+    verdicts = verdicts_of("depth-changes-the-norm")
     assert [verdicts[f"squared loss, depth {depth}, start 1e-4"] for depth in (2, 3)] == [HOLDS, HOLDS]
     assert verdicts["two classes, depth 2"] == HOLDS and verdicts["two classes, depth 3"] in (FAILS, OPEN)

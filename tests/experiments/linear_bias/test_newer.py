@@ -14,7 +14,7 @@ BY_NAME = {claim.name: claim for claim in CLAIMS}
 pytestmark = pytest.mark.slow
 
 
-def tested(name: str) -> dict[str, str]:
+def verdicts_of(name: str) -> dict[str, str]:
     """The verdicts by case, of evidence that survives being kept."""
     evidence = BY_NAME[name].test(Setting(2))
     assert evidence.plots and Evidence.from_values(evidence.as_values()).rows == evidence.rows
@@ -22,23 +22,23 @@ def tested(name: str) -> dict[str, str]:
 
 
 def test_adam_nears_linf_until_its_constant_is_in_the_way():
-    assert list(tested("adam-linf").values()) == [HOLDS, FAILS]
+    assert list(verdicts_of("adam-linf").values()) == [HOLDS, FAILS]
 
 
 def test_adam_of_one_example_is_near_l2():
-    assert list(tested("adam-one-example").values()) == [HOLDS]
+    assert list(verdicts_of("adam-one-example").values()) == [HOLDS]
 
 
 def test_signum_needs_a_long_mean():
-    assert list(tested("signum").values()) == [HOLDS, FAILS]
+    assert list(verdicts_of("signum").values()) == [HOLDS, FAILS]
 
 
 def test_spectral_descent_reaches_its_margin_and_muons_short_cut_does_not():
-    assert tested("spectral-descent")["momentum 0.9, decaying steps"] == HOLDS
-    verdicts = tested("muon")
+    assert verdicts_of("spectral-descent")["momentum 0.9, decaying steps"] == HOLDS
+    verdicts = verdicts_of("muon")
     assert verdicts["5 quintic steps"] == FAILS and verdicts["15 cubic steps"] == HOLDS
 
 
 def test_steepest_descent_in_homogeneous_networks():
-    verdicts = tested("steepest-homogeneous")
+    verdicts = verdicts_of("steepest-homogeneous")
     assert all(verdicts[f"{model}, {norm}"] == HOLDS for model in ("linear network", "ReLU network") for norm in ("L2()", "Linf()"))
