@@ -334,9 +334,13 @@ def _mirror(problem: Problem, potential: Potential, share: float) -> Path:
 
 
 def _along_the_path(problem: Problem, name: str, potential: Potential, share: float, limit: Norm) -> tuple[Row, Line]:
-    """Mirror descent beside the point of the margin path that has its own margin, and beside the limit of the path."""
+    """Mirror descent beside the point of the margin path that has its own margin, and beside the limit of the path.
+
+    Under the hypentropy weights grow exponentially: what comes after margins of ``FARTHEST`` is not looked at.
+    """
     path = _mirror(problem, potential, share)
-    separates = [t for t, w in enumerate(path.points) if ((problem.outputs(w) * problem.y).amin(1) > 0).all()]
+    lowest = [(problem.outputs(w) * problem.y).amin(1) for w in path.points]
+    separates = [t for t, margin in enumerate(lowest) if (margin > 0).all() and (margin < FARTHEST).all()]
     some = Path(tuple(path.moments[t] for t in separates), path.points[separates], path.values[separates], path.finite)
     gammas = torch.stack([(problem.outputs(w) * problem.y).amin(1) for w in some.points])
     named = dict(zip(some.moments, margin_path(problem, potential, gammas), strict=True))
@@ -350,6 +354,7 @@ def _along_the_path(problem: Problem, name: str, potential: Potential, share: fl
     return row, over_steps(name, some, lambda w: next(values), LEAST)
 
 
+FARTHEST = 1e6  # margins
 CLAIMS = tuple(
     Claim(name, says, source, test, takes=TWO_CLASSES, part="classification")
     for name, says, source, test in (
