@@ -23,7 +23,8 @@ LP_NORMS: dict[str, Norm] = {"L1": L1(), "L1.5": Lp(1.5), "L2": L2(), "L4": Lp(4
 
 
 def margin_gap(problem: Problem, w: Tensor, norm: Norm, best: Tensor) -> Tensor:
-    """``1 - margin / best`` of weights ``w`` for a ``problem`` in a ``norm``, ``(S,)``: 0 at a separator of the largest margin, above 1 where ``w`` does not separate."""
+    """``1 - margin / best`` of weights ``w`` for a ``problem`` in a ``norm``, ``(S,)``: 0 at a separator of the largest margin, above 1
+    where ``w`` does not separate."""
     return 1 - margins(problem, w, norm) / best
 
 
