@@ -21,7 +21,7 @@ from robustlab.norms import L1, L2, Linf, Lp, Norm
 
 INFEASIBLE = 1e-8  # the residual of the nearest solution, relative to the targets, above which there is none
 STALLED = 1e-9  # the same of Newton's method and of flow
-EVALUATIONS = 20_000  # of a flow's velocity, at most
+EVALUATIONS = 200_000  # of a flow's velocity, at most
 
 
 def nearest_interpolant(problem: Problem, start: Tensor | None = None) -> Tensor:
