@@ -31,7 +31,8 @@ PICTURES = "img_align_celeba"
 ATTRIBUTES, PARTITION = "list_attr_celeba", "list_eval_partition"  # .txt or .csv
 ENDINGS = (".txt", ".csv")
 INNER = "celeba"  # torchvision's folder within the one that is named
-NUMBERS = {"train": ("0",), "val": ("1", "2"), "test": ("2", "1")}  # of a split in the partition; val and test stand in for each other
+TRAIN = 0  # in the partition
+OTHERS = {"train": (2, 1), "val": (1, 2), "test": (2, 1)}  # what is not for training; val and test stand in for each other
 CLASS = "picture"  # the one class: what is known are attributes
 SHOWN_PART = 0.1  # of pictures without a partition: not learned from
 LEARNED_FROM = 4000  # pictures, at most
@@ -136,12 +137,12 @@ def _folder_of(root: Path, names: Sequence[str], lines: Sequence[int], listed: P
 def _divided(images: FolderStream, names: Sequence[str], partition: Path | None, split: str) -> tuple[Tensor, Tensor]:
     """Places of the pictures to learn from, and of those of a split that is not for training."""
     if partition is not None:
-        parts = _read_partition(partition, names)
-        train = torch.tensor([k for k, part in enumerate(parts) if part in NUMBERS["train"]], dtype=torch.int64)
-        for number in NUMBERS[split]:
-            rest = torch.tensor([k for k, part in enumerate(parts) if part == number], dtype=torch.int64)
-            if len(rest) and len(train):
-                return train, rest
+        parts = torch.tensor(_read_partition(partition, names))
+        train = (parts == TRAIN).nonzero()[:, 0]
+        others = [(parts == number).nonzero()[:, 0] for number in OTHERS[split]]
+        rest = next((places for places in others if len(places)), None)
+        if rest is not None and len(train):
+            return train, rest
     return hold_out(images, max(1, round(SHOWN_PART * len(names))), seed=0)
 
 
@@ -184,7 +185,7 @@ def _count(path: Path, row: tuple[int, list[str]] | None) -> int:
     line, words = row or (1, [])
     text = " ".join(words)
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise UserError(f"{shown(path)}, line {line}: the number of pictures should stand here, got {shown(text, LONGEST)!r}")
+        raise UserError(f"{shown(path)}, line {line}: the number of pictures should stand here, got '{shown(text, LONGEST)}'")
     return int(text)
 
 
@@ -195,10 +196,10 @@ def _attribute_names(path: Path, line: int, words: Sequence[str]) -> tuple[str, 
     if not 1 <= len(found) <= MOST:
         raise UserError(f"{where}: the names of 1 to {MOST:,} attributes should stand here, got {len(found):,}")
     if set(found) <= {"1", "-1"} or not all(found):
-        raise UserError(f"{where}: the names of the attributes should stand here, got {shown(' '.join(words), LONGEST)!r}")
+        raise UserError(f"{where}: the names of the attributes should stand here, got '{shown(' '.join(words), LONGEST)}'")
     double = next((name for k, name in enumerate(found) if name in found[:k]), None)
     if double is not None:
-        raise UserError(f"{where}: two attributes are called {double!r}")
+        raise UserError(f"{where}: two attributes are called '{double}'")
     return found
 
 
@@ -215,20 +216,20 @@ def _table(path: Path, rows: Rows, width: int, values: dict[str, int], allowed: 
         try:
             found += bytes([values[word] for word in words])
         except KeyError as error:
-            raise UserError(f"{where}: the values must be {allowed}, got {shown(error.args[0], LONGEST)!r}") from None
+            raise UserError(f"{where}: the values must be {allowed}, got '{shown(error.args[0], LONGEST)}'") from None
         lines[name] = line
     if not lines:
         raise UserError(f"{shown(path)} lists no pictures")
     return list(lines), list(lines.values()), found
 
 
-def _read_partition(path: Path, names: Iterable[str]) -> list[str]:
-    """The part of each picture, as a digit; the list may name others too."""
+def _read_partition(path: Path, names: Iterable[str]) -> list[int]:
+    """The part of each picture; the list may name others too."""
     rows = _rows(path, "a list of parts")
     if path.suffix == ".csv":
         next(rows, None)
     found, _, parts = _table(path, rows, 1, {"0": 0, "1": 1, "2": 2}, "0, 1 or 2")
-    part = dict(zip(found, map(str, parts), strict=True))
+    part = dict(zip(found, parts, strict=True))
     for name in names:
         if name not in part:
             raise UserError(f"{shown(path)} does not say which part the picture {shown(name, LONGEST)} is of")
