@@ -207,17 +207,18 @@ def _table(path: Path, rows: Rows, width: int, values: dict[str, int], allowed: 
     """Files' names, the line of each, and their values, ``width`` bytes for each file."""
     lines: dict[str, int] = {}
     found = bytearray()
+    value_of = values.__getitem__
     for line, (name, *words) in rows:
-        where = f"{shown(path)}, line {line}"
-        if len(words) != width:
-            raise UserError(f"{where}: a picture's name and {width} values should stand here, got {len(words)} values")
-        if name in lines:
-            raise UserError(f"{where}: the picture {shown(name, LONGEST)} stands in line {lines[name]} already")
         try:
-            found += bytes([values[word] for word in words])
+            row = bytes(map(value_of, words))
         except KeyError as error:
-            raise UserError(f"{where}: the values must be {allowed}, got '{shown(error.args[0], LONGEST)}'") from None
+            raise UserError(f"{shown(path)}, line {line}: the values must be {allowed}, got '{shown(error.args[0], LONGEST)}'") from None
+        if len(row) != width:
+            raise UserError(f"{shown(path)}, line {line}: a picture's name and {width} values should stand here, got {len(row)} values")
+        if name in lines:
+            raise UserError(f"{shown(path)}, line {line}: the picture {shown(name, LONGEST)} stands in line {lines[name]} already")
         lines[name] = line
+        found += row
     if not lines:
         raise UserError(f"{shown(path)} lists no pictures")
     return list(lines), list(lines.values()), found
