@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from robustlab.data.celeba import is_celeba, open_celeba
 from robustlab.data.cifar import FOLDERS, open_cifar
 from robustlab.data.classes import with_commas
 from robustlab.data.constructed import is_constructed, open_constructed
@@ -20,7 +21,7 @@ from robustlab.data.tree import PARTS, TREE, split_file, split_folder
 from robustlab.errors import UserError, unknown
 from robustlab.paths import place_of, shown
 
-DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz", "safetensors", "constructed", "released")
+DATASETS = ("shapes", "cifar10", "cifar100", "folder", "npz", "safetensors", "constructed", "released", "celeba")
 ONE_FILE: dict[str, Callable[[Path], ImageSet]] = {"npz": open_npz, "safetensors": open_safetensors}  # by ending
 ONLY_FOR_TRAINING = ("constructed", "released")
 SPLITS = tuple(PARTS)
@@ -53,7 +54,7 @@ def open_dataset(
             is ``shapes``.
         root: where the data lie, if ``name`` says what they are.
         split: ``train``, ``test`` or ``val``; the last means the test images where the data have no third part.
-        image_size: for folders: shorter side in pixels after resizing, then centre-cropped to a square.
+        image_size: for picture files: shorter side in pixels after resizing, then centre-cropped to a square.
         download: fetch CIFAR where it is missing.
         seed: of the generated images, and of the choice that ``limit`` makes.
         classes: only the images of these classes, which become classes 0, 1, ... in the order given.
@@ -99,6 +100,8 @@ def _images(
         raise UserError(f"the dataset {name!r} needs the place of its images, `root=PATH`")
     if name == "folder":
         return _open_folder(path, split, chosen, **where)
+    if name == "celeba":
+        return chosen(open_celeba(path, split, image_size=where["image_size"]))
     return chosen(_open_stored(name, path, split, where["memory_limit"], where["progress"]))
 
 
@@ -158,6 +161,8 @@ def _kind(path: Path | None) -> str:
         return "constructed"
     if is_released(path):
         return "released"
+    if is_celeba(path):
+        return "celeba"
     return next((kind for kind in ONE_FILE for part in PARTS if split_file(path, part, kind)), "folder")
 
 

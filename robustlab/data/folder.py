@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -71,12 +72,12 @@ class FolderStream:
             decode_into(slot, self.paths[i], self.image_size)
         return pixels
 
-    def subset(self, index: Tensor) -> FolderStream:
+    def subset(self, index: Tensor) -> Self:
         index = index.cpu()
         positions = index if self.positions is None else self.positions[index]
         return replace(self, paths=tuple(self.paths[i] for i in index.tolist()), labels=self.labels[index], positions=positions)
 
-    def only_classes(self, names: Sequence[str]) -> FolderStream:
+    def only_classes(self, names: Sequence[str]) -> Self:
         index, labels = relabelled(self, names)
         return replace(self.subset(index), labels=labels, classes=tuple(names))
 
@@ -126,12 +127,35 @@ def open_folder(
     name, shape = readable_name(root.resolve().name), (channels, height, width)
     everything = FolderStream(paths, labels, found.classes, name, shape, image_size, os.fspath(root))
     chosen = choose(everything) if choose else everything
+    return kept_or_read(everything, chosen, found.folder, split, memory_limit=memory_limit, cache=cache, progress=progress)
+
+
+def kept_or_read(
+    everything: FolderStream,
+    chosen: FolderStream,
+    folder: Path,
+    what: str,
+    *,
+    memory_limit: int,
+    cache: str | os.PathLike[str] | bool | None = None,
+    progress: bool = True,
+) -> Images:
+    """The chosen images in memory, out of a file that keeps them or decoded; as they are where they take too much.
+
+    Args:
+        everything: what is kept in the file.
+        chosen: some of them, or the same object.
+        folder: holds the files.
+        what: is read, for the progress.
+        memory_limit, cache, progress: see ``open_folder``.
+    """
     if _size(chosen) > memory_limit:
         return chosen
     if cache is False or (cache in (None, True) and _size(everything) < decoded.WORTH_KEEPING):
-        return _load(chosen, split, progress)
-    place = decoded.place(found.folder, image_size, None if isinstance(cache, bool) else cache)
-    return _load_kept(everything, chosen, place, decoded.key(found.folder, paths, image_size), split, progress)
+        return _load(chosen, what, progress)
+    image_size = everything.image_size
+    place = decoded.place(folder, image_size, None if isinstance(cache, bool) else cache)
+    return _load_kept(everything, chosen, place, decoded.key(folder, everything.paths, image_size), what, progress)
 
 
 def _size(stream: FolderStream) -> int:

@@ -16,9 +16,10 @@ import torch
 from robustlab import __version__
 from robustlab.data.adapt import Data, as_images
 from robustlab.data.catalog import open_dataset
-from robustlab.demo.attributes import attributes_of, with_examples
+from robustlab.data.celeba import AttributeStream
+from robustlab.demo.attributes import attributes_of, attributes_of_data, with_examples
 from robustlab.demo.raster import BLANK
-from robustlab.demo.session import Served
+from robustlab.demo.session import LARGEST_SIDE, Served
 from robustlab.demo.starters import Starter, examples, shipped, starters
 from robustlab.errors import UserError
 from robustlab.models import zoo
@@ -27,6 +28,8 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.matching import check_reads
 from robustlab.models.naming import short_names
 from robustlab.models.placement import on_device
+from robustlab.records import Run
+from robustlab.synthesis.ensemble import JOIN, load_joined, members_of
 
 Model = Classifier | str | os.PathLike[str]
 Models = Model | Iterable[Model] | Mapping[str, Model]
@@ -82,32 +85,37 @@ def make_page(
 
     Args:
         models: a ``Classifier``, the name or path of one, several of these, or a mapping from names to them; where left out all
-                pretrained models, robust ones first.
-        images: square images in colour to begin with, in any form, see ``robustlab.data.adapt``; their size is the page's. Outputs
+            pretrained models, robust ones first.
+        images: square images in colour to begin with, in any form, see ``robustlab.data.adapt``; their size is the page's. Pictures
+            with attributes, see ``robustlab.data.celeba``, bring their own buttons along, and are cut to the first model's size. Outputs
             without names take the names of their classes, if these are as many. Where left out they are pictures of *shapes*.
-            device: where to compute; where left out each model computes where it is.
+        device: where to compute; where left out each model computes where it is.
         load: reads a model that is given by its name or path.
 
     Raises:
         UserError: no model, none of that name, images that are not square or not in colour, or that a model cannot read.
     """
     shown = open_dataset("shapes", split="test", limit=10) if images is None else as_images(images, split="test")
+    named = _named(models)
+    loaded = {name: given if isinstance(given, Classifier) else load_joined(os.fspath(given), load) for name, given in named.items()}
+    if isinstance(shown, AttributeStream) and shown.image_size is None:
+        first = next(iter(named))
+        shown = shown.resized(_usual_size(named[first], loaded[first]))
     size = shown.shape[-1]
     offered = [*starters(size), *examples(shown)]
+    learned_from = shown.to_learn_from() if isinstance(shown, AttributeStream) else None
+    # The pictures that show a button best come from the images; where there are none, from those that ship.
+    looked_at = learned_from[0] if learned_from else shipped(size) if images is None else shown
     found: dict[str, Served] = {}
-    for name, given in _named(models).items():
-        model = given if isinstance(given, Classifier) else load(os.fspath(given))
-        if device is not None:
-            model = on_device(model, device)
+    for name, given in named.items():
+        model = loaded[name] if device is None else on_device(loaded[name], device)
         if images is not None and model.unnamed and model.num_classes == len(shown.classes):
             model = copy.copy(model)  # the weights are the same; the names are this page's alone
             model.classes = shown.classes
-        served = Served(name, _note(model.arch, _record(given)), model, attributes_of(model))
+        served = Served(name, _note(model, _record(given)), model)
         check_reads(served.outputs, (3, *shown.shape[1:]), name, model.mean.device)
-        # The pictures that show a button best come from the images; where there are none, from those that ship.
-        best = with_examples(model, served.attributes, shipped(size) if images is None else shown)
-        served = replace(served, attributes=best)
-        found[name] = served
+        buttons = attributes_of(model) if learned_from is None else attributes_of_data(model, *learned_from, name)
+        found[name] = replace(served, attributes=with_examples(model, buttons, looked_at))
     return Page(found, size, offered, _device_name(next(iter(found.values())).model.mean.device))
 
 
@@ -146,10 +154,27 @@ def _record(model: Model) -> dict[str, Any] | None:
     return zoo.pretrained().get(os.fspath(model)) or (read_record(path.with_suffix(".json")) if beside else None)
 
 
-def _note(arch: str, record: Mapping[str, Any] | None) -> str:
+def _usual_size(given: Model, model: Classifier) -> int:
+    """Height and width of the pictures that a model was trained on, as far as is known: else 224 for ImageNet's networks, 32 for others."""
+    if len(members_of(model)) > 1 and not isinstance(given, Classifier):
+        given = os.fspath(given).split(JOIN)[0]
+    record, size = _record(given), None
+    if record is not None:
+        size = record.get("details", {}).get("settings", {}).get("image_size")
+    elif not isinstance(given, Classifier) and Run.is_run(Path(given).parent):
+        size = Run.settings_of(Path(given).parent).get("data", {}).get("image_size")
+    if type(size) is int and 1 <= size <= LARGEST_SIDE:
+        return size
+    return 224 if record is None and model.arch.startswith(("torchvision:", "timm:")) else 32
+
+
+def _note(model: Classifier, record: Mapping[str, Any] | None) -> str:
     """What is known of a model, in one line."""
+    members = members_of(model)
+    if len(members) > 1:
+        return f"the mean of {len(members)} networks: {', '.join(str(getattr(one, 'arch', '')) or 'one of your own' for one in members)}"
     if record is None:
-        return arch or "a network of your own"
+        return model.arch or "a network of your own"
     threat = "not trained against attacks" if record["threat"] == "none" else f"trained against {record['threat']}"
     numbers = ", ".join(f"{name} {value:.1f} %" for name, value in record["accuracies"].items())
     return f"{record['arch']} on {record['dataset']}, {threat}" + (f": {numbers}" if numbers else "")

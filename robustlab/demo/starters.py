@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from robustlab.data.imageset import Images, ImageSet, first_of_each_class
+from robustlab.data.imageset import Images, ImageSet, files_of, first_of_each_class, spread
 from robustlab.demo import raster
 from robustlab.demo.session import as_bytes
 from robustlab.demo.uploads import decode_upload
 from robustlab.errors import UserError
+from robustlab.paths import shown
 from robustlab.pixels import to_uint8
 
 MOST = 12
@@ -103,7 +104,7 @@ def starters(size: int) -> list[Starter]:
 
 
 def examples(images: Images) -> list[Starter]:
-    """The first image of each class, of at most ``MOST`` classes spread over all of them.
+    """The first image of each class, of at most ``MOST`` classes spread over all of them; of one class as many images, by their files.
 
     Raises:
         UserError: the images are not square or not in colour.
@@ -111,6 +112,10 @@ def examples(images: Images) -> list[Starter]:
     channels, height, width = images.shape
     if channels != 3 or height != width:
         raise UserError(f"the page shows square pictures in colour, but {images.name} has {width}x{height} pixels of {channels} channels")
+    files = files_of(images)
+    if len(images.classes) == 1 and files is not None:
+        index = spread(len(images), MOST)
+        return [Starter(shown(files[i]), as_bytes(to_uint8(images.fetch(torch.tensor([i]))))) for i in index.tolist()]
     index = first_of_each_class(images, MOST)
     names = [images.classes[k] for k in images.labels.cpu()[index].tolist()]
     return [Starter(name, as_bytes(to_uint8(images.fetch(place[None])))) for name, place in zip(names, index, strict=True)]

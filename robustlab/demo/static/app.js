@@ -67,7 +67,10 @@ async function* lines(request, signal, waiting = () => {}) {
 
 // Runs.
 
-const goalOf = (button) => (button.dataset.target ? { target: Number(button.dataset.target) } : { attribute: Number(button.dataset.attribute) });
+function goalOf({ dataset }) {
+  const goal = dataset.target ? { target: Number(dataset.target) } : { attribute: Number(dataset.attribute) };
+  return dataset.less ? { ...goal, minimize: true } : goal;
+}
 
 function settings() {
   return {
@@ -96,7 +99,7 @@ function release(button) {
 // True where the run came to its end and another one may lead further.
 async function runOnce(button, first, around) {
   looking?.abort();
-  const request = { ...goalOf(button), ...settings(), ...(!first && { anchor: raster.toBase64(around) }) };
+  const request = { ...settings(), ...goalOf(button), ...(!first && { anchor: raster.toBase64(around) }) };
   const run = (running = { request, first, start: picture.slice(), step: 0, frames: 0, controller: new AbortController() });
   center = around;
   if (first) film = [picture.slice()];
@@ -307,7 +310,7 @@ function showOutputs() {
     button.querySelector(".logit").textContent = logits[k] === null ? "?" : logits[k].toFixed(2);
     button.classList.toggle("top", k === top);
   }
-  for (const button of $("attributes").children) button.querySelector(".level").textContent = levels[button.dataset.attribute]?.toFixed(1) ?? "";
+  for (const level of $("attributes").querySelectorAll(".level")) level.textContent = levels[level.parentNode.dataset.attribute]?.toFixed(1) ?? "";
   const name = Object.assign(document.createElement("b"), { textContent: model.classes[top] });
   $("seen").replaceChildren("I see: ", name, ` ${percent(shares[top])}${running ? ` · step ${running.step}` : ""}`);
 }
@@ -762,9 +765,16 @@ function useModel(name) {
   $("classes").replaceChildren();
   $("attributes").replaceChildren();
   model.classes.forEach((name, k) => makeButton($("classes"), [["key", k < 10 ? `${(k + 1) % 10}` : ""], ["name", name], ["share", ""], ["logit", ""]], { target: k }, name));
-  model.attributes.forEach((attribute, k) => withExamples(makeButton($("attributes"), [["name", attribute.name], ["level", ""]], { attribute: k }, attribute.hint), attribute));
+  model.attributes.forEach((attribute, k) => {
+    const pair = document.createElement("span");
+    pair.className = "pair";
+    withExamples(makeButton(pair, [["name", attribute.name], ["level", ""]], { attribute: k }, attribute.hint), attribute);
+    makeButton(pair, [["less", "−"]], { attribute: k, less: true }, `less ${attribute.name}`).setAttribute("aria-label", `less ${attribute.name}`);
+    $("attributes").append(pair);
+  });
   $("attributes-block").hidden = !model.attributes.length;
-  $("filter").hidden = model.classes.length <= 20;
+  $("filter").hidden = Math.max(model.classes.length, model.attributes.length) <= 20;
+  $("filter").placeholder = model.attributes.length > 20 ? "find a class or an attribute" : "find a class";
   $("filter").value = "";
 }
 
@@ -831,6 +841,7 @@ function wire() {
   $("filter").addEventListener("input", () => {
     const text = $("filter").value.trim().toLowerCase();
     for (const button of $("classes").children) button.hidden = !model.classes[button.dataset.target].toLowerCase().includes(text);
+    [...$("attributes").children].forEach((pair, k) => (pair.hidden = !model.attributes[k].name.toLowerCase().includes(text)));
   });
   document.addEventListener("keydown", shortcut);
   document.addEventListener("keyup", (event) => { if (/^\d$/.test(event.key)) release(); });
