@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import labelled
 import numpy as np
 import pytest
 import torch
@@ -55,6 +56,19 @@ def test_one_model_and_other_pictures(call, served, tmp_path: Path) -> None:
     assert call("demo", "--model", "cifar10-small-l2", "--data", tmp_path, "--device", "cpu").code == 0
     assert list(served["page"].models) == ["cifar10-small-l2"] and served["page"].size == 16
     assert [starter.name for starter in served["page"].starters][-10:] == names
+
+
+def test_pictures_with_attributes_bring_their_buttons(call, refused, served, tmp_path: Path) -> None:
+    labelled.write_celeba(tmp_path, 60)
+    words = ["demo", "--model", "cifar10-small-l2+cifar10-small-l2-eps1", "--data", tmp_path, "--device", "cpu"]
+    told = call(*words)
+    assert told.code == 0, told.err
+    (model,) = served["page"].models.values()
+    assert [each.name for each in model.attributes] == ["Bright Top", "Red"] and served["page"].size == 32
+    assert call(*words, "--image-size", "24").code == 0 and served["page"].size == 24
+    path = tmp_path / "list_attr_celeba.txt"
+    path.write_text(path.read_text().replace("60", "61", 1))
+    assert "line 1 says that there are 61 pictures, but 60 follow" in refused(*words)
 
 
 def test_models_of_ones_own_have_short_names_and_what_is_known_of_them(call, served, tmp_path: Path) -> None:

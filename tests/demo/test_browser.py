@@ -16,14 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import labelled
 import pytest
 from page import SIZE, blind, classifier, served
 from PIL import Image
 
 from robustlab.demo import raster
-from robustlab.demo.page import Page
+from robustlab.demo.page import Page, make_page
 from robustlab.demo.server import start_page
-from robustlab.demo.session import Attribute, RunRequest, perform
+from robustlab.demo.session import Attribute, RunRequest, as_image, perform
 from robustlab.demo.session import replay as replayed
 from robustlab.demo.starters import Starter, sketches
 
@@ -813,6 +814,48 @@ def test_an_attribute_shows_its_best_pictures(open_):
     assert not hand.locator("#tip").is_visible()
 
 
+def test_the_attributes_of_own_pictures_are_buttons_with_a_minus(open_, tmp_path):
+    """What the pixels do: the upper half gets lighter by one button and darker by its minus, the picture redder by the other."""
+    labelled.write_celeba(tmp_path, 300)
+    page = make_page("cifar10-small-l2", tmp_path)
+    size = page.size
+    hand = open_(listening(page))
+    assert [line.split("\n")[0] for line in hand.locator("#attributes .name").all_inner_texts()] == ["Bright Top", "Red"]
+
+    def measured() -> dict[str, float]:
+        x = as_image(hand.pixels())[0]
+        return {"Bright Top": float(x[:, : size // 2].mean() - x[:, size // 2 :].mean()), "Red": float(x[0].mean() - x[1:].mean())}
+
+    hand.set("eps", 4)
+    for name in ("Bright Top", "Red"):
+        hand.locator("#starters button").last.click()
+        hand.idle()
+        seen, level = [measured()[name]], hand.button(name).locator(".level")
+        for button in (hand.button(name), hand.get_by_label(f"less {name}", exact=True)):
+            hand.locator("#starters button").last.click()
+            hand.idle()
+            before = float(level.inner_text())
+            button.click()
+            hand.idle()
+            seen.append(measured()[name])
+            assert (float(level.inner_text()) > before) == (len(seen) == 2)
+        start, more, less = seen
+        assert less < start - 0.01 and more > start + 0.01, name
+    assert not hand.locator("#minimize").is_checked()
+
+
+def test_of_many_attributes_one_is_found_by_its_name(open_, tiny):
+    many = tuple(Attribute(f"<i>trait</i> {k}", "hint", tiny.model.head.weight[0]) for k in range(40))
+    pictures = [Starter("empty", bytes(raster.blank(SIZE))), *sketches(SIZE)]
+    hand = open_(listening(Page({"tiny": replace(tiny, attributes=many)}, SIZE, pictures, "a test")))
+    hand.locator("#filter").fill("trait</i> 17")
+    visible = [text for text in hand.locator("#attributes .name:visible").all_inner_texts()]
+    assert visible == ["<i>trait</i> 17"], "names are text"
+    assert hand.locator("#attributes .less:visible").count() == 1
+    hand.locator("#filter").fill("")
+    assert hand.locator("#attributes .name:visible").count() == 40
+
+
 def test_attributes_are_in_sight_on_a_low_screen(browser, tiny):
     """As many as the released models have."""
     many = replace(tiny, model=classifier(tuple("abcdefghij")), attributes=())
@@ -824,4 +867,4 @@ def test_attributes_are_in_sight_on_a_low_screen(browser, tiny):
         tab.goto(address)
         tab.locator("#classes .top").wait_for()
         bottoms = [button.bounding_box() for button in tab.locator("#attributes button").all()]
-        assert len(bottoms) == 9 and max(box["y"] + box["height"] for box in bottoms) <= 720
+        assert len(bottoms) == 2 * 9 and max(box["y"] + box["height"] for box in bottoms) <= 720

@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import labelled
 import numpy as np
 import pytest
 import torch
@@ -14,11 +15,12 @@ from laws import images, untouched
 from page import SIZE, classifier
 from torch import nn
 
-from robustlab import demo
-from robustlab.data import ImageSet
+from robustlab import demo, files
+from robustlab.data import ImageSet, open_dataset
 from robustlab.demo import launch, make_page
 from robustlab.demo.page import Page
 from robustlab.errors import UserError
+from robustlab.models import zoo
 from robustlab.models.checkpoints import Provenance, pretrained, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import build
@@ -76,6 +78,40 @@ def test_a_model_by_name_is_read_as_it_is_said(pictures):
 def test_a_path_to_the_pictures(tmp_path):
     np.savez(tmp_path / "test.npz", x=np.zeros((3, SIZE, SIZE, 3), np.uint8), y=np.arange(3), classes=np.array(["ant", "bee", "cow"]))
     assert [starter.name for starter in make_page(classifier(), tmp_path).starters][-3:] == ["ant", "bee", "cow"]
+
+
+def test_pictures_with_attributes_are_cut_to_the_first_model(tmp_path):
+    labelled.write_celeba(tmp_path / "data", 60)
+    record = Provenance("own", "fast-l2", "L2 eps=0.5", {}, 100, 0, "abc", {"settings": {"image_size": 20}})
+    save_weights(tmp_path / "small", build("small-4", num_classes=3), record)
+    run = tmp_path / "run"
+    files.write_json(run / "settings.json", {"data": {"image_size": 24}})
+    saved = save_weights(tmp_path / "other", build("small-4", num_classes=3), record)
+    for models, size in (
+        (classifier(), 32),
+        (tmp_path / "small.json", 20),
+        ({"one": run / "best.pt"}, 24),
+        ({"one": f"{run / 'best.pt'}+{run / 'best.pt'}"}, 24),
+        ([tmp_path / "small.json", classifier()], 20),
+    ):
+        page = make_page(models, tmp_path / "data", load=lambda name: classifier() if name.endswith("best.pt") else zoo.load(saved))
+        assert page.size == size
+        for one in page.models.values():
+            assert [each.name for each in one.attributes] == ["Bright Top", "Red"]
+    assert make_page(classifier(), open_dataset(tmp_path / "data", split="test", image_size=18)).size == 18
+    assert classifier().classes == page.models["tiny"].model.classes, "what the pictures show is no class"
+
+
+def test_an_ensemble_is_one_model():
+    names = "cifar10-small-l2+cifar10-small-standard"
+    (one,) = make_page(names).models.values()
+    both = [zoo.load(name) for name in names.split("+")]
+    x = images(2, 3, 32, 32)
+    with torch.no_grad():
+        logits, _ = one.outputs(x)
+        assert torch.allclose(logits, (both[0](x) + both[1](x)) / 2, atol=1e-4)
+    assert one.note == "the mean of 2 networks: small, small" and one.name == names
+    assert {"wings", "wheels"} <= {each.name for each in one.attributes}
 
 
 def test_what_does_not_fit_is_one_sentence(pictures):

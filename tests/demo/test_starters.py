@@ -38,6 +38,13 @@ def test_of_many_classes_some():
     assert len(names) == MOST and names[0] == "0" and names[-1] == "24"
 
 
+def test_of_one_class_the_files_are_shown():
+    names = tuple(f"{k}\x1b.png" for k in range(30))
+    images = ImageSet(torch.zeros(30, 3, 4, 4, dtype=torch.uint8), torch.zeros(30).long(), ("picture",), "own", files=names)
+    found = [one.name for one in examples(images)]
+    assert len(found) == MOST and found[0] == "0\\x1b.png" and found[-1] == "29\\x1b.png"
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 9)])
 def test_what_the_page_cannot_show_is_refused(shape):
     images = ImageSet(torch.zeros(2, *shape, dtype=torch.uint8), torch.arange(2), ("a", "b"), "odd")
