@@ -25,6 +25,7 @@ from robustlab.linear_bias.problems import Problem
 from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Norm, Nuclear, Shaped, Spectral
 
 PROVEN = 1e-5  # how far, as a share, a solver's margin may be from the bound that its own mixture proves
+PATH_ERROR = 1e-7  # of the margins of a point of a path, as a share; rounding allows no less where weights are very large
 SEPARABLE = 1e-9  # a margin below this share of the longest example counts as none
 
 
@@ -296,7 +297,7 @@ def _path_point(rows: Tensor, potential: Potential, gamma: float, duals: Tensor)
     """Newton steps on the dual, ``min psi*(rows^T a) - gamma sum a`` over ``a >= 0``, divided by gamma; each solves its quadratic model."""
     for _ in range(60):
         slack, missing = _slack(rows, potential, gamma, duals)
-        if missing < 1e-8:
+        if missing < PATH_ERROR:
             return duals
         root = rows * (potential.inverse_slope((duals @ rows)[None])[0] / gamma).sqrt()
         moved = _model_solution(root, slack, duals)
