@@ -44,6 +44,10 @@ class Norm(ABC):
     def steepest(self, g: Tensor) -> Tensor:
         """A ``u`` of unit norm that maximizes ``<u, g>``, shape of ``g``; zero where the whole gradient is zero."""
 
+    def scaled(self, g: Tensor) -> Tensor:
+        """The ``steepest`` direction of each example times the dual norm of ``g``, shape of ``g``: in L2 that is ``g`` itself."""
+        return self.steepest(g) * expanded(self.dual.measure(g), g)
+
 
 class AttackNorm(Norm):
     """A norm with what an attack needs beside that: a way into its ball, and draws from it."""
@@ -99,6 +103,9 @@ class L2(AttackNorm):
         length = expanded(self.measure(unit), g)
         return unit / torch.where(length > 0, length, 1)
 
+    def scaled(self, g: Tensor) -> Tensor:
+        return g
+
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
         length = self.measure(v)
         return v * per_example((_bound(radius, length) / length.clamp_min(torch.finfo(v.dtype).tiny)).clamp(max=1), v)
@@ -126,6 +133,13 @@ class L1(AttackNorm):
             return g.clone()
         top = flat.abs().argmax(1, keepdim=True)
         return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign()).reshape(g.shape)
+
+    def scaled(self, g: Tensor) -> Tensor:
+        flat = g.flatten(1)
+        if flat.numel() == 0:
+            return g.clone()
+        top = flat.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top)).reshape(g.shape)
 
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
         """Soft thresholding at the level that spends the radius (Duchi et al. 2008, figure 1); sorts, O(D log D)."""

@@ -134,7 +134,7 @@ def minimize(
     if evaluated and batch.size:
         with torch.no_grad():
             value, achieved = evaluate_objective(at_step(batch.objective, t), batch.x)
-        here = batch.record(value, achieved, value.isnan())
+        here = batch.record(value, achieved, ~value.isnan())
         if on_step:
             on_step(t, *batch.shown(here))
     solution = batch.whole(batch.settled() if allow_nonfinite else batch.found)
@@ -151,7 +151,7 @@ def _take_steps(
     while t < steps and batch.size and not stop():
         value, achieved, grad = value_and_gradient(at_step(batch.objective, t), batch.x)
         # A sum that is not finite reveals an entry that is not; looked at once, at the end, to keep the device busy.
-        here = batch.record(value, achieved, value.isnan() | ~grad.flatten(1).sum(1).isfinite())
+        here = batch.record(value, achieved, (value == value) & grad.flatten(1).sum(1).isfinite())  # NaN is not equal to itself
         if on_step:
             on_step(t, *batch.shown(here))
         if done:
@@ -199,19 +199,19 @@ class _Batch:
     @property
     def size(self) -> int:
         """How many examples are under way."""
-        return len(self.found.x)
+        return self.found.x.shape[0]
 
     @property
     def nothing(self) -> Solution:
         """The evaluated solution of no examples."""
         return Solution(self.x, self.x.new_zeros(0), self.finite, self.finite)
 
-    def record(self, value: Tensor, achieved: Tensor | None, broken: Tensor) -> Solution:
+    def record(self, value: Tensor, achieved: Tensor | None, fine: Tensor) -> Solution:
         """Keep what is known of the current points, and return it for the examples under way."""
         # Where the last step led nowhere, values mean nothing, and where a value is NaN, its verdict does not.
         value = torch.where(self.finite, value, torch.nan)
         achieved = None if achieved is None else achieved & ~value.isnan()
-        self.finite = self.finite & ~broken
+        self.finite = self.finite & fine
         here = self._under_way(Solution(self.x, value, achieved, self.finite))
         self.found = self.found.or_better(here) if self.keep_best and self.found.value is not None else here
         return here

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustlab.constraints import ConstraintSet
 from robustlab.errors import UserError
-from robustlab.norms import L1, L2, Norm, expanded, per_example
+from robustlab.norms import L1, L2, Norm, per_example
 from robustlab.subsets import restricted
 
 
@@ -73,10 +73,7 @@ class Steepest:
         return constraint.project(x - per_example(self.step_size, x) * self._direction(constraint.tangent(x, grad))), None
 
     def _direction(self, g: Tensor) -> Tensor:
-        if not self.scaled or not isinstance(self.norm, Norm):
-            return self.norm.steepest(g)
-        # In L2 the scaled direction is the gradient itself.
-        return g if isinstance(self.norm, L2) else self.norm.steepest(g) * expanded(self.norm.dual.measure(g), g)
+        return self.norm.scaled(g) if self.scaled and isinstance(self.norm, Norm) else self.norm.steepest(g)
 
     def at(self, index: Tensor) -> Steepest:
         return replace(self, step_size=restricted(self.step_size, index))

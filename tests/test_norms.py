@@ -242,3 +242,10 @@ def test_fourier_norms_do_not_change_when_a_signal_is_shifted(d):
         torch.testing.assert_close(norm.measure(v.roll(3, 1)), norm.measure(v))
         torch.testing.assert_close(norm.steepest(v.roll(3, 1)), norm.steepest(v).roll(3, 1))
     torch.testing.assert_close(FourierL1().measure(torch.ones(1, d).double()), torch.tensor([d**0.5]).double())
+
+
+@every_norm
+def test_a_scaled_direction_is_the_steepest_times_the_dual_norm(norm):
+    g = drawn(4, 12, seed=3)
+    torch.testing.assert_close(norm.scaled(g), norm.steepest(g) * norm.dual.measure(g)[:, None])
+    assert not norm.scaled(torch.zeros_like(g)).any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -192,9 +192,9 @@ class ModelObjective:
     def with_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient by the parameters: the model's own where it has a method ``pulled_back``, else an automatic one."""
         X, y = self.problem.X, self.problem.y
-        if isinstance(self.model, PullsBack):
+        if hasattr(self.model, "pulled_back"):
             outputs = self.model.outputs(theta, X)
-            return self.loss.value(outputs, y), self.model.pulled_back(theta, X, self.loss.slope(outputs, y))
+            return self.loss.value(outputs, y), cast(PullsBack, self.model).pulled_back(theta, X, self.loss.slope(outputs, y))
         with torch.inference_mode(False), torch.enable_grad():
             leaf = theta.detach().clone().requires_grad_()
             value = self(leaf)
