@@ -23,7 +23,7 @@ LP_NORMS: dict[str, Norm] = {"L1": L1(), "L1.5": Lp(1.5), "L2": L2(), "L4": Lp(4
 
 
 def margin_gap(problem: Problem, w: Tensor, norm: Norm, best: Tensor) -> Tensor:
-    """``1 - margin / best`` of weights ``w`` for a ``problem`` in a ``norm``, ``(S,)``: 0 at a separator of the largest margin, above 1
+    """``1 - margin / best`` of weights ``w`` for a ``problem`` in a ``norm``, ``(S,)``: 0 at a separator of the ``best`` margin, above 1
     where ``w`` does not separate."""
     return 1 - margins(problem, w, norm) / best
 
@@ -41,7 +41,7 @@ def turned(w: Tensor, reference: Tensor) -> Tensor:
 
 def scaled_descent(problem: Problem, norm: Norm, steps: int = STEPS, start: Tensor | None = None, share: float | Tensor = 1.0) -> Path:
     """Steepest descent in a ``norm`` on the logarithm of the exponential loss of a ``problem``: ``steps`` of ``share / B^2``, of which the
-    theory allows a share of 1, from ``start``, or zero."""
+    theory allows a ``share`` of 1, from ``start``, or zero."""
     rule = Steepest(norm, share / largest(problem, norm) ** 2, scaled=True)
     return descend(LinearObjective(problem, LogExponential()), zeros(problem) if start is None else start, rule, steps)
 
