@@ -109,7 +109,8 @@ def problem(X: Any, y: Any) -> Problem:
         UserError: values that are not numbers, other shapes, no examples, or a number that is not finite.
     """
     try:
-        examples, targets = torch.as_tensor(X), torch.as_tensor(y)
+        # Torch would make float32 of lists, and lose digits.
+        examples, targets = (torch.as_tensor(v if isinstance(v, Tensor) else np.asarray(v)) for v in (X, y))
     except (TypeError, ValueError, RuntimeError):
         raise UserError("X and y must be arrays of numbers") from None
     if examples.ndim != 2 or targets.shape != examples.shape[:1]:

@@ -55,6 +55,12 @@ def test_whole_labels_of_two_classes_become_signs(labels):
     assert problem(drawn(3, 4), labels).y.tolist() == [[-1.0, 1.0, 1.0]]
 
 
+def test_lists_keep_their_digits_as_arrays_do():
+    X, y = [[0.1, 1 / 3], [1e-12, 1e10 + 0.1]], [0.1, 2 / 3]
+    ours, theirs = problem(X, y), problem(np.array(X), np.array(y))
+    assert torch.equal(ours.X, theirs.X) and torch.equal(ours.y, theirs.y) and ours.X[0].tolist() == X and ours.y[0].tolist() == y
+
+
 def test_numbers_to_fit_stay_as_they_are():
     assert problem([[1, 2], [3, 4]], [0.0, 1.0]).y.tolist() == [[0.0, 1.0]]
     assert problem([[1, 2], [3, 4]], [1, 3]).y.tolist() == [[1.0, 3.0]]
