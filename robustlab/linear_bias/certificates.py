@@ -18,7 +18,7 @@ from robustlab.norms import Norm
 def largest(problem: Problem, norm: Norm) -> Tensor:
     """The largest *dual* norm of an example, ``B``, shape ``(S,)`` or ``(1,)``: scaled steepest descent in ``norm`` on the logarithm of the
     exponential loss may take steps of ``1 / B^2``."""
-    return norm.dual.measure(problem.X.flatten(0, 1)).reshape(problem.X.shape[:2]).amax(1)
+    return problem.sizes(norm.dual).amax(1)
 
 
 def margins(problem: Problem, w: Tensor, norm: Norm) -> Tensor:

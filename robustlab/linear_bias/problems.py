@@ -14,6 +14,7 @@ from torch import Tensor
 from robustlab import seeding
 from robustlab.data.archive import Archive
 from robustlab.errors import UserError
+from robustlab.norms import Norm
 from robustlab.paths import place_of
 from robustlab.subsets import restricted
 
@@ -66,14 +67,22 @@ class Problem:
         Raises:
             UserError: labels other than -1 and 1, one class only, or an example that is all zero.
         """
-        if not (self.y.abs() == 1).all():
-            raise UserError(f"two classes need the labels -1 and 1, got {sorted(set(self.y.flatten().tolist()))[:5]}")
-        if not ((self.y == 1).any(1) & (self.y == -1).any(1)).all():
-            raise UserError("a margin needs examples of both classes, and a problem has one class only")
+        self.check_labels()
         if not self.X.any(2).all():
             seed, row = (~self.X.any(2)).nonzero()[0].tolist()
             raise UserError(f"example {row} of problem {seed} is all zero: no separator has a margin there")
         return self.X * self.y[..., None]
+
+    def check_labels(self) -> None:
+        """Refuse targets that are not those of two classes.
+
+        Raises:
+            UserError: labels other than -1 and 1, or one class only.
+        """
+        if not (self.y.abs() == 1).all():
+            raise UserError(f"two classes need the labels -1 and 1, got {sorted(set(self.y.flatten().tolist()))[:5]}")
+        if not ((self.y == 1).any(1) & (self.y == -1).any(1)).all():
+            raise UserError("a margin needs examples of both classes, and a problem has one class only")
 
     @property
     def digest(self) -> str:
@@ -83,6 +92,15 @@ class Problem:
     def at(self, index: Tensor) -> Problem:
         """The problems of some of the seeds."""
         return self if len(self.X) == 1 else Problem(*restricted((self.X, self.y), index))
+
+    @property
+    def zeros(self) -> Tensor:
+        """Weights of zero, ``(S, d)``."""
+        return self.X.new_zeros(len(self.X), self.d)
+
+    def sizes(self, norm: Norm) -> Tensor:
+        """The norm of each example, ``(S, n)``."""
+        return norm.measure(self.X.flatten(0, 1)).reshape(self.X.shape[:2])
 
     def outputs(self, w: Tensor) -> Tensor:
         """``X w`` for each seed: from weights ``(S, d)`` to ``(S, n)``."""
@@ -115,16 +133,19 @@ def problem(X: Any, y: Any) -> Problem:
         raise UserError("X and y must be arrays of numbers") from None
     if examples.ndim != 2 or targets.shape != examples.shape[:1]:
         raise UserError(f"X must have the shape (n, d) and y (n,), got {tuple(examples.shape)} and {tuple(targets.shape)}")
+    return Problem(examples.double()[None], labels(targets)[None])
+
+
+def labels(targets: Tensor) -> Tensor:
+    """Targets in float64; labels False and True, or 0 and 1 of an integer type, become -1 and 1."""
     whole = not targets.is_floating_point()
     targets = targets.double()
-    if whole and set(targets.tolist()) == {0.0, 1.0}:
-        targets = 2 * targets - 1
-    return Problem(examples.double()[None], targets[None])
+    return 2 * targets - 1 if whole and set(targets.tolist()) == {0.0, 1.0} else targets
 
 
 def zeros(problem: Problem) -> Tensor:
     """Weights to start from, all zero: ``(S, d)``."""
-    return problem.X.new_zeros(len(problem.X), problem.d)
+    return problem.zeros
 
 
 def read_problem(path: str | os.PathLike[str]) -> Problem:
