@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import attacks, construction, contenders, interleaved, training_step
+from benchmarks import attacks, construction, contenders, interleaved, linear_bias, training_step
 from benchmarks.interleaved import Spread
+from robustlab import linear_bias as lb
 from robustlab.constraints import ThreatModel
 from robustlab.data.shapes import shapes
 from robustlab.models.checkpoints import pretrained
@@ -88,6 +89,24 @@ def test_training_step_measures_six_trainings(tmp_path, capsys):
         assert all(finite(row[part]) for part in ("seconds", "ratio", "data", "draws", "projection"))
         assert 0 < row["data"]["median"] < 1 and row["images_per_second"] > 0
     assert sum(line.startswith("|") for line in capsys.readouterr().out.splitlines()) == 2 + len(rows)
+
+
+def test_linear_bias_compares_steps_and_certifies_gaps(tmp_path, capsys):
+    out, few = tmp_path / "linear_bias.json", ["--small-steps", "3", "--product-steps", "2", "--repeats", "2", "--steps", "5"]
+    assert linear_bias.main([*few, "--documents", "30", "--words", "200", "--no-peers", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    for rows in (found["small"], found["share"]):
+        assert all(finite(row["ms"]) and finite(row["ratio"]) for row in rows)
+        assert rows[0]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert [row["steps"] for row in found["size"]] == [5, 2, 5] and all(math.isfinite(row["gap"]) for row in found["size"])
+    assert found["matrix_mb"] > 0 and found["missing"] == []
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(lines) == 6 + sum(len(found[part]) for part in ("small", "share", "size"))
+
+
+def test_the_bare_loop_of_linear_models_is_gradient_descent():
+    data = lb.separable(2, 6, 9)
+    torch.testing.assert_close(linear_bias.bare(data, linear_bias.step_size(data), 20), linear_bias.ours(data, lb.L2(), 20))
 
 
 @pytest.fixture
