@@ -211,7 +211,8 @@ class GameAcceleration:
 
     Attributes:
         step_size: of the weights, for the player of examples.
-        rate: of the player of values. The product of both is to be about one over the largest value of an example, squared.
+        rate: of the player of values. The product of both is safe at one over the largest value of an example, squared. Where no value
+            is large in many examples far more is faster: on ``text_like()`` 1e5 times that, while 2e5 times finds no separator.
     """
 
     step_size: float
