@@ -121,14 +121,17 @@ def at_size(data: SparseProblem, steps: int) -> list[dict[str, Any]]:
 
 
 def peers(data: SparseProblem, wanted: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """Solvers of others, and the names of those that are missing."""
+    """Solvers of others, and a sentence for each that is missing or found nothing."""
     rows, missing = [], []
     others: dict[str, tuple[Callable[[SparseProblem], Tensor], Norm]] = {"LinearSVC": (linear_svc, lb.L2()), "HiGHS": (highs, lb.L1())}
     for name, (solve, norm) in others.items() if wanted else ():
         try:
             w, seconds = timed(partial(solve, data), clock(torch.device("cpu")))
         except ImportError:
-            missing.append(name)
+            missing.append(f"not installed: {name}")
+            continue
+        except UserError as error:
+            missing.append(str(error))
             continue
         margin, gap = (float(f(data, w, norm)) for f in (lb.margins, lb.certified_gap))
         rows.append({"name": name, "steps": None, "seconds": seconds, "margin": margin, "gap": gap})
@@ -190,8 +193,8 @@ def _main(argv: Sequence[str] | None) -> int:
     found["peers"], found["missing"] = peers(data, wanted.peers)
     if found["peers"]:
         print("\n" + _gaps(found["peers"]))
-    for name in found["missing"]:
-        print(f"not installed: {name}")
+    for sentence in found["missing"]:
+        print(sentence)
     if wanted.out:
         files.write_json(Path(wanted.out), found)
     return 0
