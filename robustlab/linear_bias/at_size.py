@@ -19,6 +19,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,7 +139,7 @@ def sparse_problem(X: Any, y: Any) -> SparseProblem:
     else:
         raise UserError("X must be a sparse tensor of two dimensions or a sparse matrix of scipy")
     try:
-        targets = torch.as_tensor(y)
+        targets = torch.as_tensor(y if isinstance(y, Tensor) else np.asarray(y))  # torch would make float32 of lists
     except (TypeError, ValueError, RuntimeError):
         raise UserError("y must be an array of numbers") from None
     if max(len(parts[1]), *X.shape) > LARGEST_INDEX:
