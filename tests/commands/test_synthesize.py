@@ -574,7 +574,7 @@ def test_what_is_finished_is_told_again_and_nothing_is_made(synthesize: Call, re
         (["--seed", "1"], "seed: 0 there, 1 here"),
         (["--columns", "2"], "columns: "),
         (["--tensorboard"], "tensorboard: False there, True here"),
-        (["--steps", "3"], "steps: "),
+        (["--steps", "4"], "steps: 3 there, 4 here"),
     ):
         told = synthesize("translate", *words, *more)
         assert told.code == 2 and "holds a set of pictures with other settings" in told.err and named in told.err, more
