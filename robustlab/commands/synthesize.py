@@ -44,8 +44,8 @@ def run(args: Any) -> None:
     grid, out = places(args)
     what = ingredients(args)
     shown = {"columns": args.output.columns, "tensorboard": args.output.tensorboard, "replay": before and before["picture"]}
-    pictures = partial(synthesize, args.task, **what, replay=before)
-    said = made_once(out, grid, replay.identity_of(args.task, what), shown, lambda parts: written(args, pictures(resumable=parts), grid, out))
+    make = partial(synthesize, args.task, **what, replay=before)
+    said = made_once(out, grid, replay.identity_of(args.task, what), shown, lambda parts: written(args, make(resumable=parts), grid, out))
     tell(args, before, said, grid)
 
 
