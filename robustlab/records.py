@@ -170,9 +170,7 @@ class Run:
         if read is None and dataclasses.is_dataclass(settings):
             kind = type(settings)
             read = lambda found: _plain(from_file(kind, found, str(path / "settings.json"), passed_over=True))  # noqa: E731
-        different = differences(_fixed(read(before) if read else before, settings, free), _fixed(_plain(settings), settings, free))
-        if different:
-            raise UserError(f"{path} holds a {what} with other settings ({different}): name another folder with `out`")
+        check_same(path, read(before) if read else before, settings, free, what=what)
         files.sweep(path)
         if not (path / "environment.json").exists():  # killed between the first two files
             files.write_json(path / "environment.json", environment())
@@ -422,6 +420,23 @@ def _fixed(values: Mapping[str, Any], settings: Any, free: Collection[str]) -> d
     options = leaves(type(settings)) if dataclasses.is_dataclass(settings) else {}
     names = [".".join(options[name].path) if name in options else name for name in free]
     return {key: value for key, value in _flat(values).items() if not any(key == name or key.startswith(f"{name}.") for name in names)}
+
+
+def check_same(place: Path, before: Mapping[str, Any], settings: Any, free: Collection[str] = (), *, what: str) -> None:
+    """Refuse other settings than those that a place was begun with.
+
+    Args:
+        before: those, in values that JSON holds.
+        settings: of now.
+        free: settings that may change meanwhile, see ``Run.reopen``.
+        what: what the place holds, for the message.
+
+    Raises:
+        UserError: names the differences.
+    """
+    different = differences(_fixed(before, settings, free), _fixed(_plain(settings), settings, free))
+    if different:
+        raise UserError(f"{place} holds a {what} with other settings ({different}): name another folder with `out`")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

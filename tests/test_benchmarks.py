@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import attacks, construction, contenders, interleaved, linear_bias, training_step
+from benchmarks import attacks, construction, contenders, hostile, interleaved, linear_bias, training_step
 from benchmarks.interleaved import Spread
 from robustlab import linear_bias as lb
 from robustlab.constraints import ThreatModel
@@ -242,3 +242,25 @@ def test_other_libraries_walk_the_same_path(name, norm, tiny_model):
     task = contenders.Task(ThreatModel(norm, 8 / 255), 5, False, (8, 3, 8, 8), 10)
     theirs, by_hand = (make(tiny_model, task)(x, y) for make in (contenders.PEERS[name], contenders.bare_loop))
     torch.testing.assert_close(theirs, by_hand, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is asked of Linux")
+def test_hostile_input_is_put_to_the_commands(capsys):
+    assert hostile.main(["--only", "label"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(lines) == 3 and "exit 0" in lines[1] and "exit 2: label.npz: label 10000000 means 10,000,001 classes" in lines[2]
+    harmless, hostile_peak = (float(line.split("|")[3]) for line in lines[1:])
+    assert hostile_peak < harmless + 100, "nothing of the size that is asked for is made"
+
+
+def test_hostile_input_that_does_harm_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(hostile, "CASES", {"bad": lambda folder: iter([hostile.Row("a file", "it ran", held=False)])})
+    if hostile.main([]) == 1:
+        assert "**NOT HELD**: it ran" in capsys.readouterr().out
+    assert hostile.main(["--only", "worse"]) == 2
+
+
+def test_tags_that_names_make_are_found(tmp_path):
+    (tmp_path / "a.html").write_text("<p>x</p>")
+    (tmp_path / "b.html").write_text("<p>x<img src=y onerror=z></p>")
+    assert hostile._tags(tmp_path / "b.html") - hostile._tags(tmp_path / "a.html") == {"img", "img src", "img onerror"}

@@ -1,6 +1,6 @@
 """Every file that the project reads, damaged at random: one sentence, or what was there; never a traceback, never other weights.
 
-ROBUSTLAB_MUTATIONS=600 python -m pytest tests/test_fuzz.py    # of each file; 7,800 over all
+ROBUSTLAB_MUTATIONS=600 python -m pytest tests/test_fuzz.py    # of each file; 10,800 over all
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from robustlab.models.checkpoints import Provenance, pretrained, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import TRAINING_FORMAT, _reached, build, describe, load
 from robustlab.options import from_file
-from robustlab.records import Run
-from robustlab.synthesis import replay
+from robustlab.records import Resumable, Run
+from robustlab.synthesis import finished, replay
 from robustlab.training.prepare import recorded_threads, recorded_training
 
 MUTATIONS = int(os.environ.get("ROBUSTLAB_MUTATIONS", "60"))  # of each file
@@ -149,6 +149,22 @@ def replay_file(folder: Path) -> tuple[Path, Read]:
     return path, read
 
 
+def finished_file(folder: Path) -> tuple[Path, Read]:
+    said = finished.Said(["4 images", "m"], [["PSNR", "20.1"]], ["a note"])
+    given: dict[str, Any] = {"task": "translate", "settings": {"eps": 2.0, "weight": "inf"}, "models": ["ab"], "images": {"name": "d"}}
+    (folder / "sheet.png").write_bytes(b"sheet")
+
+    def make(parts: Resumable) -> finished.Said:
+        return said
+
+    def read() -> None:
+        again = finished.made_once(folder / "out", folder / "sheet.png", given, {"columns": 10}, make)
+        assert (again.heads, again.rows, again.notes[:1]) == (said.heads, said.rows, said.notes), "other numbers than were measured"
+
+    read()
+    return folder / "out" / "finished.json", read
+
+
 def quickstart_file(folder: Path) -> tuple[Path, Read]:
     args = quickstart.Settings()
     quickstart._claim(folder, args)
@@ -198,7 +214,7 @@ def images_file(folder: Path) -> tuple[Path, Read]:
 FILES = {
     write.__name__: write
     for write in (
-        settings_file, environment_file, metrics_file, model_file, manifest_file, export_file, replay_file, quickstart_file,
+        settings_file, environment_file, metrics_file, model_file, manifest_file, export_file, replay_file, finished_file, quickstart_file,
         measurement_file, history_file, config_file, images_file,
     )
 }  # fmt: skip

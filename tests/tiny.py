@@ -35,13 +35,13 @@ CONFIGS: dict[str, Any] = {
 }
 
 
-def write_data(folder: Path) -> Path:
-    """``train.npz`` and ``test.npz`` with 8x8 images of three classes, told apart by their colour, in noise."""
+def write_data(folder: Path, train: int = TRAIN, size: int = 8) -> Path:
+    """``train.npz`` and ``test.npz`` with small images of three classes, told apart by their colour, in noise."""
     folder.mkdir(parents=True, exist_ok=True)
-    for n, name in ((TRAIN, "train"), (TEST, "test")):
+    for n, name in ((train, "train"), (TEST, "test")):
         random = np.random.default_rng(n)
         y = np.arange(n) % 3
-        x = random.integers(0, 160, (n, 3, 8, 8))
+        x = random.integers(0, 160, (n, 3, size, size))
         x[np.arange(n), y] += 60
         np.savez(folder / f"{name}.npz", x=x.astype(np.uint8), y=y, classes=np.array(CLASSES))
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from robustlab.errors import UserError, unknown
 from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
 from robustlab.options import changed, flat, given, leaves, paths, words
-from robustlab.progress import say
 from robustlab.records import Resumable, Run
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.ensemble import load_joined
+from robustlab.synthesis.finished import Said, is_finished, made_once
 from robustlab.synthesis.presets import before_there_were
 from robustlab.synthesis.run import synthesize
 from robustlab.synthesis.sheets import Pictures
@@ -29,7 +30,6 @@ from robustlab.synthesis.tasks import SPECIAL, TASKS, no_task
 from robustlab.synthesis.tensorboard import write_tensorboard
 
 # Not in a replay file: what does not change the pictures, and what only the person at the command line may allow.
-FREE = ("images.name", "train.name")  # of what was asked for: it may change before the work goes on
 HERE = ("device", "threads", "cache", "grid", "out", "tensorboard", "download", "trust_checkpoint", "replay")
 
 
@@ -43,18 +43,14 @@ def run(args: Any) -> None:
     check(args)
     grid, out = places(args)
     what = ingredients(args)
-    try:
-        with Resumable.at(out, replay.identity_of(args.task, what), FREE, what="set of pictures") as parts:
-            finished(args, before, synthesize(args.task, **what, replay=before, resumable=parts), grid, out)
-            parts.finish()
-    except KeyboardInterrupt:
-        if out is not None:
-            say("what was made is kept: the same command goes on from here")
-        raise
+    shown = {"columns": args.output.columns, "tensorboard": args.output.tensorboard, "replay": before and before["picture"]}
+    make = partial(synthesize, args.task, **what, replay=before)
+    said = made_once(out, grid, replay.identity_of(args.task, what), shown, lambda parts: written(args, make(resumable=parts), grid, out))
+    tell(args, before, said, grid)
 
 
-def finished(args: Any, before: dict[str, Any] | None, made: Pictures, grid: Path, out: Path | None) -> None:
-    """Write the pictures and the replay file, and print the numbers."""
+def written(args: Any, made: Pictures, grid: Path, out: Path | None) -> Said:
+    """Write the pictures and the replay file; returns the numbers and notes."""
     record: dict[str, Any] = made.replay or {}
     chosen = [*leaves(TASKS[args.task].settings), *([] if flat(args).get("positions") else ["images"])]
     args = changed(args, **{name: record["settings"][name] for name in chosen})  # nothing is left to a default
@@ -65,8 +61,13 @@ def finished(args: Any, before: dict[str, Any] | None, made: Pictures, grid: Pat
     if args.output.tensorboard and out is not None:
         shutil.rmtree(out / "tensorboard", ignore_errors=True)  # of this call before it was interrupted
         write_tensorboard(out / "tensorboard", args.task, made, args.output.columns)
-    print(markdown(*made.table()))
-    for note in made.notes:
+    return Said(*made.table(), list(made.notes))
+
+
+def tell(args: Any, before: dict[str, Any] | None, said: Said, grid: Path) -> None:
+    """Print numbers, notes and places, and whether a replay made the same bytes."""
+    print(markdown(said.heads, said.rows))
+    for note in said.notes:
         print(f"note: {with_flags(note, type(args))}", file=sys.stderr)
     print(f"pictures: {grid}\nreplay file: {grid.with_suffix('.json')}")
     if before is not None:
@@ -130,7 +131,7 @@ def check(args: Any) -> None:
 def places(args: Any) -> tuple[Path, Path | None]:
     """Where the sheet goes, and the folder for everything else; checked before any work."""
     output, out = args.output, None if args.output.out is None else Path(args.output.out)
-    if out is not None and not Run.is_run(Resumable.folder_of(out)):
+    if out is not None and not Run.is_run(Resumable.folder_of(out)) and not is_finished(out):
         files.check_vacant(out, hidden_allowed=True)
     if output.tensorboard and out is None:
         raise UserError("where to? --tensorboard writes into --out FOLDER")

@@ -84,10 +84,9 @@ def evaluate(
     with frozen(model), Progress(_title(chosen), stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
             found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if told else None)
-            found = _with_files(found, stream.files, len(records))
-            sources = tuple(record.file for record in found if record.prediction == record.label and record.file is not None)
+            found, adversarial = _with_files(found, adversarial, stream.files, len(records))
             for one, tell in product(adversarial, told):
-                tell(replace(one, sources=sources))
+                tell(one)
             if on_batch:
                 on_batch(found)
             records += found
@@ -102,11 +101,15 @@ def _title(attacks: Mapping[str, AnyAttack]) -> str:
     return next(iter(attacks), "predicting") if len(attacks) < 2 else f"{len(attacks)} attacks"
 
 
-def _with_files(records: list[Record], files: Sequence[str] | None, start: int) -> list[Record]:
-    """Records of the images from ``start`` on, with the files that they come from, where there are any."""
+def _with_files(
+    records: list[Record], adversarial: list[AdversarialImages], files: Sequence[str] | None, start: int
+) -> tuple[list[Record], list[AdversarialImages]]:
+    """Records of the images from ``start`` on, and what attacks returned, with the files that they come from, where there are any."""
     if files is None:
-        return records
-    return [replace(record, file=file) for record, file in zip(records, files[start:], strict=False)]
+        return records, adversarial
+    named = [replace(record, file=file) for record, file in zip(records, files[start:], strict=False)]
+    attacked = tuple(file for record, file in zip(records, files[start:], strict=False) if record.prediction == record.label)
+    return named, [replace(one, sources=attacked) for one in adversarial]
 
 
 def attacks_of(attacks: str | AnyAttack | Iterable[str | AnyAttack], threat: ThreatModel | None = None) -> dict[str, AnyAttack]:

@@ -65,10 +65,7 @@ def curve(
     if others:
         raise UserError(f"a curve is of one attack, got {1 + len(others)}")
     ascending = _ascending(radii)
-    if threat_of(chosen):
-        count = partial(_standing, [with_eps(cast(Attack, chosen), eps) for eps in ascending])
-    else:
-        count = partial(_farther, cast(MinimumNormAttack, chosen), ascending)
+    count = _counter(chosen, ascending)
     found = data() if callable(data) else data
     stream = prepared(model, found, batch_size=batch_size, seed=seed, device=device, workers=workers)
     standing, n = dict.fromkeys(ascending, 0), 0
@@ -86,6 +83,13 @@ def curve(
             if on_batch:
                 on_batch(len(batch.x))
     return {eps: Rate(count, n) for eps, count in standing.items()}
+
+
+def _counter(attack: AnyAttack, radii: Sequence[float]) -> Callable[[Model, Batch, Tensor, Model | None], list[int]]:
+    """How to count the examples of a batch that stand at each radius."""
+    if threat_of(attack):
+        return partial(_standing, [with_eps(cast(Attack, attack), eps) for eps in radii])
+    return partial(_farther, cast(MinimumNormAttack, attack), radii)
 
 
 def _ascending(radii: Iterable[float]) -> list[float]:

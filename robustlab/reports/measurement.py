@@ -27,7 +27,7 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
 from robustlab.models.naming import short_names
 from robustlab.progress import say
-from robustlab.records import Resumable, Run, differences, environment
+from robustlab.records import Resumable, Run, check_same, environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
 SHOWN = 10  # images on a grid
@@ -208,12 +208,8 @@ def _repeat(out: Path, reports: list[dict[str, Any]], asked: dict[str, Any], tel
     Raises:
         UserError: it had other settings; names the differences.
     """
-    without_name = {**asked, "images": {**asked["images"], "name": None}}
     for report in reports:
-        before = report["asked"] | {"images": {**report["asked"].get("images", {}), "name": None}}
-        different = differences(before, without_name)
-        if different:
-            raise UserError(f"{out} holds a measurement with other settings ({different}): name another folder with `out`")
+        check_same(out, report["asked"], asked, FREE, what="measurement")
     for report in reports:
         for text in report.get("printed", []):
             tell(text)

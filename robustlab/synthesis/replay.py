@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import PIL
+import torch
 
 from robustlab import __version__, files
 from robustlab.data.fingerprint import fingerprint, identity
-from robustlab.data.imageset import Images
+from robustlab.data.imageset import Images, positions_of
 from robustlab.errors import UserError
 from robustlab.models.digest import digest
 from robustlab.options import words
@@ -25,6 +26,7 @@ from robustlab.paths import place_of
 from robustlab.records import environment
 
 FORMAT = "robustlab-synthesis-1"
+IN_SPLIT = "in the whole split"
 VERSIONS = ("robustlab", "python", "torch", "torchvision", "pillow", "threads")  # that bytes may depend on
 KINDS = {"settings": dict, "models": dict, "data": dict, "versions": dict, "picture": str}  # of what every replay file holds
 
@@ -64,7 +66,8 @@ def record_of(
     models: Mapping[str, str],
     judges: Mapping[str, str],
     data: Mapping[str, Any],
-    images: Iterable[int],
+    images: Sequence[int],
+    places: Sequence[int],
     numbers: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """What a replay file holds, but for the hash of the picture.
@@ -74,7 +77,8 @@ def record_of(
         models: digests, by the names of models and judges.
         judges: who judged each model's pictures, by their names.
         data: the sets of images, see ``data_of``.
-        images: places in their whole split of the images that were worked on.
+        images: positions of the images that were worked on.
+        places: those by which images are known, and random draws made: in their whole split, see ``counts_in_split``.
         numbers: what was measured, by model.
     """
     place = settings.get("data") is not None or isinstance(settings.get("images"), list)
@@ -85,11 +89,18 @@ def record_of(
         "models": dict(models),
         "judges": dict(judges),
         "data": dict(data),
-        "images": list(images),
+        "images": list(places),
+        **({} if list(images) == list(places) else {"places": IN_SPLIT}),
         "numbers": {name: {key: _finite(value) for key, value in each.items()} for name, each in numbers.items()},
         "picture": "",
         "versions": versions(),
     }
+
+
+def counts_in_split(record: Mapping[str, Any]) -> bool:
+    """Whether a replay file counts images in their whole split, where that differs from the images that were given; older ones count in
+    these, random draws too."""
+    return record.get("places") == IN_SPLIT
 
 
 def command(settings: Mapping[str, Any]) -> str:
@@ -158,9 +169,14 @@ def identity_of(task: str, what: Mapping[str, Any]) -> dict[str, Any]:
         "models": [digest(model) for model in what["model"].values()],
         "judge": [digest(model) for model in (what["judge"] or {}).values()],
         "images": [_sha256(file) for file in what["images"]] if own else identity(what["images"]),
+        **({} if own or _is_whole(what["images"]) else {"places": IN_SPLIT}),  # before, they were counted within the images
         "train": None if what["train"] is None else identity(what["train"]),
         "device": what["device"].type,
     }
+
+
+def _is_whole(images: Images) -> bool:
+    return bool((positions_of(images) == torch.arange(len(images))).all())
 
 
 def _sha256(file: str) -> str | None:

@@ -60,7 +60,7 @@ def synthesize(
             for many tasks also picture files, one or several, which are labelled as what the first model classifies them as.
         n: how many images to work on: the first of each class, then the second of each, and so on; where left out, as many as the task
             says.
-        positions: work on the images at these positions of the set instead.
+        positions: work on the images at these places of their whole split instead.
         split: which part of the data at a path.
         image_size: resize and crop images at a path, and picture files, to this many pixels.
         judge: an independent classifier that judges the pictures; where left out, a pretrained one that did not make them, if there is
@@ -102,7 +102,8 @@ def synthesize(
         asked = resolved(name, asked, labelled.shape[1])
         how: dict[str, Any] = {"training_images": trained_on, "seed": seed, "batch_size": batch_size, "device": place}
         chosen = range(len(labelled)) if files else positions
-        selection = select(labelled, n or TASKS[name].n, positions=chosen, name=f"{labelled.name} ({split})", **how)
+        within = replay is not None and not replays.counts_in_split(replay)
+        selection = select(labelled, n or TASKS[name].n, positions=chosen, name=f"{labelled.name} ({split})", within=within, **how)
         parts = Resumable(None) if resumable is None else resumable
         first, *others = [_made(name, each, judges.get(each.name), selection, asked, progress, parts) for each in matched]
         values: dict[str, Any] = {
@@ -122,7 +123,7 @@ def synthesize(
         notes += (note for each in (first, *others) for note in each.notes)
         numbers = {each.model: each.numbers for each in (first, *others)}
         judged_by = {each: one.name for each, one in judges.items()}
-        record = replays.record_of(values, weights, judged_by, data, selection.places.tolist(), numbers)
+        record = replays.record_of(values, weights, judged_by, data, selection.index.tolist(), selection.places.tolist(), numbers)
         return replace(first, others=tuple(others), notes=tuple(notes), replay=record)
 
 

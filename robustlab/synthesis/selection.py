@@ -106,6 +106,7 @@ class Selection:
         device: where to compute.
         on_step: called with (step, images, objective) at every step of a search.
         keep: makes a tensor, or gives what was kept of it when it was made before, see ``once``; None only makes it.
+        within: count an image's place within ``images`` and not in their whole split, as it once was.
     """
 
     images: Images
@@ -116,6 +117,7 @@ class Selection:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     on_step: OnStep | None = None
     keep: Callable[[Callable[[], Tensor]], Tensor] | None = None
+    within: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -138,8 +140,8 @@ class Selection:
 
     @property
     def places(self) -> Tensor:
-        """The places of the images in their whole split, int64 ``(n,)``."""
-        return positions_of(self.images)[self.index]
+        """The places of the images in their whole split, int64 ``(n,)``; see ``within``."""
+        return self.index if self.within else positions_of(self.images)[self.index]
 
     def at(self, index: Tensor) -> Tensor:
         """Images of the set, float32 in [0, 1], ``(B, C, H, W)``."""
@@ -207,25 +209,31 @@ class Selection:
         return mean(self.logits(matched, x).argmax(1) == y)
 
 
-def select(images: Images, n: int, *, positions: Sequence[int] | None = None, name: str = "", **how: Any) -> Selection:
+def select(
+    images: Images, n: int, *, positions: Sequence[int] | None = None, name: str = "", within: bool = False, **how: Any
+) -> Selection:
     """Some of the images.
 
     Args:
         images: a labelled set.
         n: how many: the first image of each class, then the second of each, and so on.
-        positions: work on the images at these positions of the set instead.
+        positions: work on the images at these places of their whole split instead.
         name: how a message calls the set; its own name where left out.
+        within: positions are counted within ``images``, see ``Selection``.
         how: further attributes of a ``Selection``.
 
     Raises:
         UserError: a position where there is no image.
     """
     if positions is None:
-        return Selection(images, in_turn(images.labels.cpu(), n), **how)
-    wrong = [position for position in positions if not 0 <= position < len(images)]
+        return Selection(images, in_turn(images.labels.cpu(), n), within=within, **how)
+    places = range(len(images)) if within else positions_of(images).tolist()
+    rows = {place: row for row, place in reversed(list(enumerate(places)))}
+    wrong = [position for position in positions if position not in rows]
     if wrong:
-        raise UserError(f"there is no image at position {wrong[0]}: {name or images.name} has {len(images)}, from 0 on")
-    return Selection(images, torch.tensor(positions, dtype=torch.int64), **how)
+        has = f"has {len(images)}, from 0 on" if rows.keys() == set(range(len(images))) else f"is {len(images)} of a split, without it"
+        raise UserError(f"there is no image at position {wrong[0]}: {name or images.name} {has}")
+    return Selection(images, torch.tensor([rows[position] for position in positions], dtype=torch.int64), within=within, **how)
 
 
 def in_turn(labels: Tensor, n: int) -> Tensor:

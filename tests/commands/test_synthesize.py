@@ -557,3 +557,29 @@ def test_only_what_is_missing_is_made_and_ctrl_c_says_that_it_goes_on(synthesize
     searched.extend([0] * 3)
     assert synthesize("translate", *words).code == 0 and searched[3:] == [1, 1, 1]
     assert not (out / ".unfinished").exists()
+
+
+def test_what_is_finished_is_told_again_and_nothing_is_made(synthesize: Call, refused: Call, monkeypatch, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["--out", out, "--grid", out / "grid.png", "--images", "3", "--target", "red"]
+    first = synthesize("translate", *words)
+    assert first.code == 0, first.err
+    made = content(out) | {"grid.json": (out / "grid.json").read_bytes()}
+    monkeypatch.setattr(budget.Search, "__call__", lambda *args, **options: pytest.fail("a picture is made again"))
+    again = synthesize("translate", *words)
+    assert (again.code, again.out) == (0, first.out)
+    assert again.err.endswith(f"these pictures were finished before, in {out}\n")
+    assert content(out) | {"grid.json": (out / "grid.json").read_bytes()} == made
+    for more, named in (
+        (["--seed", "1"], "seed: 0 there, 1 here"),
+        (["--columns", "2"], "columns: "),
+        (["--tensorboard"], "tensorboard: False there, True here"),
+        (["--steps", "4"], "steps: 3 there, 4 here"),
+    ):
+        told = synthesize("translate", *words, *more)
+        assert told.code == 2 and "holds a set of pictures with other settings" in told.err and named in told.err, more
+    told = synthesize("translate", *words[:2], "--grid", tmp_path / "elsewhere.png", *words[4:])
+    assert told.code == 2 and "elsewhere.png is not there or is not their sheet" in told.err
+    (out / "grid.png").write_bytes(b"another")
+    told = synthesize("translate", *words)
+    assert told.code == 2 and "is not their sheet" in told.err

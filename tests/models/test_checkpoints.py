@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from robustlab.errors import UserError
 from robustlab.models import checkpoints
 from robustlab.models.accelerate import accelerate
+from robustlab.models.architectures import BODIES
 from robustlab.models.checkpoints import Provenance, pretrained, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
@@ -534,3 +535,25 @@ def test_tied_weights_have_an_identity_of_their_own() -> None:
     fast = accelerate(tied, dtype=torch.float32)
     x = torch.rand(3, 4)
     torch.testing.assert_close(fast(x), tied(x))
+
+
+def test_tied_weights_are_saved_loaded_and_accelerated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tied(torch.nn.Module):
+        num_features = 12
+
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.one, self.two = torch.nn.Conv2d(channels, channels, 3, padding=1), torch.nn.Conv2d(channels, channels, 3, padding=1)
+            self.two.weight = self.one.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.adaptive_avg_pool2d(self.two(self.one(x).relu()), 2).flatten(1)
+
+    monkeypatch.setitem(BODIES, "tied", Tied)
+    model = build("tied", num_classes=3, seed=1).eval()
+    x = torch.rand(2, 3, 8, 8)
+    for half in (False, True):
+        again = load(save_weights(tmp_path / "tied", model, PROVENANCE, half=half))
+        assert again.body.two.weight is again.body.one.weight
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=2e-3 if half else 0)
+    torch.testing.assert_close(accelerate(model)(x), model(x), rtol=0, atol=1e-5)

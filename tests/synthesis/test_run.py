@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import robustlab
 from robustlab import synthesis
 from robustlab.commands import main
-from robustlab.data.imageset import ImageSet
+from robustlab.data.imageset import ImageSet, whole
 from robustlab.data.shapes import shapes
 from robustlab.errors import UserError
 from robustlab.models.architectures import build
@@ -258,12 +258,41 @@ def test_an_ensemble_is_named_by_its_members(tmp_path: Path, judge: Classifier) 
 # Images
 
 
+SOME = torch.tensor([17, 4, 9, 20])
+
+
+@pytest.mark.parametrize("task, asked", [("invert", {"start": "noise"}), ("gradients", {})])
+def test_an_image_is_known_by_its_place_in_the_whole_split(task: str, asked: dict[str, Any], model: Classifier) -> None:
+    every = made(task, model, positions=range(24), batch_size=1, **asked)
+    few = made(task, model, images=IMAGES.subset(SOME), positions=[9, 17], batch_size=1, **asked)
+    assert torch.equal(few.images, every.images[[9, 17]])
+    assert few.replay is not None and every.replay is not None
+    assert few.replay["images"] == [9, 17] and few.replay["places"] == "in the whole split"
+    assert every.replay["images"] == list(range(24)) and "places" not in every.replay, "as before"
+    with pytest.raises(UserError, match="no image at position 3: colours .test. is 4 of a split, without it"):
+        made(task, model, images=IMAGES.subset(SOME), positions=[3], **asked)
+
+
+def test_a_replay_file_from_before_counts_within_the_images_as_it_did(model: Classifier) -> None:
+    some = IMAGES.subset(SOME)
+    now = made("invert", model, images=some, positions=[9], start="noise").replay
+    assert now is not None
+    before = {name: value for name, value in now.items() if name != "places"}
+    within = made("invert", model, images=replace(some, positions=None), positions=[2], start="noise")
+    again = made("invert", model, images=some, positions=[2], start="noise", replay=before)
+    assert torch.equal(again.images, within.images) and again.replay is not None
+    assert again.replay["images"] == [2] and "places" not in again.replay
+    assert not torch.equal(again.images, made("invert", model, images=some, positions=[9], start="noise", replay=now).images)
+
+
 def test_the_object_of_shapes_is_known_where_positions_are_those_of_the_set(tmp_path: Path) -> None:
     images = shapes(30, "test")
     model = network(0, images.classes)
     known = "share of the pixels on the object"
     assert 0.03 < made("gradients", model, images=images).numbers[known] < 0.5
-    assert known not in made("gradients", model, images=images.subset(torch.arange(29, -1, -1))).numbers
+    backwards = images.subset(torch.arange(29, -1, -1))
+    assert 0.03 < made("gradients", model, images=backwards).numbers[known] < 0.5, "each image has its place"
+    assert known not in made("gradients", model, images=whole(backwards)).numbers
 
 
 def test_data_of_any_kind_are_worked_on(model: Classifier, judge: Classifier) -> None:

@@ -48,12 +48,12 @@ def gradients(model: MatchedModel, images: Selection, settings: Gradients) -> Pi
 
 
 def _objects(images: Selection) -> Tensor | None:
-    """Where the object is in images of *shapes*, bool ``(n, 1, H, W)``; None where they are not those at the same positions of that set."""
+    """Where the object is in images of *shapes*, bool ``(n, 1, H, W)``; None where they are not those at the same places of that set."""
     if images.images.name != "shapes":
         return None
     pixels = images.images.fetch(images.index).cpu()
     for split in ("train", "test", "val"):
-        facts = truth(images.index, split)
-        if torch.equal(pixels, render(facts["visible_class"], facts["faint_class"], images.index, split)):
-            return silhouettes(images.index, split)[:, None].to(images.device)
+        facts = truth(images.places, split)
+        if torch.equal(pixels, render(facts["visible_class"], facts["faint_class"], images.places, split)):
+            return silhouettes(images.places, split)[:, None].to(images.device)
     return None
