@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustlab import seeding
 from robustlab.errors import UserError
-
-ROUNDS = 200  # of a bisection: more than float64 can tell apart
+from robustlab.linear_bias.problems import problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,28 @@ class Gaussian:
             raise UserError(f"a Gaussian needs a mean (d,) and a covariance (d, d), got shapes {shapes}")
         if not torch.allclose(self.covariance, self.covariance.T) or not (torch.linalg.eigvalsh(self.covariance) > 0).all():
             raise UserError("a covariance must be symmetric and positive definite")
+
+    @classmethod
+    def fit(cls, X: Any, y: Any) -> Gaussian:
+        """Maximum likelihood for examples: mean and covariance of ``y x``. ``robust_likelihood`` of it is the fit to the same examples under
+        an adversary, exactly.
+
+        Args:
+            X: examples, ``(n, d)``: a tensor, an array or nested lists.
+            y: labels -1 and 1, or False and True, or 0 and 1 of an integer type, ``(n,)``.
+
+        Raises:
+            UserError: other shapes or labels, a number that is not finite, or too few examples for a covariance.
+        """
+        data = problem(X, y)
+        if not (data.y.abs() == 1).all():
+            raise UserError(f"two classes need the labels -1 and 1, got {sorted(set(data.y.flatten().tolist()))[:5]}")
+        z = data.X[0] * data.y[0][:, None]
+        mean, covariance = z.mean(0), z.T.cov(correction=0).reshape(data.d, data.d)
+        values = torch.linalg.eigvalsh(covariance)
+        if not values[0] > 1e-12 * values[-1]:
+            raise UserError(f"{data.n} examples of {data.d} values have no covariance that can be inverted: more examples, or fewer values")
+        return cls(mean, covariance)
 
     @classmethod
     def from_axes(cls, mean: list[float], variances: list[float], angle: float = 0.0) -> Gaussian:
@@ -70,6 +92,12 @@ class Gaussian:
         """The smallest cosine between a mean and the gradient that it leads to, over all means: ``2 sqrt(c) / (1 + c)`` with the condition
         number ``c`` (Kantorovich's inequality)."""
         return 2 * math.sqrt(self.condition) / (1 + self.condition)
+
+    def draw(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """``n`` examples ``(n, d)`` with labels -1 and 1, ``(n,)``, each as likely."""
+        coins = seeding.uniform(seeding.fold(seeding.example_keys(seed, torch.arange(n)), "label"), (1,), torch.float64)[:, 0]
+        y = torch.where(coins < 0.5, -1.0, 1.0).double()
+        return self.sample(n, seed) * y[:, None], y
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """``n`` draws of ``z = y x``, ``(n, d)``."""
@@ -122,46 +150,71 @@ def robust_likelihood(true: Gaussian, eps: float) -> RobustFit:
     if eps == 0:
         return RobustFit(true, math.inf)
     values, axes = torch.linalg.eigh(true.covariance)
-
-    def grown(multiplier: float) -> Tensor:
-        return values / 2 + (values / multiplier + values**2 / 4).sqrt()
+    spectrum = values.tolist()
 
     def too_much(exponent: float) -> bool:
-        multiplier = math.exp(exponent)
-        return float((values / (multiplier * grown(multiplier)) ** 2).sum()) > eps**2
+        # Every m s' - 1 is m (s/2 + sqrt(s/m + s^2/4)).
+        m = math.exp(exponent)
+        return sum(s / (m * (s / 2 + math.sqrt(s / m + s * s / 4))) ** 2 for s in spectrum) > eps**2
 
     multiplier = math.exp(_bisect(too_much, -200.0, 200.0))
-    learned = axes @ torch.diag(1 / multiplier + grown(multiplier)) @ axes.T
+    learned = axes @ torch.diag(blended(values, multiplier)) @ axes.T
     return RobustFit(Gaussian(true.mean, (learned + learned.T) / 2), multiplier)
 
 
-def pointwise_likelihood(true: Gaussian, eps: float, *, samples: int = 4000, seed: int = 0) -> Gaussian:
-    """Maximum likelihood against an adversary that moves *every* example by ``eps``, on samples.
+def blended(variances: Tensor, multiplier: Tensor | float) -> Tensor:
+    """What becomes of variances under an adversary who pays ``multiplier`` for a squared step: ``s/2 + 1/m + sqrt(s/m + s^2/4)``."""
+    return variances / 2 + 1 / multiplier + (variances / multiplier + variances**2 / 4).sqrt()
 
-    The covariance is the one that the moved examples have themselves, ``E (z + delta)(z + delta)^T`` around the mean (Danskin's theorem),
-    found by repeating that. There is no closed form; that of ``robust_likelihood`` with another multiplier comes near.
+
+def pointwise_likelihood(z: Tensor, eps: float) -> Gaussian:
+    """Maximum likelihood against an adversary that moves *every* example by ``eps``.
+
+    What is learned are the mean and the covariance of the moved examples themselves (Danskin's theorem). There is no closed form; that of
+    ``robust_likelihood`` with another multiplier comes near. The loss has a kink wherever an example passes the mean across a thin axis, so
+    the answer is exact to about ``eps`` over the number of examples.
 
     Args:
-        true: the distribution.
+        z: examples times their labels, ``(n, d)``, float64; see ``Gaussian.sample``.
         eps: in units of the data.
-        samples: how many draws; their variances along the axes are made exact.
-        seed: of the draws.
 
     Raises:
-        UserError: a negative eps.
+        UserError: a negative eps, or too few examples for a covariance.
     """
     if eps < 0:
         raise UserError(f"eps must be at least 0, got {eps:g}")
-    values, axes = torch.linalg.eigh(true.covariance)
-    noise = seeding.normal(seeding.example_keys(seed, torch.arange(samples)), (len(values),), torch.float64)
-    centred = noise / noise.square().mean(0).sqrt() * values.sqrt()
-    learned, change = values + eps**2, math.inf
-    while change > 1e-10:
-        moved = (centred + strongest_step(centred, learned, eps)).square().mean(0)
-        change = float(((moved - learned) / learned).abs().amax())
-        learned = (moved * learned).sqrt()  # half a step in the logarithm: whole ones go back and forth where eps is large
-    covariance = axes @ torch.diag(learned) @ axes.T
-    return Gaussian(true.mean, (covariance + covariance.T) / 2)
+    found = Gaussian.fit(z, torch.ones(len(z)))
+    if not eps:
+        return found
+    here, share = _Attacked.at(z, found, eps), 1.0
+    while share > 1e-4:
+        there = here.model.mean + share * here.off, here.model.covariance + share * (here.wanted - here.model.covariance)
+        tried = _Attacked.at(z, Gaussian(*there), eps)
+        if tried.loss < here.loss - 1e-12:
+            here, share = tried, min(1.0, 2 * share)
+        else:
+            share /= 2
+    return here.model
+
+
+@dataclass(frozen=True, eq=False)
+class _Attacked:
+    """A model, what it loses when every example is moved by eps against it, and what the moved examples have themselves: how far their mean
+    is off the model's, and their covariance around it. The step from the one to the other is the natural gradient: it leads down."""
+
+    model: Gaussian
+    loss: float
+    off: Tensor
+    wanted: Tensor
+
+    @classmethod
+    def at(cls, z: Tensor, model: Gaussian, eps: float) -> _Attacked:
+        values, axes = torch.linalg.eigh(model.covariance)
+        centred = (z - model.mean) @ axes
+        moved = centred + strongest_step(centred, values, eps)
+        loss = float((moved.square() / values).sum(1).mean() + values.log().sum()) / 2
+        wanted = axes @ (moved.T @ moved / len(z)) @ axes.T
+        return cls(model, loss, axes @ moved.mean(0), (wanted + wanted.T) / 2)
 
 
 def strongest_step(centred: Tensor, variances: Tensor, eps: float) -> Tensor:
@@ -261,8 +314,7 @@ def examples_needed(d: int, sigma: float, eps: float = 0.0, accuracy: float = 0.
 
 
 def _bisect(too_small: Callable[[float], bool], low: float, high: float) -> float:
-    """The point up to which a condition is true."""
-    for _ in range(ROUNDS):
-        middle = (low + high) / 2
+    """The point up to which a condition is true, to the last digit."""
+    while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if too_small(middle) else (low, middle)
     return (low + high) / 2

@@ -51,8 +51,16 @@ def test_no_budget_changes_nothing_and_more_makes_rounder_metrics():
     assert conditions == sorted(conditions, reverse=True) and conditions[-1] < 1.3
 
 
-def test_accuracy_under_attack_is_that_of_sampling():
+@pytest.mark.parametrize(
+    "eps, accuracy, cosine", [(0.0, 0.8791, 0.557), (0.1, 0.9048, 0.755), (0.3, 0.9148, 0.925), (0.6, 0.9164, 0.980)]
+)
+def test_accuracies_and_cosines_are_those_that_another_program_found(eps, accuracy, cosine):
+    learned = robust_likelihood(THIN, eps).learned
+    assert THIN.accuracy(learned.weights, 0.6) == pytest.approx(accuracy, abs=6e-5)
+    assert learned.alignment == pytest.approx(cosine, abs=6e-4)
 
+
+def test_accuracy_under_attack_is_that_of_sampling():
     for eps in (0.0, 0.3):
         w = robust_likelihood(THIN, eps).learned.weights
         z = THIN.sample(400_000, seed=1)
@@ -60,13 +68,51 @@ def test_accuracy_under_attack_is_that_of_sampling():
         assert abs(seen - THIN.accuracy(w, 0.6)) < 4 * 0.5 / 400_000**0.5
 
 
-def test_the_pointwise_fit_is_stationary_and_uses_more_of_a_small_axis():
-    fit = pointwise_likelihood(THIN, 0.6)
-    values = torch.linalg.eigvalsh(fit.covariance)
-    average = torch.linalg.eigvalsh(robust_likelihood(THIN, 0.6).learned.covariance)
-    assert ((values - average).abs() / values < 0.12).all()
-    axes, true_axes = torch.linalg.eigh(fit.covariance).eigenvectors, torch.linalg.eigh(THIN.covariance).eigenvectors
-    torch.testing.assert_close((axes.T @ true_axes).abs(), torch.eye(2).double(), rtol=0, atol=1e-9)
+@pytest.mark.parametrize("eps", [0.1, 0.6, 2.0])
+def test_the_pointwise_fit_is_what_the_moved_examples_have_and_nothing_near_is_better(eps):
+    z = THIN.sample(2000)
+    fit, plain = pointwise_likelihood(z, eps), Gaussian.fit(z, torch.ones(2000))
+    values, axes = torch.linalg.eigh(fit.covariance)
+    moved = (z - fit.mean) @ axes
+    moved = moved + strongest_step(moved, values, eps)
+    torch.testing.assert_close(moved.T @ moved / 2000, torch.diag(values), rtol=1e-3, atol=1e-3 * float(values[0]))
+    assert float(moved.mean(0).norm()) < 4 * eps / 2000 and float((fit.mean - plain.mean).norm()) < 0.02
+    torch.testing.assert_close((axes.T @ torch.linalg.eigh(plain.covariance).eigenvectors).abs(), torch.eye(2).double(), rtol=0, atol=1e-2)
+
+    def loss(model):
+        values, axes = torch.linalg.eigh(model.covariance)
+        centred = (z - model.mean) @ axes
+        return float(((centred + strongest_step(centred, values, eps)).square() / values).sum(1).mean() + values.log().sum())
+
+    for seed in range(6):
+        near = drawn(2, 2, seed=seed)
+        turned = fit.covariance + 1e-2 * float(values[0]) * (near + near.T)
+        assert loss(Gaussian(fit.mean, turned)) > loss(fit) - 1e-9
+        assert loss(Gaussian(fit.mean + 1e-2 * near[0], fit.covariance)) > loss(fit) - 1e-9
+
+
+@pytest.mark.parametrize("eps, deviation", [(0.1, 0.076), (0.3, 0.10), (0.6, 0.086), (1.0, 0.062), (2.0, 0.031)])
+def test_the_two_budgets_differ_as_another_solver_found(eps, deviation):
+    z = THIN.sample(5000)
+    same = robust_likelihood(Gaussian.fit(z, torch.ones(5000)), eps).learned
+    values = torch.linalg.eigvalsh(pointwise_likelihood(z, eps).covariance)
+    assert float((torch.linalg.eigvalsh(same.covariance) / values - 1).abs().amax()) == pytest.approx(deviation, abs=0.02)
+
+
+def test_a_fit_to_examples_is_their_mean_and_covariance():
+    x, y = THIN.draw(50_000, seed=3)
+    assert set(y.tolist()) == {-1.0, 1.0} and abs(float(y.mean())) < 0.02
+    fit = Gaussian.fit(x, y)
+    torch.testing.assert_close(x * y[:, None], THIN.sample(50_000, seed=3))
+    torch.testing.assert_close(fit.mean, THIN.mean, rtol=0, atol=0.05)
+    torch.testing.assert_close(fit.covariance, THIN.covariance, rtol=0.03, atol=0.01)
+    again = Gaussian.fit(x.tolist(), (y > 0).tolist())
+    assert torch.equal(again.mean, fit.mean) and torch.equal(again.covariance, fit.covariance)
+
+
+def test_a_small_budget_has_the_multiplier_of_its_first_order():
+    wanted = math.sqrt(float(torch.linalg.inv(THIN.covariance).trace()))
+    assert 1e-4 * robust_likelihood(THIN, 1e-4).multiplier == pytest.approx(wanted, rel=1e-3)
 
 
 def test_the_strongest_step_beats_every_other_on_a_grid():
@@ -142,7 +188,9 @@ def test_examples_needed_is_the_smallest_number_and_its_accuracy_that_of_samplin
         (lambda: Gaussian(torch.zeros(2), torch.zeros(3, 3)), r"a mean \(d,\) and a covariance \(d, d\), got shapes \(2,\) and \(3, 3\)"),
         (lambda: Gaussian(torch.zeros(2).double(), torch.ones(2, 2).double()), "a covariance must be symmetric and positive definite"),
         (lambda: robust_likelihood(THIN, -1), "eps must be at least 0, got -1"),
-        (lambda: pointwise_likelihood(THIN, -1), "eps must be at least 0, got -1"),
+        (lambda: pointwise_likelihood(THIN.sample(9), -1), "eps must be at least 0, got -1"),
+        (lambda: Gaussian.fit([[1.0, 2.0], [2.0, 1.0]], [1, -1]), "2 examples of 2 values have no covariance that can be inverted"),
+        (lambda: Gaussian.fit([[1.0], [2.0]], [1.0, 2.0]), r"two classes need the labels -1 and 1, got \[1.0, 2.0\]"),
         (lambda: lagrangian_excess(THIN, 1.0), "the price must exceed one over the smallest eigenvalue, 11.11, got 1"),
         (lambda: best_robust_weights(THIN, 4.0), "eps must be smaller than the length of the mean, 3.354, got 4"),
         (lambda: examples_needed(100, 1.0, 2.0), "no number of examples reaches an accuracy of 0.99 at d = 100"),
