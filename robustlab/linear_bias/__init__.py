@@ -12,6 +12,7 @@ Many seeds or step sizes run at once: points are rows ``(S, d)``, or ``(S, P)`` 
 
 from robustlab.linear_bias.certificates import MeanMixture, certified_gap, largest, log_slope, margins, path_length
 from robustlab.linear_bias.descent import Path, descend, moments
+from robustlab.linear_bias.gaussian import Gaussian, RobustFit, best_robust_weights, pointwise_likelihood, robust_likelihood
 from robustlab.linear_bias.interpolants import (
     LassoPath,
     bregman_interpolant,
@@ -68,6 +69,9 @@ from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Nuclear, S
 from robustlab.steps import Adam, Decaying, Relative, RunningMean, Steepest
 
 __all__ = [
+    "L1",
+    "L2",
+    "LOSSES",
     "Adam",
     "Answer",
     "CircularConvolution",
@@ -82,11 +86,9 @@ __all__ = [
     "Exponential",
     "FourierL1",
     "FourierLinf",
+    "Gaussian",
     "Homogeneous",
     "HypEntropy",
-    "L1",
-    "L2",
-    "LOSSES",
     "LassoPath",
     "LinearNetwork",
     "LinearObjective",
@@ -116,6 +118,7 @@ __all__ = [
     "Quadratic",
     "ReLUNetwork",
     "Relative",
+    "RobustFit",
     "RuleOptimizer",
     "RunningMean",
     "Separator",
@@ -126,6 +129,7 @@ __all__ = [
     "SquaredHinge",
     "Steepest",
     "TorchRule",
+    "best_robust_weights",
     "bregman_interpolant",
     "certified_gap",
     "descend",
@@ -145,9 +149,11 @@ __all__ = [
     "nuclear_interpolant",
     "null_space_constant",
     "path_length",
+    "pointwise_likelihood",
     "problem",
     "read_problem",
     "regression",
+    "robust_likelihood",
     "separable",
     "separator",
     "split_nonseparable",

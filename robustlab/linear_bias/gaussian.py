@@ -44,8 +44,8 @@ class Gaussian:
 
     @classmethod
     def fit(cls, X: Any, y: Any) -> Gaussian:
-        """Maximum likelihood for examples: mean and covariance of ``y x``. ``robust_likelihood`` of it is the fit to the same examples under
-        an adversary, exactly.
+        """Maximum likelihood for examples: mean and covariance of ``y x``. ``robust_likelihood`` of it is the exact fit to these examples
+        under an adversary.
 
         Args:
             X: examples, ``(n, d)``: a tensor, an array or nested lists.
@@ -285,6 +285,14 @@ def best_robust_weights(true: Gaussian, eps: float) -> Tensor:
 def averaging_accuracy(d: int, shift: float, eps: float = 0.0) -> float:
     """In the example of Tsipras et al. 2019, the accuracy of the mean of ``d`` features ``N(y shift, 1)``, each moved by ``eps``."""
     return linear_accuracy(torch.tensor((shift - eps) * math.sqrt(d)).double(), torch.tensor(1.0).double())
+
+
+def one_and_average_accuracy(strength: float, sure: float, d: int, shift: float, eps: float = 0.0) -> float:
+    """In the example of Tsipras et al. 2019, the accuracy of a linear classifier of the one strong feature, ``y`` with probability ``sure``
+    and ``-y`` else, of weight ``strength``, and of ``sqrt(d)`` times the mean of ``d`` weak ones; each is moved by ``eps``."""
+    one = torch.tensor([strength * (1 - eps), -strength * (1 + eps)], dtype=torch.float64)
+    right = torch.special.ndtr(one + (shift - eps) * math.sqrt(d))
+    return float(sure * right[0] + (1 - sure) * right[1])
 
 
 def sampled_mean_accuracy(d: int, sigma: float, n: int, eps: float = 0.0) -> float:

@@ -127,8 +127,7 @@ def problem(X: Any, y: Any) -> Problem:
         UserError: values that are not numbers, other shapes, no examples, or a number that is not finite.
     """
     try:
-        # Torch would make float32 of lists, and lose digits.
-        examples, targets = (torch.as_tensor(v if isinstance(v, Tensor) else np.asarray(v)) for v in (X, y))
+        examples, targets = _tensor(X), _tensor(y)
     except (TypeError, ValueError, RuntimeError):
         raise UserError("X and y must be arrays of numbers") from None
     if examples.ndim != 2 or targets.shape != examples.shape[:1]:
@@ -146,6 +145,11 @@ def labels(targets: Tensor) -> Tensor:
 def zeros(problem: Problem) -> Tensor:
     """Weights to start from, all zero: ``(S, d)``."""
     return problem.zeros
+
+
+def _tensor(values: Any) -> Tensor:
+    """Through NumPy, whose numbers in lists are float64, where torch's are float32."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
 
 
 def read_problem(path: str | os.PathLike[str]) -> Problem:

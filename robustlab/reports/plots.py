@@ -76,6 +76,7 @@ class Axes:
         x, y: what stands at them, with its unit.
         log_x, log_y: logarithmic; every value must be above 0 then, but an interval may reach down to 0.
         percent: ``y`` holds shares in [0, 1], shown from 0 to 100 %.
+        equal: a unit is as long on both, so that circles are round and right angles right.
     """
 
     x: str = ""
@@ -83,6 +84,7 @@ class Axes:
     log_x: bool = False
     log_y: bool = False
     percent: bool = False
+    equal: bool = False
 
 
 PLAIN = Axes()
@@ -300,6 +302,8 @@ def _figure(lines: Sequence[Line], axes: Axes, references: Mapping[str, float], 
     panel.set_yscale("log" if axes.log_y else "linear")
     panel.minorticks_off()
     panel.set(xlim=across.limits, ylim=up.limits)
+    if axes.equal:
+        panel.set_aspect("equal")
     panel.set_xticks(across.ticks, [across.written(tick) for tick in across.ticks], **_font(9.5, SOFT))
     panel.set_yticks(up.ticks, [up.written(tick) for tick in up.ticks], **_font(9.5, SOFT))
     panel.grid(True, color=RULE, linewidth=0.8, linestyle="solid", alpha=1, clip_on=False)

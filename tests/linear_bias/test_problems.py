@@ -118,3 +118,8 @@ def test_files_that_are_no_problem_are_named(tmp_path, arrays, said):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         read_problem(tmp_path / "bad.npz")
     assert "bad.npz" in str(error.value)
+
+
+def test_numbers_in_lists_keep_all_their_digits():
+    assert problem([[0.1, 0.2]], [0.3]).X.tolist() == [[[0.1, 0.2]]]
+    assert problem([[0.1, 0.2]], [0.3]).y.tolist() == [[0.3]]
