@@ -126,14 +126,14 @@ def _ellipses() -> LinePlot:
 
 
 def _gradients() -> LinePlot:
-    """What is learned and where its gradient points."""
+    """What is learned (one standard deviation), and where its gradient points."""
     lines = [Line("from one class to the other", [0.0, 3.0], [0.0, 1.5])]
     for eps in (0.0, EPS):
         learned = robust_likelihood(THIN, eps).learned
         arrow = (learned.weights / learned.weights.norm() * THIN.mean.norm()).tolist()
         lines.append(_ellipse(f"trained at {eps:g}", learned.covariance))
-        lines.append(Line(f"gradient, trained at {eps:g}", [0.0, arrow[0]], [0.0, arrow[1]]))
-    return LinePlot("Gradients align as the metric grows round", tuple(lines), Axes("x1", "x2", equal=True))
+        lines.append(Line(f"trained at {eps:g}", [0.0, arrow[0]], [0.0, arrow[1]]))
+    return LinePlot("Gradients align as the metric grows round (ellipse and gradient)", tuple(lines), Axes("x1", "x2", equal=True))
 
 
 def _stationary(eps: float) -> Row:
