@@ -288,8 +288,14 @@ def averaging_accuracy(d: int, shift: float, eps: float = 0.0) -> float:
 
 
 def one_and_average_accuracy(strength: float, sure: float, d: int, shift: float, eps: float = 0.0) -> float:
-    """In the example of Tsipras et al. 2019, the accuracy of a linear classifier of the one strong feature, ``y`` with probability ``sure``
-    and ``-y`` else, of weight ``strength``, and of ``sqrt(d)`` times the mean of ``d`` weak ones; each is moved by ``eps``."""
+    """In the example of Tsipras et al. 2019, the accuracy of a linear classifier of one strong feature and of the mean of the weak ones.
+
+    Args:
+        strength: weight of the strong feature; ``sqrt(d)`` times the mean of the weak ones has the weight 1.
+        sure: the probability that the strong feature is ``y``; else it is ``-y``.
+        d, shift: number of weak features ``N(y shift, 1)``, and their shift.
+        eps: how far every feature is moved.
+    """
     one = torch.tensor([strength * (1 - eps), -strength * (1 + eps)], dtype=torch.float64)
     right = torch.special.ndtr(one + (shift - eps) * math.sqrt(d))
     return float(sure * right[0] + (1 - sure) * right[1])

@@ -18,6 +18,7 @@ from robustlab.linear_bias.gaussian import (
     examples_needed,
     lagrangian_excess,
     lagrangian_step,
+    one_and_average_accuracy,
     pointwise_likelihood,
     robust_likelihood,
     sampled_mean_accuracy,
@@ -197,3 +198,14 @@ def test_examples_needed_is_the_smallest_number_and_its_accuracy_that_of_samplin
 def test_what_has_no_answer_is_refused(make, said):
     with pytest.raises(UserError, match=said):
         make()
+
+
+def test_a_strong_feature_beside_the_average_by_sampling():
+    d, shift, sure = 10, 3 / math.sqrt(10), 0.95
+    assert one_and_average_accuracy(0.0, sure, d, shift, 0.2) == pytest.approx(averaging_accuracy(d, shift, 0.2))
+    assert one_and_average_accuracy(1e6, sure, d, shift, 0.2) == pytest.approx(sure)
+    strong = torch.where(drawn(100_000, 1, seed=5)[:, 0] < torch.special.ndtri(torch.tensor(sure).double()), 1.0, -1.0)
+    average = math.sqrt(d) * (shift + drawn(100_000, d, seed=6)).mean(1)
+    for eps in (0.0, shift / 2):
+        seen = ((2 * (strong - eps) + average - math.sqrt(d) * eps) > 0).double().mean().item()
+        assert seen == pytest.approx(one_and_average_accuracy(2.0, sure, d, shift, eps), abs=0.006)
