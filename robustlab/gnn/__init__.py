@@ -12,6 +12,7 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 
 from robustlab.gnn.generators import erdos_renyi, planted_clique, points, random_regular, signal_to_noise, stochastic_block_model
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
 from robustlab.gnn.operators import (
     Adjacency,
     BetheHessian,
@@ -40,17 +41,21 @@ __all__ = [
     "GraphMean",
     "HopRing",
     "Identity",
+    "LGNN",
     "Laplacian",
     "METHODS",
+    "MPNN",
     "NonBacktracking",
     "Operator",
     "Power",
     "Reached",
+    "SGNN",
     "agreement",
     "as_graphs",
     "chance",
     "communities",
     "confusion",
+    "dyadic",
     "eigenvectors",
     "erdos_renyi",
     "estimated_k",
