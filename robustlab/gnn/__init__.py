@@ -31,6 +31,7 @@ from robustlab.gnn.operators import (
 )
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
 from robustlab.gnn.spectral import METHODS, communities, eigenvectors, estimated_k
+from robustlab.gnn.weights import load_network, save_network
 
 __all__ = [
     "Adjacency",
@@ -61,10 +62,12 @@ __all__ = [
     "estimated_k",
     "from_adjacency",
     "graph",
+    "load_network",
     "overlap",
     "planted_clique",
     "points",
     "random_regular",
+    "save_network",
     "side_by_side",
     "signal_to_noise",
     "stochastic_block_model",
