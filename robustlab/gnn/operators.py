@@ -390,7 +390,8 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     parts = [(one.values().numpy(), one.col_indices().numpy(), one.crow_indices().numpy()) for one in (a, b)]
     found = sparse.csr_matrix(parts[0], shape=a.shape) @ sparse.csr_matrix(parts[1], shape=b.shape)
     found.sort_indices()
-    return csr(*(torch.from_numpy(part) for part in (found.indptr, found.indices, found.data)), len(a))
+    starts, columns, values = (torch.from_numpy(part) for part in (found.indptr, found.indices, found.data))
+    return csr(starts, columns, values, len(a))
 
 
 def _ones(matrix: Tensor) -> Tensor:

@@ -73,9 +73,8 @@ class NoisyPairs:
         shape = self.p if self.family == "erdos-renyi" else self.degree
         graphs = FAMILIES[self.family](self.n, shape, graphs=count, seed=self.seed, first=first)
         assert graphs.keys is not None
-        shares = seeding.uniform(seeding.fold(graphs.keys, "noise"), ()).tolist() if self.mixed else [1.0] * count
-        copies = [noisy_copies(graphs.one(k), self.noise * share) for k, share in enumerate(shares)]
-        return with_local_counts(side_by_side([graphs, *copies]))
+        share = seeding.uniform(seeding.fold(graphs.keys, "noise"), (), torch.float64) if self.mixed else 1.0
+        return with_local_counts(side_by_side([graphs, noisy_copies(graphs, self.noise * share)]))
 
 
 def matching_network(depth: int = 12, width: int = 20, seed: int = 0) -> SGNN:

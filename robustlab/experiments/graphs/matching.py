@@ -64,7 +64,7 @@ class Config:
     families: tuple[str, ...] = ("erdos-renyi", "regular")
     noises: tuple[float, ...] = NOISES
     n: int = 50
-    steps: int = 3000
+    steps: int = 2800
     batch_size: int = 16
     depth: int = 12
     width: int = 20
