@@ -50,9 +50,9 @@ class Config:
     seeds: int | None = None
     n: int = 20
     width: int = 40
-    steps: int = 2400
+    steps: int = 3200
     batch_size: int = 16
-    lr: float = 0.003
+    lr: float = 0.002
     channels: int = 32
     depth: int = 4
     shown: int = 2
