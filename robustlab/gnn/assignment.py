@@ -112,6 +112,11 @@ def matching(first: GraphBatch, second: GraphBatch) -> QuadraticAssignment:
 def isomorphism(first: GraphBatch, second: GraphBatch, *, starts: int = 10, seed: int = 0) -> Tensor | None:
     """A permutation that makes one graph the other, int64 ``(n,)``: a matching in which all edges come together.
 
+    Args:
+        first, second: one graph each.
+        starts: of every method that draws.
+        seed: of the first of them.
+
     Returns:
         Node ``i`` of the first is this node of the second; None where no method finds one, which proves nothing.
 

@@ -217,7 +217,7 @@ def train_graphs(
 
 
 def asked(network: GraphNetwork, source: Source, loss: TrainingLoss, settings: GraphTraining) -> dict[str, Any]:
-    """Everything that a training's weights depend on, in values that JSON holds."""
+    """Everything that a training's weights depend on, in values that JSON holds; for the arguments see ``train_graphs``."""
     return {"network": describe(network), "source": described(source), "loss": _named(loss), "training": asdict(settings)}
 
 
