@@ -93,7 +93,7 @@ def one_step(network: gnn.LGNN, graphs: gnn.GraphBatch, forward: Callable[[gnn.L
     network.zero_grad(set_to_none=True)
     loss = invariant_cross_entropy(fresh, forward(network, fresh)).mean()
     loss.backward()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _ours(network: gnn.LGNN, graphs: gnn.GraphBatch) -> Tensor:
