@@ -21,6 +21,7 @@ from robustlab.gnn.generators import (
     stochastic_block_model,
 )
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
 from robustlab.gnn.operators import (
     Adjacency,
     BetheHessian,
@@ -54,13 +55,16 @@ __all__ = [
     "GraphMean",
     "HopRing",
     "Identity",
+    "LGNN",
     "Laplacian",
     "METHODS",
+    "MPNN",
     "NonBacktracking",
     "Operator",
     "Power",
     "Reached",
     "Relaxation",
+    "SGNN",
     "agreement",
     "as_graphs",
     "belief_propagation",
@@ -70,6 +74,7 @@ __all__ = [
     "confusion",
     "cut_relaxation",
     "degree_corrected_block_model",
+    "dyadic",
     "eigenvectors",
     "erdos_renyi",
     "estimated_k",

@@ -205,6 +205,59 @@ def planted_clique(n: int, size: int, *, p: float = 0.5, graphs: int = 1, seed: 
     return side_by_side(found)
 
 
+def noisy_copies(graphs: GraphBatch, noise: float, *, keep_density: bool = True, seed: int = 0) -> GraphBatch:
+    """A copy of each graph with other edges here and there, and the same numbers of the nodes (Nowak, Villar, Bandeira and Bruna 2018).
+
+    Args:
+        graphs: with keys, as a generator gives them.
+        noise: probability with which each edge is left out.
+        keep_density: a pair without an edge gets one with ``noise * p / (1 - p)``, where ``p`` is the density of its graph, so that there
+            are as many edges in the mean; else with ``noise`` too, and a sparse graph becomes denser.
+        seed: another one gives other copies.
+
+    Returns:
+        The copies; features, labels and keys are those of ``graphs``.
+
+    Raises:
+        UserError: a probability outside [0, 1], or graphs without keys.
+    """
+    if not 0 <= noise <= 1:
+        raise UserError(f"`noise` must be a probability, got {noise:g}")
+    if graphs.keys is None:
+        raise UserError("noisy copies need graphs with random keys, as a generator gives them")
+    edges = []
+    for which, key in enumerate(seeding.fold(graphs.keys, "copy", seed)):
+        one, source = graphs.one(which), generator(key, "noise")
+        half = one.edge_index[:, one.tail < one.head]
+        pairs = one.n * (one.n - 1) // 2
+        added = noise * half.shape[1] / max(pairs - half.shape[1], 1) if keep_density else noise
+        stay = torch.rand(half.shape[1], generator=source, dtype=torch.float64) >= noise
+        there = (half[1] * (half[1] - 1) // 2 + half[0]).sort().values
+        others = pairs - len(there)
+        drawn = distinct(others, _binomial(others, min(added, 1.0), source), source)
+        fresh = drawn + torch.searchsorted(there - torch.arange(len(there)), drawn, right=True)  # the pair that is left at this place
+        made = from_pairs(torch.cat([half[:, stay], torch.stack(triangle(fresh))], 1), one.n)
+        edges.append(made.edge_index + graphs.starts[which])
+    return replace(graphs, edge_index=torch.cat(edges, 1))
+
+
+def renumbered(graphs: GraphBatch, seed: int = 0) -> tuple[GraphBatch, Tensor]:
+    """The same graphs with their nodes in an order drawn for each: node ``i`` is called ``order[i]`` now.
+
+    Returns:
+        The graphs, and the order, int64 ``(N,)``.
+
+    Raises:
+        UserError: graphs without keys.
+    """
+    if graphs.keys is None:
+        raise UserError("an order is drawn from a graph's key, and these graphs have none")
+    keys = seeding.fold(graphs.keys, "order", seed)
+    parts = [torch.randperm(int(n), generator=generator(key, "order")) for n, key in zip(graphs.sizes, keys, strict=True)]
+    order = torch.cat([part + start for part, start in zip(parts, graphs.starts, strict=False)])
+    return graphs.permuted(order), order
+
+
 def points(n: int, dimension: int = 2, *, graphs: int = 1, seed: int = 0, first: int = 0) -> Tensor:
     """Points drawn uniformly from the unit cube: float64 ``(graphs, n, dimension)``; for the other arguments see
     ``stochastic_block_model``."""
