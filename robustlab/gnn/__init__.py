@@ -10,8 +10,18 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 ``Data`` and adjacency matrices become one by ``as_graphs``.
 """
 
-from robustlab.gnn.generators import erdos_renyi, planted_clique, points, random_regular, signal_to_noise, stochastic_block_model
+from robustlab.gnn.communities import METHODS, communities
+from robustlab.gnn.generators import (
+    degree_corrected_block_model,
+    erdos_renyi,
+    planted_clique,
+    points,
+    random_regular,
+    signal_to_noise,
+    stochastic_block_model,
+)
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
 from robustlab.gnn.operators import (
     Adjacency,
@@ -30,14 +40,21 @@ from robustlab.gnn.operators import (
     to_nodes,
 )
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
-from robustlab.gnn.spectral import METHODS, communities, eigenvectors, estimated_k
+from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
+from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
+from robustlab.gnn.sources import BlockModels, Mixture, dissociative_five
+from robustlab.gnn.spectral import eigenvectors, estimated_k
 from robustlab.gnn.weights import load_network, save_network
 
 __all__ = [
     "Adjacency",
+    "Beliefs",
     "BetheHessian",
+    "BlockModels",
+    "Blocks",
     "CompactNonBacktracking",
     "Degree",
+    "Embedding",
     "GraphBatch",
     "GraphMean",
     "HopRing",
@@ -46,22 +63,32 @@ __all__ = [
     "Laplacian",
     "METHODS",
     "MPNN",
+    "Mixture",
     "NonBacktracking",
     "Operator",
     "Power",
     "Reached",
+    "Relaxation",
     "SGNN",
     "agreement",
     "as_graphs",
+    "belief_propagation",
     "chance",
     "communities",
+    "community_relaxation",
     "confusion",
+    "cut_relaxation",
+    "degree_corrected_block_model",
+    "dissociative_five",
     "dyadic",
     "eigenvectors",
     "erdos_renyi",
     "estimated_k",
     "from_adjacency",
     "graph",
+    "invariant_cross_entropy",
+    "invariant_overlap",
+    "learned_blocks",
     "load_network",
     "overlap",
     "planted_clique",
@@ -70,6 +97,7 @@ __all__ = [
     "save_network",
     "side_by_side",
     "signal_to_noise",
+    "solved",
     "stochastic_block_model",
     "to_edges",
     "to_nodes",
