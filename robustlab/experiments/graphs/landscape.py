@@ -204,9 +204,9 @@ def _table(found: Sequence[tuple[Condition, Values]], config: Config) -> Table:
     unseen = ("unseen: best, median", "spectral", "overlap: best", "spectral", "slope, 95 %")
     return Table(
         "Are all local minima of a linear graph network good?",
-        f"Linear networks of one feature with the operators I, D and A on two communities, mean degree {config.base.degree:g}; the loss "
-        f"is 1 - cos^2 of the angle to the communities, over {config.base.graphs} graphs. {config.seeds} random starts, {config.steps} steps "
-        "of Adam each; unseen: the same weights on as many new graphs. Spectral: the second eigenvector of the Bethe Hessian, untrained.",
+        f"Linear networks of one feature with the operators I, D and A on two communities, mean degree {config.base.degree:g}. The loss is "
+        f"1 - cos^2 of the angle to the communities, over {config.base.graphs} graphs; {config.seeds} random starts, {config.steps} steps of "
+        "Adam each; unseen: the same weights on as many new graphs. Spectral: the second eigenvector of the Bethe Hessian, untrained.",
         (*columns, *unseen),
         tuple((str(condition), *_cells(values)) for condition, values in found),
         (
