@@ -281,8 +281,12 @@ def line_degree(graphs: GraphBatch, dtype: torch.dtype = torch.float32) -> Tenso
 
 
 def drawn_linear(fan_in: int, fan_out: int, source: torch.Generator | None = None) -> nn.Linear:
-    """A linear map with first weights and biases uniform within ``1 / sqrt(fan_in)``, torch's own rule, from a generator."""
-    layer, bound = nn.utils.skip_init(nn.Linear, fan_in, fan_out), 1 / math.sqrt(max(fan_in, 1))
+    """A linear map with first weights and biases uniform within ``1 / sqrt(fan_in)``, torch's own rule, from a generator. On the meta
+    device, within ``torch.device("meta")``, it has shapes only."""
+    layer, bound = nn.Linear(fan_in, fan_out, device="meta"), 1 / math.sqrt(max(fan_in, 1))
+    if torch.get_default_device().type == "meta":
+        return layer
+    layer = layer.to_empty(device="cpu")
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=source)
     return layer

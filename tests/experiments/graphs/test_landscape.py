@@ -45,7 +45,7 @@ def test_a_start_is_a_function_of_its_number() -> None:
 
 def test_conditions_change_one_thing_at_a_time() -> None:
     config = landscape.Config()
-    assert len(config.conditions) == 8
+    assert len(config.conditions) == 7
     for condition in config.conditions:
         assert sum(getattr(condition, name) != getattr(config.base, name) for name in ("n", "ratio", "depth")) <= 1
     graphs = landscape.Condition(n=4000, ratio=1.5, graphs=1).drawn(0)
