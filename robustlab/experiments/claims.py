@@ -36,6 +36,7 @@ EXPERIMENTS: dict[str, str] = {
 }
 # Of graphs, in modules of ``experiments.graphs``; ``data`` is a file of one's own there.
 GRAPHS: dict[str, str] = {
+    "landscape": "linear graph networks from many starts: how far apart the local minima are, and how far from the spectral method",
     "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
     "tours": "short tours through cities: a network that scores edges, heuristics, and the shortest tours",
     "metric-spaces": "how far apart metric spaces are: Gromov-Hausdorff between its bounds, Gromov-Wasserstein",

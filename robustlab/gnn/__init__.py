@@ -10,8 +10,23 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 ``Data`` and adjacency matrices become one by ``as_graphs``.
 """
 
-from robustlab.gnn.generators import erdos_renyi, planted_clique, points, random_regular, signal_to_noise, stochastic_block_model
+from robustlab.gnn.assignment import QuadraticAssignment, isomorphism, matching, solve
+from robustlab.gnn.communities import METHODS, communities
+from robustlab.gnn.gated import GatedGNN, RandomCities, edge_scores
+from robustlab.gnn.generators import (
+    degree_corrected_block_model,
+    erdos_renyi,
+    noisy_copies,
+    planted_clique,
+    points,
+    random_regular,
+    renumbered,
+    signal_to_noise,
+    stochastic_block_model,
+)
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
+from robustlab.gnn.metric_spaces import entropic_gromov_wasserstein, gromov_hausdorff, gromov_wasserstein, sdp_bound
 from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
 from robustlab.gnn.operators import (
     Adjacency,
@@ -30,14 +45,26 @@ from robustlab.gnn.operators import (
     to_nodes,
 )
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
-from robustlab.gnn.spectral import METHODS, communities, eigenvectors, estimated_k
+from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
+from robustlab.gnn.readers import read_graph, read_qap, read_spaces, read_tour, read_tsp
+from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
+from robustlab.gnn.siamese import NoisyPairs, matching_network, similarities
+from robustlab.gnn.sources import BlockModels, Mixture, dissociative_five
+from robustlab.gnn.spectral import eigenvectors, estimated_k
+from robustlab.gnn.tours import Cities, beam_search, euclidean, optimal_tour
 from robustlab.gnn.weights import load_network, save_network
 
 __all__ = [
     "Adjacency",
+    "Beliefs",
     "BetheHessian",
+    "BlockModels",
+    "Blocks",
+    "Cities",
     "CompactNonBacktracking",
     "Degree",
+    "Embedding",
+    "GatedGNN",
     "GraphBatch",
     "GraphMean",
     "HopRing",
@@ -46,30 +73,64 @@ __all__ = [
     "Laplacian",
     "METHODS",
     "MPNN",
+    "Mixture",
+    "NoisyPairs",
     "NonBacktracking",
     "Operator",
     "Power",
+    "QuadraticAssignment",
+    "RandomCities",
     "Reached",
+    "Relaxation",
     "SGNN",
     "agreement",
     "as_graphs",
+    "beam_search",
+    "belief_propagation",
     "chance",
     "communities",
+    "community_relaxation",
     "confusion",
+    "cut_relaxation",
+    "degree_corrected_block_model",
+    "dissociative_five",
     "dyadic",
+    "edge_scores",
     "eigenvectors",
+    "entropic_gromov_wasserstein",
     "erdos_renyi",
     "estimated_k",
+    "euclidean",
     "from_adjacency",
     "graph",
+    "gromov_hausdorff",
+    "gromov_wasserstein",
+    "invariant_cross_entropy",
+    "invariant_overlap",
+    "isomorphism",
+    "learned_blocks",
     "load_network",
+    "matching",
+    "matching_network",
+    "noisy_copies",
+    "optimal_tour",
     "overlap",
     "planted_clique",
     "points",
     "random_regular",
+    "read_graph",
+    "read_qap",
+    "read_spaces",
+    "read_tour",
+    "read_tsp",
+    "renumbered",
     "save_network",
+    "sdp_bound",
     "side_by_side",
     "signal_to_noise",
+    "similarities",
+    "solve",
+    "solved",
     "stochastic_block_model",
     "to_edges",
     "to_nodes",

@@ -1,4 +1,4 @@
-"""Graphs, assignment problems and tours from files of others: graph6, ``.npz``, GML, rudy; QAPLIB; TSPLIB.
+"""Graphs, assignment problems, tours and metric spaces from files: graph6, ``.npz``, GML, rudy; QAPLIB; TSPLIB.
 
 A damaged line is refused in one sentence with its file and number. Nothing larger than its file can account for is made.
 """
@@ -26,6 +26,7 @@ from robustlab.gnn.assignment import QuadraticAssignment, inverse
 from robustlab.gnn.extras import networkx
 from robustlab.gnn.generators import triangle
 from robustlab.gnn.graphs import GraphBatch, as_graphs, graph, side_by_side
+from robustlab.gnn.metric_spaces import check_metric
 from robustlab.gnn.tours import Cities, check_tour
 from robustlab.paths import place_of, shown
 
@@ -384,6 +385,28 @@ class _Sections:
             seen.add(int(place))
             found[int(place) - 1] = x, y
         return found
+
+
+# Metric spaces
+
+
+def read_spaces(path: Place) -> tuple[Tensor, Tensor]:
+    """Two metric spaces from an ``.npz`` file with their distances ``X``, ``(n, n)``, and ``Y``, ``(m, m)``: float64.
+
+    Raises:
+        UserError: no such arrays, or no metric spaces.
+    """
+    place = place_of(path)
+    with Archive(place) as archive:
+        found = [_native(archive.first((name,))) for name in ("x", "y")]
+    with _at(place):
+        spaces = []
+        for name, values in zip("XY", found, strict=True):
+            if values.dtype.kind not in "biuf":
+                raise UserError(f"{name} must hold numbers, got {values.dtype}")
+            spaces.append(torch.from_numpy(values.astype(np.float64)))
+            check_metric(spaces[-1], name)
+        return spaces[0], spaces[1]
 
 
 # Words and lines
