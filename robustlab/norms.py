@@ -232,9 +232,17 @@ class MatrixNorm(Norm):
         return self.values.measure(torch.linalg.svdvals(_matrices(v)))
 
     def steepest(self, g: Tensor) -> Tensor:
+        return self._direction(g)[0]
+
+    def scaled(self, g: Tensor) -> Tensor:
+        direction, singular = self._direction(g)
+        return direction * expanded(self.values.dual.measure(singular) * Linf().measure(g), g)
+
+    def _direction(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """The steepest direction, and the singular values of ``g`` over its largest entry, ``(B, min(rows, columns))``."""
         left, singular, right = torch.linalg.svd(_unit_scale(_matrices(g)), full_matrices=False)
         known = singular > singular[:, :1] * (max(g.shape[1:]) * torch.finfo(g.dtype).eps)  # smaller ones are rounding
-        return (left * self.values.steepest(torch.where(known, singular, 0))[:, None]) @ right
+        return (left * self.values.steepest(torch.where(known, singular, 0))[:, None]) @ right, singular
 
 
 @dataclass(frozen=True)
@@ -280,6 +288,9 @@ class Shaped(Norm):
 
     def steepest(self, g: Tensor) -> Tensor:
         return self.norm.steepest(self._arrays(g)).reshape(g.shape)
+
+    def scaled(self, g: Tensor) -> Tensor:
+        return self.norm.scaled(self._arrays(g)).reshape(g.shape)
 
     def _arrays(self, v: Tensor) -> Tensor:
         if v.shape[1:].numel() != math.prod(self.shape):
