@@ -197,7 +197,9 @@ class L1(AttackNorm):
 
 @dataclass(frozen=True)
 class Lp(Norm):
-    """``(sum |v_i|^p)^(1/p)`` for ``p`` strictly between 1 and infinity; the ends are ``L1`` and ``Linf``.
+    """``(sum |v_i|^p)^(1/p)`` for ``p`` from 1.01 to 101; the ends are ``L1`` and ``Linf``.
+
+    Nearer to 1 or infinity the way from a gradient to a direction is a power of more than 100, and loses all its digits.
 
     Raises:
         UserError: any other ``p``.
@@ -207,8 +209,7 @@ class Lp(Norm):
     _dual_p: float | None = field(default=None, repr=False, compare=False)  # what the dual came from, so that its dual is that again
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.p) and self.p > 1):
-            raise UserError(f"p must lie strictly between 1 and infinity, got {self.p}: for the ends there are L1() and Linf()")
+        check_p(self.p)
 
     @property
     def dual(self) -> Norm:
@@ -221,6 +222,16 @@ class Lp(Norm):
         raised = _unit_scale(g).abs() ** (1 / (self.p - 1))
         length = expanded(self.measure(raised), g)
         return g.sign() * raised / torch.where(length > 0, length, 1)
+
+
+def check_p(p: float) -> None:
+    """Refuse an exponent whose norm, or whose dual norm, cannot be told from L1 or Linf in float64.
+
+    Raises:
+        UserError: ``p`` is not from 1.01 to 101.
+    """
+    if not 1.01 <= p <= 101:
+        raise UserError(f"p must lie from 1.01 to 101, got {p}: for the ends there are L1() and Linf()")
 
 
 class MatrixNorm(Norm):

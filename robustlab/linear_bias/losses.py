@@ -101,6 +101,12 @@ class LogExponential(MarginLoss):
     def rise(self, margins: Tensor) -> Tensor:
         return -torch.softmax(-margins, 1)
 
+    def of_and_rise(self, margins: Tensor) -> tuple[Tensor, Tensor]:
+        least = margins.amin(1, keepdim=True)
+        each = (least - margins).exp()
+        total = each.sum(1, keepdim=True)
+        return (total.log() - least)[:, 0], -each / total
+
 
 @dataclass(frozen=True)
 class Logistic(MarginLoss):
