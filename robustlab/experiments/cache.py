@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -38,12 +38,14 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import load
 from robustlab.options import changed
+from robustlab.paths import place_of
 from robustlab.records import Run, environment
 from robustlab.settings import Training
 from robustlab.training.run import train
 
 Say = Callable[[str], object]
 Values = dict[str, Any]
+T = TypeVar("T")
 _TRAINED_HERE = re.compile(r"[\w-]+:\d+(:\d+)?")
 
 
@@ -138,6 +140,22 @@ class ExperimentCache:
             return None
         found = read_problem(self.data)
         self._identity = found.digest
+        return found
+
+    def own_file(self, read: Callable[[Path], T]) -> T | None:
+        """The data as a file of any other kind, known by its bytes; None where there are no data.
+
+        Args:
+            read: from the file's place to what it holds.
+
+        Raises:
+            UserError: what ``read`` refuses.
+        """
+        if self.data is None:
+            return None
+        place = place_of(self.data)
+        found = read(place)
+        self._identity = files.sha256(place)
         return found
 
     def source(self, name: str, arch: str = "small") -> Classifier:

@@ -34,7 +34,12 @@ EXPERIMENTS: dict[str, str] = {
     "known-features": "which features each constructed set teaches, on shapes, where the features are known",
     "regimes": "where robust features win and where non-robust ones do: eps, source, augmentation",
 }
-WITHOUT_DATA = ("known-features", "linear-bias")
+# Of graphs, in modules of ``experiments.graphs``; ``data`` is a file of one's own there.
+GRAPHS: dict[str, str] = {
+    "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
+}
+EXPERIMENTS |= GRAPHS
+WITHOUT_DATA = ("known-features", "linear-bias", *GRAPHS)
 # What most experiments have, by the name that all share; an experiment with several of them calls them ``sources``, ``archs``.
 SHARED = {
     "limit": "n",
@@ -68,7 +73,7 @@ def reproduce(
 
     Args:
         name: one of ``EXPERIMENTS``.
-        data: where the images lie; not needed by an experiment on *shapes*.
+        data: where the images lie; not needed by an experiment on *shapes*, on linear problems or on graphs, which take a file of one's own.
         out: folder of all experiments, which share what they train and construct.
         scale: ``small``, for two CPU cores, or ``full``, for a GPU.
         device: where to compute: a name for ``devices.choose_device``, or a device; the best one here where left out.
@@ -139,4 +144,5 @@ def configured(name: str, scale: str = "small", changes: Mapping[str, Any] | Non
 
 
 def _module(name: str) -> Any:
-    return import_module(f"robustlab.experiments.{name.replace('-', '_')}")
+    package = "robustlab.experiments.graphs" if name in GRAPHS else "robustlab.experiments"
+    return import_module(f"{package}.{name.replace('-', '_')}")

@@ -10,8 +10,18 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 ``Data`` and adjacency matrices become one by ``as_graphs``.
 """
 
-from robustlab.gnn.generators import erdos_renyi, planted_clique, points, random_regular, signal_to_noise, stochastic_block_model
+from robustlab.gnn.communities import METHODS, communities
+from robustlab.gnn.generators import (
+    degree_corrected_block_model,
+    erdos_renyi,
+    planted_clique,
+    points,
+    random_regular,
+    signal_to_noise,
+    stochastic_block_model,
+)
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
 from robustlab.gnn.operators import (
     Adjacency,
     BetheHessian,
@@ -29,39 +39,55 @@ from robustlab.gnn.operators import (
     to_nodes,
 )
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
-from robustlab.gnn.spectral import METHODS, communities, eigenvectors, estimated_k
+from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
+from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
+from robustlab.gnn.spectral import eigenvectors, estimated_k
 
 __all__ = [
     "Adjacency",
+    "Beliefs",
     "BetheHessian",
+    "Blocks",
     "CompactNonBacktracking",
     "Degree",
+    "Embedding",
     "GraphBatch",
     "GraphMean",
     "HopRing",
     "Identity",
+    "LGNN",
     "Laplacian",
     "METHODS",
+    "MPNN",
     "NonBacktracking",
     "Operator",
     "Power",
     "Reached",
+    "Relaxation",
+    "SGNN",
     "agreement",
     "as_graphs",
+    "belief_propagation",
     "chance",
     "communities",
+    "community_relaxation",
     "confusion",
+    "cut_relaxation",
+    "degree_corrected_block_model",
+    "dyadic",
     "eigenvectors",
     "erdos_renyi",
     "estimated_k",
     "from_adjacency",
     "graph",
+    "learned_blocks",
     "overlap",
     "planted_clique",
     "points",
     "random_regular",
     "side_by_side",
     "signal_to_noise",
+    "solved",
     "stochastic_block_model",
     "to_edges",
     "to_nodes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,13 +41,17 @@ def stochastic_block_model(
     Raises:
         UserError: a probability outside [0, 1], or other than 1 to ``n`` communities.
     """
+    _check_blocks(n, k, inside, between)
+    keys = seeding.example_keys(seed, torch.arange(first, first + graphs))
+    return side_by_side([_one_block_model(n, k, inside, between, key, shuffled) for key in keys])
+
+
+def _check_blocks(n: int, k: int, inside: float, between: float) -> None:
     if not 1 <= k <= n:
         raise UserError(f"a graph of {n} nodes has 1 to {n} communities, got {k}")
     for name, value in (("inside", inside), ("between", between)):
         if not 0 <= value <= 1:
             raise UserError(f"`{name}` must be a probability, got {value:g}")
-    keys = seeding.example_keys(seed, torch.arange(first, first + graphs))
-    return side_by_side([_one_block_model(n, k, inside, between, key, shuffled) for key in keys])
 
 
 def _one_block_model(n: int, k: int, inside: float, between: float, key: Tensor, shuffled: bool) -> GraphBatch:
@@ -61,11 +66,76 @@ def _one_block_model(n: int, k: int, inside: float, between: float, key: Tensor,
             chosen = distinct(pairs, _binomial(pairs, inside if i == j else between, source), source)
             rows, columns = triangle(chosen) if i == j else (chosen // b, chosen % b)
             parts.append(torch.stack([rows + starts[i], columns + starts[j]]))
-    edges, labels = torch.cat(parts, 1), torch.repeat_interleave(torch.arange(k), sizes)
-    if shuffled:
+    return _mixed(torch.cat(parts, 1), torch.repeat_interleave(torch.arange(k), sizes), key, source if shuffled else None)
+
+
+def _mixed(edges: Tensor, labels: Tensor, key: Tensor, source: torch.Generator | None) -> GraphBatch:
+    """A graph whose nodes are numbered anew at random, where there is a ``source``."""
+    n = len(labels)
+    if source is not None:
         order = torch.randperm(n, generator=source)
         edges, labels = order[edges], labels[order.argsort()]
     return from_pairs(edges, n, y=labels, key=key)
+
+
+def degree_corrected_block_model(
+    n: int,
+    k: int = 2,
+    *,
+    inside: float,
+    between: float,
+    exponent: float = 2.5,
+    graphs: int = 1,
+    seed: int = 0,
+    first: int = 0,
+    shuffled: bool = True,
+) -> GraphBatch:
+    """Planted communities whose nodes differ in degree (Karrer and Newman 2011): an edge between ``i`` and ``j`` is there with probability
+    ``1 - exp(-w_i w_j p)``, where ``p`` is ``inside`` or ``between``. The weights ``w`` follow a power law and have the mean 1.
+
+    Args:
+        n, k, inside, between, graphs, seed, first, shuffled: as in ``stochastic_block_model``.
+        exponent: of the power law, above 2; infinity gives all nodes one weight.
+
+    Returns:
+        The graphs, with labels ``y``, keys, and the weights as a feature ``x``, float64 ``(N, 1)``.
+
+    Raises:
+        UserError: a probability outside [0, 1], another number of communities, or an exponent of 2 or less.
+    """
+    _check_blocks(n, k, inside, between)
+    if not exponent > 2:
+        raise UserError(f"`exponent` of the weights must be above 2, or they have no mean; got {exponent:g}")
+    keys = seeding.example_keys(seed, torch.arange(first, first + graphs))
+    return side_by_side([_one_corrected(n, k, inside, between, exponent, key, shuffled) for key in keys])
+
+
+def _one_corrected(n: int, k: int, inside: float, between: float, exponent: float, key: Tensor, shuffled: bool) -> GraphBatch:
+    source = generator(key, "corrected")
+    weights = (1 - torch.rand(n, generator=source, dtype=torch.float64)) ** (-1 / (exponent - 1))
+    weights = weights / weights.mean()
+    labels = torch.repeat_interleave(torch.arange(k), block_sizes(n, k))
+    order = torch.randperm(n, generator=source) if shuffled else torch.arange(n)
+    labels = labels[order]
+    members = [(labels == block).nonzero()[:, 0] for block in range(k)]
+    parts = []
+    for i in range(k):
+        for j in range(i, k):
+            # As many pairs as a Poisson process of this rate has, each end drawn by weight: a pair without repetition is one edge.
+            rate = (inside / 2 if i == j else between) * weights[members[i]].sum() * weights[members[j]].sum()
+            count = int(torch.poisson(rate, generator=source))
+            parts.append(torch.stack([_by_weight(members[block], weights, count, source) for block in (i, j)]))
+    pairs = torch.cat(parts, 1)
+    codes = (pairs.amin(0) * n + pairs.amax(0))[pairs[0] != pairs[1]].unique()
+    found = from_pairs(torch.stack([codes // n, codes % n]), n, y=labels, key=key)
+    return replace(found, x=weights[:, None])
+
+
+def _by_weight(nodes: Tensor, weights: Tensor, count: int, source: torch.Generator) -> Tensor:
+    """``count`` of the nodes, drawn with repetition by their weights: int64 ``(count,)``."""
+    sums = weights[nodes].cumsum(0)
+    drawn = torch.rand(count, generator=source, dtype=torch.float64) * sums[-1]
+    return nodes[torch.searchsorted(sums, drawn).clamp(max=len(nodes) - 1)]
 
 
 def erdos_renyi(n: int, p: float, *, graphs: int = 1, seed: int = 0, first: int = 0) -> GraphBatch:
@@ -133,6 +203,59 @@ def planted_clique(n: int, size: int, *, p: float = 0.5, graphs: int = 1, seed: 
         labels[members] = 1
         found.append(from_pairs(torch.stack([codes // n, codes % n]), n, y=labels, key=key))
     return side_by_side(found)
+
+
+def noisy_copies(graphs: GraphBatch, noise: float, *, keep_density: bool = True, seed: int = 0) -> GraphBatch:
+    """A copy of each graph with other edges here and there, and the same numbers of the nodes (Nowak, Villar, Bandeira and Bruna 2018).
+
+    Args:
+        graphs: with keys, as a generator gives them.
+        noise: probability with which each edge is left out.
+        keep_density: a pair without an edge gets one with ``noise * p / (1 - p)``, where ``p`` is the density of its graph, so that there
+            are as many edges in the mean; else with ``noise`` too, and a sparse graph becomes denser.
+        seed: another one gives other copies.
+
+    Returns:
+        The copies; features, labels and keys are those of ``graphs``.
+
+    Raises:
+        UserError: a probability outside [0, 1], or graphs without keys.
+    """
+    if not 0 <= noise <= 1:
+        raise UserError(f"`noise` must be a probability, got {noise:g}")
+    if graphs.keys is None:
+        raise UserError("noisy copies need graphs with random keys, as a generator gives them")
+    edges = []
+    for which, key in enumerate(seeding.fold(graphs.keys, "copy", seed)):
+        one, source = graphs.one(which), generator(key, "noise")
+        half = one.edge_index[:, one.tail < one.head]
+        pairs = one.n * (one.n - 1) // 2
+        added = noise * half.shape[1] / max(pairs - half.shape[1], 1) if keep_density else noise
+        stay = torch.rand(half.shape[1], generator=source, dtype=torch.float64) >= noise
+        there = (half[1] * (half[1] - 1) // 2 + half[0]).sort().values
+        others = pairs - len(there)
+        drawn = distinct(others, _binomial(others, min(added, 1.0), source), source)
+        fresh = drawn + torch.searchsorted(there - torch.arange(len(there)), drawn, right=True)  # the pair that is left at this place
+        made = from_pairs(torch.cat([half[:, stay], torch.stack(triangle(fresh))], 1), one.n)
+        edges.append(made.edge_index + graphs.starts[which])
+    return replace(graphs, edge_index=torch.cat(edges, 1))
+
+
+def renumbered(graphs: GraphBatch, seed: int = 0) -> tuple[GraphBatch, Tensor]:
+    """The same graphs with their nodes in an order drawn for each: node ``i`` is called ``order[i]`` now.
+
+    Returns:
+        The graphs, and the order, int64 ``(N,)``.
+
+    Raises:
+        UserError: graphs without keys.
+    """
+    if graphs.keys is None:
+        raise UserError("an order is drawn from a graph's key, and these graphs have none")
+    keys = seeding.fold(graphs.keys, "order", seed)
+    parts = [torch.randperm(int(n), generator=generator(key, "order")) for n, key in zip(graphs.sizes, keys, strict=True)]
+    order = torch.cat([part + start for part, start in zip(parts, graphs.starts, strict=False)])
+    return graphs.permuted(order), order
 
 
 def points(n: int, dimension: int = 2, *, graphs: int = 1, seed: int = 0, first: int = 0) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.errors import UserError, unknown
+from robustlab.errors import UserError
 from robustlab.gnn.extras import scipy_module
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.operators import Adjacency, BetheHessian, CompactNonBacktracking, Laplacian
@@ -97,11 +96,6 @@ def labelled(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
     return grouped(torch.nn.functional.normalize(vectors, dim=1), k, seed)
 
 
-def one_by_one(find: Callable[[GraphBatch], Tensor], graphs: GraphBatch) -> Tensor:
-    """Labels of every graph of a batch, each found alone: int64 ``(N,)``."""
-    return torch.cat([find(graphs.one(which)) for which in range(len(graphs))])
-
-
 def by_adjacency(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
     """Communities from the ``k`` eigenvectors at the end of the adjacency matrix's spectrum; below a mean degree of ``log n`` they sit on
     the nodes of the highest degree. Other
@@ -166,37 +160,6 @@ def by_non_backtracking(graph: GraphBatch, k: int, *, assortative: bool = True, 
     real = np.flatnonzero(np.abs(values.imag) < 1e-8 * (1 + np.abs(values)))
     order = real[np.argsort(-values.real[real] if assortative else values.real[real])][: k if assortative else k - 1]
     return labelled(torch.from_numpy(vectors.real[graph.n :, order].copy()), k, seed)
-
-
-METHODS: dict[str, Callable[..., Tensor]] = {
-    "adjacency": by_adjacency,
-    "laplacian": by_laplacian,
-    "regularized laplacian": lambda graph, k, **how: by_laplacian(graph, k, tau=None, **how),
-    "bethe hessian": by_bethe_hessian,
-    "bethe hessian at zeta": by_zeta,
-    "non-backtracking": by_non_backtracking,
-}
-
-
-def communities(graphs: GraphBatch, k: int, method: str = "bethe hessian", *, assortative: bool = True, seed: int = 0) -> Tensor:
-    """Labels of communities, 0 to ``k - 1``, for every node of every graph: int64 ``(N,)``.
-
-    Args:
-        graphs: one or many.
-        k: how many communities each has.
-        method: one of ``METHODS``.
-        assortative: communities like each other; False where they avoid each other.
-        seed: of all draws.
-
-    Raises:
-        UserError: an unknown method, or other than 1 to n communities.
-    """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    least = int(graphs.sizes.min())
-    if not 1 <= k <= least:
-        raise UserError(f"a graph of {least} nodes has 1 to {least} communities, got {k}")
-    return one_by_one(lambda graph: METHODS[method](graph, k, assortative=assortative, seed=seed), graphs)
 
 
 def estimated_k(graph: GraphBatch, most: int = 20, seed: int = 0) -> tuple[int, bool]:

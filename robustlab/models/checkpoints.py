@@ -77,11 +77,30 @@ def save_weights(
     if release and len(content) > LARGEST:
         advice = "" if half else "; half precision would halve that"
         raise UserError(f"the weights of {stem.name} take {len(content) / 1e6:.1f} MB, more than the 25 MB that can be released{advice}")
+    hashed = {"dtype": "float16" if half else "float32", "description_sha256": description_hash(description)}
+    return write_beside(stem, content, {"format": FORMAT, **description, **hashed, **asdict(provenance)})
+
+
+def write_beside(stem: Path, content: bytes, record: Mapping[str, Any]) -> Path:
+    """Write ``stem.safetensors`` and then ``stem.json``, the record with the sha256 of the first; gives the path of the second."""
     files.write_bytes(_beside(stem, ".safetensors"), content)
-    dtype = "float16" if half else "float32"
-    hashes = {"sha256": hashlib.sha256(content).hexdigest(), "description_sha256": description_hash(description)}
-    files.write_json(_beside(stem, ".json"), {"format": FORMAT, **description, "dtype": dtype, **hashes, **asdict(provenance)})
+    files.write_json(_beside(stem, ".json"), {**record, "sha256": hashlib.sha256(content).hexdigest()})
     return _beside(stem, ".json")
+
+
+def tensors_beside(stem: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of ``stem.safetensors``, which ``record``, that of ``stem.json``, was written for.
+
+    Raises:
+        UserError: the file is missing or damaged, or not that one.
+    """
+    weights = _beside(stem, ".safetensors")
+    content = _bytes_of(weights)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record["sha256"]:
+        said = f"its sha256 is {digest[:12]}..., but {stem.name}.json says {str(record['sha256'])[:12]}..."
+        raise UserError(f"{weights} is damaged or was exchanged: {said}")
+    return _tensors(content, weights)
 
 
 def _stored(model: Classifier, half: bool) -> dict[str, Tensor]:
@@ -102,14 +121,8 @@ def read_weights(path: str | os.PathLike[str]) -> Classifier:
     """
     stem = Path(path).with_suffix("")
     record = read_record(_beside(stem, ".json"))
-    weights = _beside(stem, ".safetensors")
-    content = _bytes_of(weights)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != record["sha256"]:
-        said = f"its sha256 is {digest[:12]}..., but {stem.name}.json says {str(record['sha256'])[:12]}..."
-        raise UserError(f"{weights} is damaged or was exchanged: {said}")
+    weights, tensors = _beside(stem, ".safetensors"), tensors_beside(stem, record)
     _check_description(record, f"{stem}.json")
-    tensors = _tensors(content, weights)
     check_weights(record, tensors, str(weights))
     return load_weights(from_description(record, f"{stem}.json"), tensors, str(weights))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustlab import files
 from robustlab.errors import UserError
@@ -79,7 +79,7 @@ def check_weights(description: Mapping[str, Any], weights: Mapping[str, Tensor],
         network = meta_network(description["arch"], num_classes=description["num_classes"], channels=description["channels"])
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    check_shapes(network, weights, source)
+    check_shapes(network, weights, source, in_words(network))
 
 
 def check_description(description: Mapping[str, Any], source: str) -> None:
@@ -105,7 +105,7 @@ def load_weights(model: Classifier, weights: Mapping[str, Tensor], source: str) 
     Raises:
         UserError: names the first few that do not, or that are no numbers. Counters of BatchNorm may be missing, as in files before 2018.
     """
-    check_shapes(model, weights, source)
+    check_shapes(model, weights, source, in_words(model))
     own = model.state_dict()
     model.load_state_dict({k: weights.get(k, own[k]) for k in own})
     check_finite(model.state_dict(), source)
@@ -129,13 +129,14 @@ def check_finite(weights: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{source} holds weights that are NaN, infinite, or a negative variance: {_some(wrong)}")
 
 
-def check_shapes(model: Classifier, weights: Mapping[str, Tensor], source: str) -> None:
+def check_shapes(model: nn.Module, weights: Mapping[str, Tensor], source: str, what: str) -> None:
     """Refuse weights of other names or shapes than a network's, or that are not stored as plain numbers.
 
     Args:
         model: may be on the meta device.
         weights: by name.
         source: where they came from, for the message.
+        what: the network, in words.
 
     Raises:
         UserError: names the first few.
@@ -148,9 +149,14 @@ def check_shapes(model: Classifier, weights: Mapping[str, Tensor], source: str) 
     problems = [("missing", missing), ("unexpected", unexpected), ("of another shape", clashes)]
     if any(names for _, names in problems):
         found = "; ".join(f"{what}: {_some(names)}" for what, names in problems if names)
-        raise UserError(f"{source} does not fit the architecture {model.arch} with {model.num_classes} classes: {found}")
+        raise UserError(f"{source} does not fit {what}: {found}")
     if odd := [k for k in both if not _is_plain(weights[k])]:
         raise UserError(f"{source} holds weights that are not stored number by number (sparse, quantized, or repeated): {_some(odd)}")
+
+
+def in_words(model: Classifier) -> str:
+    """A network's architecture, for messages."""
+    return f"the architecture {model.arch} with {model.num_classes} classes"
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from robustlab.errors import UserError
 from robustlab.models.architectures import BODIES, MOST_CHANNELS, architectures, build, meta_network
 from robustlab.models.classifier import Classifier
-from robustlab.models.description import check_shapes, load_weights
+from robustlab.models.description import check_shapes, in_words, load_weights
 
 # Where the weights lie in a dictionary of several things: averaged and best weights before the others.
 AVERAGED: tuple[str, ...] = (
@@ -98,7 +98,7 @@ def classifier_from(
     network = meta_network(arch, num_classes=outputs, channels=channels)  # a file may say any size; it is compared before memory is taken
     names = _own_names(network.body)
     ours = {f"body.{names.get(name, name)}": w for name, w in found.body.items()} | {f"head.{name}": w for name, w in found.head.items()}
-    check_shapes(network, ours, source)
+    check_shapes(network, ours, source, in_words(network))
     mean, std = _normalization(weights) or normalization or _no_normalization(channels, source)
     model = load_weights(build(arch, num_classes=outputs, mean=mean, std=std, channels=channels), ours, source)
     if found.left_out:

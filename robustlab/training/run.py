@@ -29,6 +29,7 @@ from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import ALONE, World, synchronize_batch_norm
 from robustlab.training.fit import TrainingState
+from robustlab.training.image_trainer import ImageTrainer
 from robustlab.training.method import complete, method_of
 from robustlab.training.prepare import (
     check_room,
@@ -42,7 +43,7 @@ from robustlab.training.prepare import (
     written,
 )
 from robustlab.training.trained import Trained
-from robustlab.training.trainer import Line, Trainer
+from robustlab.training.trainer import Line
 
 
 def train(
@@ -131,7 +132,7 @@ def _trainer(
     world: World,
     asked: Mapping[str, Mapping[str, Any]],
     held: ExitStack,
-) -> Trainer:
+) -> ImageTrainer:
     """Everything for the first step, all of it checked; only then is the folder made.
 
     Args:
@@ -149,7 +150,22 @@ def _trainer(
     network = network_to_train(settings, images, saved, f"{folder}/last.pt").to(device)
     network.to(memory_format=torch.channels_last)
     state = TrainingState.fresh(synchronize_batch_norm(network, world), method.optimization)
-    trainer = Trainer(settings, method, state, training, validation, device, world, folder, asked, images.name)
+    trainer = ImageTrainer(
+        settings=settings,
+        method=method,
+        state=state,
+        training=training,
+        validation=validation,
+        loss=method.loss,
+        optimization=method.optimization,
+        seed=settings.seed,
+        compile=settings.optimizing.compile,
+        device=device,
+        world=world,
+        folder=folder,
+        asked=asked,
+        dataset=images.name,
+    )
     if folder and world.leads and run is None:
         check_room(folder, state)
         held.enter_context(Run.alone(folder))

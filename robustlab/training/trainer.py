@@ -1,71 +1,60 @@
-"""A training under way: epochs, validation, the best one so far, and the run folder, where there is one."""
+"""A training under way: epochs, the best one so far, and the run folder, where there is one. What it trains on is for its kinds to know:
+``ImageTrainer`` and ``GraphTrainer``."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from robustlab import files, pictures
-from robustlab.data.batches import Batches
+from robustlab import files
 from robustlab.errors import UserError
-from robustlab.evaluation import Rate, Report, evaluate
-from robustlab.evaluation.accuracy import Attack, NoNumbers
-from robustlab.models.checkpoints import Provenance, save_weights
-from robustlab.models.classifier import Classifier
 from robustlab.models.description import check_finite
-from robustlab.models.placement import on_cpu
-from robustlab.models.zoo import TRAINING_FORMAT, describe, from_description, load
-from robustlab.options import flat
 from robustlab.progress import Progress
 from robustlab.records import Run
-from robustlab.settings import Training
-from robustlab.training.distributed import World
-from robustlab.training.fit import READ_EVERY, Epoch, TrainingState, divergence_of_training, fit
-from robustlab.training.method import Method
-from robustlab.training.trained import Stopped, Trained
+from robustlab.training.distributed import ALONE, World
+from robustlab.training.fit import READ_EVERY, Epoch, EpochBatches, Optimization, TrainingState, fit
+from robustlab.training.losses import TrainingLoss
+from robustlab.training.trained import Stopped
 
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
-PLACES = ("path", "test_data", "cache", "out", "resume")  # settings that are places on this machine, and not in the record of weights
+
+SHORT = {"images": "img"}  # units as the progress bar has them
+SHARES = {"accuracy": "train", "overlap": "overlap"}  # metrics that are shares of 1, with their words for the progress bar
 
 Line = dict[str, Any]  # the numbers of an epoch
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Trainer:
     """A training under way.
 
     Attributes:
-        settings: complete ones.
-        validation: what chooses the epoch; None where the last one is kept.
+        training: the batches.
+        seed: of what the network itself draws.
         folder: of the run; None where nothing is written.
-        asked: the caller's own settings, in groups.
-        dataset: the images' name.
+        compile: pass the network through ``torch.compile``.
         on_epoch: called with the numbers of each epoch.
         progress: whether to show a bar, and a line for each epoch.
         run: the folder in the leading process's hands; None in the others, and where nothing is written.
-        best: validation accuracy and number of the best epoch so far.
+        best: value and number of the best epoch so far; the last one where nothing judges them.
         best_weights: its weights, where this process has no folder to keep them in.
         history: the numbers of the epochs.
         seconds: of training and validation until this process took it up.
     """
 
-    settings: Training
-    method: Method
     state: TrainingState
-    training: Batches
-    validation: Batches | None
-    device: torch.device
-    world: World
-    folder: Path | None
-    asked: Mapping[str, Mapping[str, Any]]
-    dataset: str
+    training: EpochBatches
+    loss: TrainingLoss
+    optimization: Optimization
+    seed: int
+    folder: Path | None = None
+    world: World = ALONE
+    compile: bool = False
     on_epoch: Callable[[Line], object] = lambda line: None
     progress: bool = False
     run: Run | None = None
@@ -111,15 +100,15 @@ class Trainer:
         """
         if self.is_finished:
             return
-        state, optimization = self.state, self.method.optimization
+        state, optimization = self.state, self.optimization
         steps = self.steps
-        options: dict[str, Any] = {"world": self.world, "seed": self.settings.seed, "compile": self.settings.optimizing.compile}
+        options: dict[str, Any] = {"world": self.world, "seed": self.seed, "compile": self.compile}
         self.clock = self.saved_at = began = time.monotonic()
         first = state.step
         with Progress("training", optimization.epochs * steps, "steps", shown=self.progress) as shown:
             shown.start_from(state.epoch * steps + state.step)
             on_step = self._on_step(shown)
-            for epoch in fit(state, self.training, self.method.loss, optimization, stop=stop, on_step=on_step, **options):
+            for epoch in fit(state, self.training, self.loss, optimization, stop=stop, on_step=on_step, **options):
                 speed = (steps - first) * optimization.batch_size / (time.monotonic() - began)
                 self._end_epoch(epoch, speed, shown)
                 if self.world.any(stop()) or self.is_finished:
@@ -132,14 +121,12 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Of an epoch."""
-        return len(self.training) // self.method.optimization.accumulate
+        return len(self.training) // self.optimization.accumulate
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or the last ones were no better than one before them."""
-        patience = self.settings.choosing.patience
-        out_of_patience = patience is not None and self.state.epoch - 1 - self.best["epoch"] >= patience
-        return self.state.epoch >= self.method.optimization.epochs or out_of_patience
+        """Whether all epochs are done."""
+        return self.state.epoch >= self.optimization.epochs
 
     def _on_step(self, shown: Progress) -> Callable[[TrainingState], None]:
         def on_step(state: TrainingState) -> None:
@@ -147,66 +134,52 @@ class Trainer:
             if state.step % READ_EVERY == 0 and state.latest is not None:
                 shown.note(self._progress_text(state.latest))
             if time.monotonic() - self.saved_at > SAVE_EVERY:
-                state.read(self.method.optimization, self.steps)  # what diverged is not saved
+                state.read(self.optimization, self.steps)  # what diverged is not saved
                 self.save("last")
 
         return on_step
 
     def _end_epoch(self, epoch: Epoch, speed: float, shown: Progress) -> None:
-        """Validate, keep the weights if they are the best so far, and say and save everything."""
+        """Judge the epoch, and say and save everything."""
         line: Line = {"epoch": epoch.number, "train/loss": epoch.loss}
         line |= {f"train/{name}": value for name, value in epoch.metrics.items()}
-        if self.validation is None:
-            self.best = {"value": -1.0, "epoch": epoch.number}
-        else:
-            with self._telling_divergence(epoch.number, epoch.lr):
-                clean, robust = self.validate(self.validation)
-            line |= {"val/clean": clean.value, f"val/{self.method.validation_attack}": robust.value}
-            judged = (robust if self.method.threat else clean).value
-            if judged > self.best["value"]:
-                self.best = {"value": judged, "epoch": epoch.number}
-                self.save("best")
-        line |= {"lr": epoch.lr, "images_per_second": speed, "seconds": self.seconds_so_far}
+        line |= self.judged(epoch)
+        line |= {"lr": epoch.lr, f"{self.unit}_per_second": speed, "seconds": self.seconds_so_far}
         self.history.append(line)
         if self.run:
             self.run.log(line)
-        shown.write(self._epoch_text(line))
-        if self.run and self.validation is not None:
-            self._show_examples(self.run, self.validation, epoch.number)
+        shown.write(self._epoch_text(line, speed))
+        if self.run:
+            self.show(self.run, epoch.number)
         self.on_epoch(line)
         self.save("last")
 
-    def validate(self, validation: Batches) -> tuple[Rate, Rate]:
-        """Clean and robust accuracy on the validation part, over all processes."""
-        attack = self.method.validation_attack
-        report = evaluate(self.state.result, validation.epoch(0), [attack])
-        counts = [report.clean.count, report.under(str(attack)).count, report.clean.n]
-        clean, robust, n = (int(v) for v in self.world.sum(torch.tensor(counts, dtype=torch.float64, device=self.device)).tolist())
-        return Rate(clean, n), Rate(robust, n)
+    # What its kinds have of their own
 
-    @contextmanager
-    def _telling_divergence(self, epoch: int, lr: float) -> Iterator[None]:
-        """Say of answers that are NaN what they mean here: weights that are finite, but far too large."""
-        try:
-            yield
-        except NoNumbers as error:
-            raise divergence_of_training("the network's answers to images that it was not trained on are NaN", epoch, lr) from error
+    unit: ClassVar[str] = "examples"
 
-    def _show_examples(self, run: Run, validation: Batches, epoch: int) -> None:
-        """Some images, clean and attacked, to TensorBoard."""
-        batch = next(validation.epoch(0))
-        x, y = batch.x[:8], batch.y[:8]
-        x_adv = self.method.validation_attack(self.state.result, x, y, keys=batch.keys[:8])
-        run.picture("clean, adversarial, difference", pictures.sheet([x, x_adv, pictures.amplified(x_adv - x)], 2), epoch)
+    def judged(self, epoch: Epoch) -> Line:
+        """What a look at other examples gave, after an epoch; keeps the weights if they are the best so far."""
+        self.best = {"value": -1.0, "epoch": epoch.number}
+        return {}
 
-    def _epoch_text(self, line: Line) -> str:
-        numbers = "  ".join(f"{name} {100 * value:.2f}%" for name, value in line.items() if name.startswith(("val/", "train/acc")))
-        text = f"epoch {line['epoch'] + 1:>3}/{self.method.optimization.epochs}  loss {line['train/loss']:.4f}  {numbers}"
-        return f"{text}  {line['images_per_second']:.0f} img/s"
+    def show(self, run: Run, epoch: int) -> None:
+        """Pictures for TensorBoard, after an epoch."""
+
+    def described(self) -> dict[str, Any]:
+        """What a checkpoint says of the network, with its ``format``, in values that safe pickles hold."""
+        raise NotImplementedError
+
+    def _epoch_text(self, line: Line, speed: float) -> str:
+        shown = [*(name for name in line if name.startswith("val/")), *(f"train/{name}" for name in SHARES)]
+        shares = [f"{name} {100 * line[name]:.2f}%" for name in line if name in shown]
+        text = f"epoch {line['epoch'] + 1:>3}/{self.optimization.epochs}  loss {line['train/loss']:.4f}  {'  '.join(shares)}"
+        return f"{text}  {speed:.0f} {SHORT.get(self.unit, self.unit)}/s"
 
     def _progress_text(self, latest: Epoch) -> str:
-        words = [f"epoch {latest.number + 1} loss {latest.loss:.3f} train {100 * latest.accuracy:.1f}%"]
+        measured = [f"{SHARES[name]} {100 * value:.1f}%" for name, value in latest.metrics.items() if name in SHARES]
         validated = {name: value for name, value in (self.history or [{}])[-1].items() if name.startswith("val/")}
+        words = [f"epoch {latest.number + 1} loss {latest.loss:.3f}", *measured]
         return " ".join([*words, *(f"{name} {100 * value:.1f}%" for name, value in validated.items())])
 
     @property
@@ -215,65 +188,10 @@ class Trainer:
         return self.seconds + time.monotonic() - self.clock
 
     def save(self, name: str) -> None:
-        """Write a checkpoint that resumes training and that ``robustlab.load`` reads; whoever has no folder keeps the best weights."""
+        """Write a checkpoint that resumes training; whoever has no folder keeps the best weights."""
         self.saved_at = time.monotonic()
         if self.run:
-            state = {**describe(self.state.model), **self.state.state_dict()}  # type: ignore[arg-type]
-            self.run.save(name, {"format": TRAINING_FORMAT, **state, "best": self.best, "seconds": self.seconds_so_far})
+            state = {**self.described(), **self.state.state_dict()}
+            self.run.save(name, {**state, "best": self.best, "seconds": self.seconds_so_far})
         elif name == "best":
             self.best_weights = {key: tensor.clone() for key, tensor in self.state.result.state_dict().items()}
-
-    def finish(self, test: Batches | None, attack: Attack) -> Trained:
-        """Test the epoch that was kept, and write its weights; the leading process's work.
-
-        The others do not wait for it: testing may take longer than a collective may.
-
-        Raises:
-            UserError: the weights are no numbers.
-        """
-        model = self._kept()
-        if not torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all():
-            raise UserError("training diverged: the weights are no longer numbers; try a smaller `lr`, or `clip=1`")
-        report = None
-        if test is not None and self.world.leads:
-            best, peak = int(self.best["epoch"]), self.method.optimization.lr
-            with Progress("testing", len(test.images), "img", shown=self.progress) as shown, self._telling_divergence(best, peak):
-                report = evaluate(model, test.epoch(0), [attack], on_batch=lambda found: shown.update(len(found)))
-        if self.run:
-            self.run.close()
-            save_weights(self.run.folder / "model", model, self._provenance(self.run, report))
-        return Trained(model, self.settings, tuple(self.history), int(self.best["epoch"]), report, self.folder)
-
-    def _kept(self) -> Classifier:
-        """The network of the epoch that was kept."""
-        if self.folder is not None and self.validation is not None and self.best_weights is None:
-            return load(self.folder / "best.pt").to(self.device)
-        weights = self.state.result.state_dict() if self.best_weights is None else self.best_weights
-        network = from_description(describe(self.state.model))  # type: ignore[arg-type]
-        network.load_state_dict(on_cpu(weights))
-        return network.eval().to(self.device)
-
-    def _provenance(self, run: Run, report: Report | None) -> Provenance:
-        """The record beside the weights, without places on this machine."""
-        settings = flat(self.settings)
-        if self.settings.network.init is not None:
-            settings["init"] = Path(self.settings.network.init).name
-        for group in self.asked.values():
-            settings |= {name: value for name, value in group.items() if name not in PLACES}
-        begun_with = run.environment
-        return Provenance(
-            dataset=self.dataset,
-            recipe=self.settings.recipe,
-            threat=str(self.method.threat or "none"),
-            accuracies={name: round(100 * rate.value, 2) for name, rate in report.rates().items()} if report else {},
-            n=report.clean.n if report else 0,
-            seed=self.settings.seed,
-            commit=str(begun_with.get("commit") or "unknown"),
-            details={
-                "best_epoch": int(self.best["epoch"]),
-                "epochs": self.method.optimization.epochs,
-                "seconds": round(self.seconds_so_far),
-                "settings": settings,
-                "environment": {name: value for name, value in begun_with.items() if name != "command"},
-            },
-        )

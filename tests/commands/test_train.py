@@ -33,7 +33,7 @@ from robustlab.evaluation import Rate
 from robustlab.models.zoo import build, load
 from robustlab.options import changed, flat, from_file, words
 from robustlab.settings import Network
-from robustlab.training import RECIPES, prepare, start, trainer
+from robustlab.training import RECIPES, image_trainer, prepare, start, trainer
 from robustlab.training.method import method_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -135,14 +135,14 @@ def sending(number: int, step: int) -> Callable[..., Iterator[Any]]:
 
 def test_a_signal_while_validating_ends_the_run_after_that_epoch(call, monkeypatch, data, whole, tmp_path) -> None:
     out = tmp_path / "run"
-    evaluate = trainer.evaluate
+    evaluate = image_trainer.evaluate
 
     def interrupted(*args: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "evaluate", interrupted)
+        patch.setattr(image_trainer, "evaluate", interrupted)
         assert call("train", *SMALL, *LIGHT, "--data", data, "--out", out).code == 130
     last = checkpoint(out / "last.pt")
     assert (last["epoch"], last["step"], len(metrics(out))) == (1, 0, 1)
@@ -343,10 +343,10 @@ def test_the_best_epoch_is_chosen_by_validation_images_and_test_images_are_looke
         looked_at.append((report.clean.n, len(metrics(out)) if (out / "metrics.jsonl").exists() else 0))
         return report
 
-    make, evaluate = prepare.Batches, trainer.evaluate
+    make, evaluate = prepare.Batches, image_trainer.evaluate
     monkeypatch.setattr(common, "open_dataset", opening)
     monkeypatch.setattr(prepare, "Batches", lambda *args, **options: batches.append(make(*args, **options)) or batches[-1])
-    monkeypatch.setattr(trainer, "evaluate", validating)
+    monkeypatch.setattr(image_trainer, "evaluate", validating)
     words = ["--arch", "mlp", "--recipe", recipe, "--epochs", "4", "--batch-size", "16", "--lr", "0.1", "--val-size", "9"]
     assert call("train", *words, *LIGHT, "--data", data, "--out", out).code == 0
 
@@ -370,7 +370,7 @@ def test_training_stops_when_validation_no_longer_improves_and_stays_stopped(cal
     def judged(self: Any, validation: Any) -> Any:
         return Rate(next(found), 12), Rate(0, 12)
 
-    monkeypatch.setattr(trainer.Trainer, "validate", judged)
+    monkeypatch.setattr(image_trainer.ImageTrainer, "validate", judged)
     words = ["--arch", "mlp", "--epochs", "8", "--patience", "2", "--batch-size", "16", "--no-test"]
     assert call("train", *words, *LIGHT, "--data", data, "--out", out).code == 0
     assert [line["val/clean"] * 12 for line in metrics(out)] == [3, 5, 5, 4]

@@ -19,6 +19,7 @@ from robustlab.evaluation import Rate
 from robustlab.experiments import EXPERIMENTS
 from robustlab.experiments import mislabelled as mislabelled_experiment
 from robustlab.experiments.cache import ExperimentCache, NetworkTraining, rate
+from robustlab.experiments.claims import WITHOUT_DATA
 from robustlab.experiments.finding import Finding
 from robustlab.experiments.transfer import rank_correlation
 from robustlab.reports.tables import over_seeds, percent
@@ -80,7 +81,7 @@ def share(found: dict[str, int]) -> float:
 
 
 def test_each_experiment_has_a_title_a_small_and_a_full_configuration() -> None:
-    assert set(CONFIGS) == set(EXPERIMENTS) - {"known-features", "linear-bias"}
+    assert set(CONFIGS) == set(EXPERIMENTS) - set(WITHOUT_DATA)
     for name in CONFIGS:
         module = import_module(f"robustlab.experiments.{name.replace('-', '_')}")
         assert type(module.FULL) is type(module.Config()) is type(CONFIGS[name]) and module.FULL != module.Config()

@@ -93,13 +93,13 @@ def test_the_best_epoch_is_kept_in_memory_too(monkeypatch: pytest.MonkeyPatch) -
     """It is the first one here, so the weights must be a copy of those that trained on."""
     seen: list[dict[str, Tensor]] = []
     from robustlab.evaluation import Rate
-    from robustlab.training import trainer
+    from robustlab.training import image_trainer
 
     def validate(self: Any, validation: Any) -> Any:
         seen.append({name: value.clone() for name, value in self.state.result.state_dict().items()})
         return Rate(12 - len(seen), 12), Rate(0, 12)
 
-    monkeypatch.setattr(trainer.Trainer, "validate", validate)
+    monkeypatch.setattr(image_trainer.ImageTrainer, "validate", validate)
     trained = train(IMAGES, **SHORT)
     assert trained.best_epoch == 0 and len(seen) == 2
     assert all(torch.equal(value, seen[0][name]) for name, value in trained.model.state_dict().items())
@@ -289,16 +289,16 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_not_written(tmp_pat
 def test_answers_that_are_nan_are_told_as_divergence_and_nothing_is_released(tmp_path: Path, monkeypatch, where: str) -> None:
     """Weights that are finite, and so large that evaluation mode overflows."""
     from robustlab.evaluation.accuracy import NoNumbers
-    from robustlab.training import trainer
+    from robustlab.training import image_trainer
 
-    evaluate = trainer.evaluate
+    evaluate = image_trainer.evaluate
 
     def overflowing(model: Any, *args: Any, **options: Any) -> Any:
         if ("on_batch" in options) == (where == "test"):
             raise NoNumbers("the model returned NaN logits for 3 of 4 images")
         return evaluate(model, *args, **options)
 
-    monkeypatch.setattr(trainer, "evaluate", overflowing)
+    monkeypatch.setattr(image_trainer, "evaluate", overflowing)
     with pytest.raises(UserError, match="training diverged: the network's answers .* are NaN in epoch 1 at a learning rate of .*`lr`"):
         train(IMAGES, out=tmp_path / "run", test=IMAGES, **{**SHORT, "epochs": 1})
     assert not list((tmp_path / "run").glob("model.*"))

@@ -1,0 +1,222 @@
+"""Training of graph networks, on random graphs that are drawn as they are needed: from a source and settings to a network.
+
+    trained = train_graphs(SGNN(5), dissociative_five(), communities, graphs=5000, batch_size=4, out="runs/five")
+    trained.network
+
+A batch is a function of the source and the numbers of its graphs, so a training that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from robustlab.devices import choose_device
+from robustlab.errors import UserError
+from robustlab.gnn.graphs import GraphBatch
+from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
+from robustlab.gnn.networks import GraphNetwork, describe, from_description
+from robustlab.gnn.sources import Source, described
+from robustlab.gnn.weights import RUN_WEIGHTS, save_network
+from robustlab.interrupts import interruptible
+from robustlab.models.placement import on_cpu
+from robustlab.paths import place_of
+from robustlab.records import Run
+from robustlab.training.fit import Optimization, TrainingState
+from robustlab.training.losses import Outcome, TrainingLoss
+from robustlab.training.prepare import check_room
+from robustlab.training.schedules import SCHEDULES, Schedule
+from robustlab.training.trainer import Line, Trainer
+
+FORMAT = "robustlab-graph-training-1"  # under "format" in the checkpoints
+
+
+def flat(progress: float) -> float:
+    """A learning rate that stays as it is."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class GraphTraining:
+    """How a graph network is trained.
+
+    Attributes:
+        graphs: to train on in all; each is seen once.
+        epochs: parts of the training, of as many graphs each, after which it is logged and saved.
+        batch_size: graphs of one step.
+        lr, optimizer, clip, ema: as in ``Optimization``.
+        schedule: ``constant``, or one of ``training.schedules``.
+        seed: of what the network itself draws; the graphs' own is in their source.
+    """
+
+    graphs: int = 5000
+    epochs: int = 10
+    batch_size: int = 4
+    lr: float = 0.004
+    optimizer: str = "adamax"
+    clip: float = 40.0
+    ema: float = 0.0
+    schedule: str = "constant"
+    seed: int = 0
+
+    @property
+    def optimization(self) -> Optimization:
+        """The same as the loop takes it."""
+        schedule: Schedule = flat if self.schedule == "constant" else SCHEDULES[self.schedule]
+        how: dict[str, Any] = {"optimizer": self.optimizer, "clip": self.clip, "ema": self.ema, "schedule": schedule, "weight_decay": 0.0}
+        return Optimization(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, **how)
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("constant", *SCHEDULES):
+            raise UserError(f"`schedule` must be one of constant, {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        if self.batch_size < 1 or self.graphs < self.batch_size * max(self.epochs, 1):
+            raise UserError(f"{self.graphs} graphs in {self.epochs} epochs do not fill a batch of {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class GraphBatches:
+    """Batches of a source's graphs, each graph once: the ``k``-th step of the training takes the ``k``-th batch.
+
+    Attributes:
+        source: see ``gnn.sources``.
+        batch_size: graphs of a batch.
+        steps: batches of an epoch.
+    """
+
+    source: Source
+    batch_size: int
+    steps: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, n: int, start: int = 0) -> Iterator[GraphBatch]:
+        """The batches of an epoch, from number ``start`` on."""
+        for step in range(start, self.steps):
+            yield self.source((n * self.steps + step) * self.batch_size, self.batch_size).to(self.device)
+
+
+def communities(model: nn.Module, batch: GraphBatch) -> Outcome:
+    """The loss on communities: cross-entropy under the best names, with the ``overlap`` as a metric."""
+    logits = model(batch)
+    return Outcome(invariant_cross_entropy(batch, logits), {"overlap": invariant_overlap(batch, logits)})
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedGraphs:
+    """A trained graph network, and how it came to be.
+
+    Attributes:
+        network: after the last step (its weight average where there is one), in evaluation mode.
+        settings: with which it was trained.
+        history: the numbers of each epoch: ``epoch``, ``train/loss``, ``train/`` and the loss's metrics, ``lr``, ``graphs_per_second``,
+            ``seconds``.
+        folder: of the run, which ``gnn.load_network`` reads; None where nothing was written.
+    """
+
+    network: GraphNetwork
+    settings: GraphTraining
+    history: tuple[Mapping[str, Any], ...]
+    folder: Path | None = None
+
+
+@dataclass(kw_only=True)
+class GraphTrainer(Trainer):
+    """A training on graphs under way; the last epoch is kept."""
+
+    unit: ClassVar[str] = "graphs"
+
+    def described(self) -> dict[str, Any]:
+        """The network's description."""
+        return {"format": FORMAT, **describe(self.network)}
+
+    @property
+    def network(self) -> GraphNetwork:
+        """That is trained."""
+        assert isinstance(self.state.model, GraphNetwork)
+        return self.state.model
+
+    def finish(self, settings: GraphTraining, about: Mapping[str, Any]) -> TrainedGraphs:
+        """Write the weights, and give the network back."""
+        network = from_description(describe(self.network))
+        network.load_state_dict(on_cpu(self.state.result.state_dict()))
+        if self.run:
+            self.run.close()
+            last = {name: value for name, value in self.history[-1].items() if name.startswith("train/")} if self.history else {}
+            environment = {name: value for name, value in self.run.environment.items() if name != "command"}
+            told = {**about, "seconds": round(self.seconds_so_far), **last, "environment": environment}
+            save_network(self.run.folder / RUN_WEIGHTS, network, told)
+        return TrainedGraphs(network.eval(), settings, tuple(self.history), self.folder)
+
+
+def train_graphs(
+    network: GraphNetwork,
+    source: Source,
+    loss: TrainingLoss = communities,
+    settings: GraphTraining | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+    on_epoch: Callable[[Line], object] = lambda line: None,
+    progress: bool = False,
+    **changes: Any,
+) -> TrainedGraphs:
+    """Train a graph network. In the main thread, Ctrl-C, SIGTERM and SIGHUP end it after the step that it is at.
+
+    Args:
+        network: to begin with; it is not changed.
+        source: of graphs.
+        loss: from the network and a ``GraphBatch`` to an ``Outcome`` with a loss for each graph; a function of a module, or a frozen
+            dataclass.
+        settings: how to train.
+        out: folder to write the run to; where left out, nothing is written.
+        resume: go on with the run in ``out`` where there is one.
+        device: where to compute.
+        stop: asked after every step; after a true answer the training is saved and ends.
+        on_epoch: called with the numbers of each epoch.
+        progress: show a bar, and a line for each epoch.
+        changes: settings by name, in place of those in ``settings``.
+
+    Raises:
+        UserError: settings or a folder that do not fit; another process works in the folder; or training diverged.
+        Stopped: a signal or ``stop`` ended it.
+    """
+    settings = GraphTraining(**{**asdict(settings or GraphTraining()), **changes})
+    folder = None if out is None else place_of(out)
+    where = choose_device(device)
+    asked = {"network": describe(network), "source": described(source), "loss": _named(loss), "training": asdict(settings)}
+    begun = bool(resume and folder and Run.is_run(folder))
+    with ExitStack() as held:
+        if folder:
+            held.enter_context(Run.alone(folder))
+        run = Run.reopen(folder, asked, what="training of a graph network") if folder and begun else None
+        copy = from_description(describe(network))
+        copy.load_state_dict(on_cpu(network.state_dict()))
+        state = TrainingState.fresh(copy.to(where), settings.optimization)
+        steps = settings.graphs // settings.epochs // settings.batch_size
+        batches = GraphBatches(source, settings.batch_size, steps, where)
+        how: dict[str, Any] = {"loss": loss, "optimization": settings.optimization, "seed": settings.seed, "folder": folder}
+        trainer = GraphTrainer(state=state, training=batches, on_epoch=on_epoch, progress=progress, **how)
+        if folder and run is None:
+            check_room(folder, state)
+            run = Run.create(folder, asked)
+        trainer.take_up(run, run.load("last") if run and begun else None)
+        with interruptible() as noted:
+            trainer.go(lambda: bool(noted) or stop())
+        return trainer.finish(settings, asked)
+
+
+def _named(loss: TrainingLoss) -> Any:
+    """What a loss is, in values that JSON holds."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+    return name if not hasattr(loss, "__dataclass_fields__") else {"kind": name, **asdict(loss)}  # type: ignore[call-overload]
