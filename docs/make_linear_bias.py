@@ -55,10 +55,10 @@ def owner(stem: str, names: list[str]) -> str:
 
 
 def small(source: Path, target: Path) -> None:
-    """A plot of at most ``WIDTH`` pixels and 64 colours."""
+    """A plot of at most ``WIDTH`` pixels and 192 colours."""
     with Image.open(source) as image:
         height = round(image.height * WIDTH / image.width)
-        image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(64).save(target, optimize=True)
+        image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(192).save(target, optimize=True)
 
 
 if __name__ == "__main__":
