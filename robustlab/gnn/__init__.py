@@ -21,6 +21,7 @@ from robustlab.gnn.generators import (
     stochastic_block_model,
 )
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
 from robustlab.gnn.operators import (
     Adjacency,
@@ -41,12 +42,15 @@ from robustlab.gnn.operators import (
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
+from robustlab.gnn.sources import BlockModels, Mixture, dissociative_five
 from robustlab.gnn.spectral import eigenvectors, estimated_k
+from robustlab.gnn.weights import load_network, save_network
 
 __all__ = [
     "Adjacency",
     "Beliefs",
     "BetheHessian",
+    "BlockModels",
     "Blocks",
     "CompactNonBacktracking",
     "Degree",
@@ -59,6 +63,7 @@ __all__ = [
     "Laplacian",
     "METHODS",
     "MPNN",
+    "Mixture",
     "NonBacktracking",
     "Operator",
     "Power",
@@ -74,17 +79,22 @@ __all__ = [
     "confusion",
     "cut_relaxation",
     "degree_corrected_block_model",
+    "dissociative_five",
     "dyadic",
     "eigenvectors",
     "erdos_renyi",
     "estimated_k",
     "from_adjacency",
     "graph",
+    "invariant_cross_entropy",
+    "invariant_overlap",
     "learned_blocks",
+    "load_network",
     "overlap",
     "planted_clique",
     "points",
     "random_regular",
+    "save_network",
     "side_by_side",
     "signal_to_noise",
     "solved",
