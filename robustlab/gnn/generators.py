@@ -171,14 +171,14 @@ def _paired(n: int, degree: int, source: torch.Generator) -> Tensor:
     ends = torch.arange(n).repeat_interleave(degree)
     pairs = ends[torch.randperm(len(ends), generator=source)].reshape(2, -1)
     while True:
-        low, high = pairs.amin(0), pairs.amax(0)
+        low, high = torch.minimum(*pairs), torch.maximum(*pairs)
         _, inverse, counts = (low * n + high).unique(return_inverse=True, return_counts=True)
         bad = ((low == high) | (counts[inverse] > 1)).nonzero()[:, 0]
         if not len(bad):
             return torch.stack([low, high])
-        for i in bad.tolist():  # exchange its second end with that of a pair drawn at random
-            j = int(torch.randint(pairs.shape[1], (), generator=source))
-            pairs[1, i], pairs[1, j] = pairs[1, j].clone(), pairs[1, i].clone()
+        second = pairs[1].numpy()
+        for i, j in zip(bad.tolist(), torch.randint(pairs.shape[1], (len(bad),), generator=source).tolist(), strict=True):
+            second[i], second[j] = second[j], second[i]  # exchange its second end with that of a pair drawn at random
 
 
 def planted_clique(n: int, size: int, *, p: float = 0.5, graphs: int = 1, seed: int = 0, first: int = 0) -> GraphBatch:
