@@ -37,6 +37,7 @@ EXPERIMENTS: dict[str, str] = {
 # Of graphs, in modules of ``experiments.graphs``; ``data`` is a file of one's own there.
 GRAPHS: dict[str, str] = {
     "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
+    "edge-flips": "communities of graphs whose edges are flipped, at random or against a network: which method holds on longest",
 }
 EXPERIMENTS |= GRAPHS
 WITHOUT_DATA = ("known-features", "linear-bias", *GRAPHS)
