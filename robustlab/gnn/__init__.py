@@ -11,6 +11,7 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 """
 
 from robustlab.gnn.communities import METHODS, communities
+from robustlab.gnn.cuts import CUTS, cut_size, max_cut, p_value
 from robustlab.gnn.generators import (
     degree_corrected_block_model,
     erdos_renyi,
@@ -48,6 +49,7 @@ __all__ = [
     "Beliefs",
     "BetheHessian",
     "Blocks",
+    "CUTS",
     "CompactNonBacktracking",
     "Degree",
     "Embedding",
@@ -73,6 +75,7 @@ __all__ = [
     "community_relaxation",
     "confusion",
     "cut_relaxation",
+    "cut_size",
     "degree_corrected_block_model",
     "dyadic",
     "eigenvectors",
@@ -81,7 +84,9 @@ __all__ = [
     "from_adjacency",
     "graph",
     "learned_blocks",
+    "max_cut",
     "overlap",
+    "p_value",
     "planted_clique",
     "points",
     "random_regular",
