@@ -33,6 +33,9 @@ from robustlab.data.imageset import Images, hold_out
 from robustlab.data.splits import matching
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, evaluate
+from robustlab.gnn.networks import GraphNetwork
+from robustlab.gnn.sources import Source
+from robustlab.gnn.weights import RUN_WEIGHTS, load_network
 from robustlab.linear_bias.problems import Problem, read_problem
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
@@ -41,6 +44,8 @@ from robustlab.options import changed
 from robustlab.paths import place_of
 from robustlab.records import Run, environment
 from robustlab.settings import Training
+from robustlab.training.graphs import GraphTraining, asked, train_graphs
+from robustlab.training.losses import TrainingLoss
 from robustlab.training.run import train
 
 Say = Callable[[str], object]
@@ -196,9 +201,38 @@ class ExperimentCache:
             self.say(f"epoch {line['epoch'] + 1}/{training.epochs}: loss {loss:.3f}, accuracy {accuracy:.1f} %")
 
         watched: dict[str, Any] = {"stop": self.stop, "on_epoch": on_epoch, "progress": False}
-        resume, asked = Run.is_run(folder), {"experiment": {"set": name}}
-        train(images, training.settings, out=folder, resume=resume, device=self.device, asked=asked, **watched)
+        resume, about = Run.is_run(folder), {"experiment": {"set": name}}
+        train(images, training.settings, out=folder, resume=resume, device=self.device, asked=about, **watched)
         (folder / "last.pt").unlink(missing_ok=True)  # three times as large as the weights, and nothing goes on from it
+
+    def trained_on_graphs(
+        self, network: GraphNetwork, source: Source, loss: TrainingLoss, training: GraphTraining, name: str
+    ) -> tuple[GraphNetwork, float]:
+        """A network trained on random graphs, in evaluation mode, and the seconds that it took; trained now, unless it was before.
+
+        Args:
+            network: to begin with.
+            source: of graphs.
+            loss: see ``train_graphs``.
+            training: how to train.
+            name: what it learns, for a reader of the folder.
+        """
+        settings = asked(network, source, loss, training)
+        folder = self.out / "models" / _slug(f"graphs {name}", settings)
+        with self._alone(folder):
+            if not (folder / f"{RUN_WEIGHTS}.json").exists():
+                self.say(f"training a graph network ({name}) on {training.graphs:,} graphs")
+
+                def on_epoch(line: Values) -> None:
+                    told = ", ".join(f"{key.removeprefix('train/')} {value:.3f}" for key, value in line.items() if key.startswith("train/"))
+                    self.say(f"epoch {line['epoch'] + 1}/{training.epochs}: {told}")
+
+                train_graphs(
+                    network, source, loss, training, out=folder, resume=True, device=self.device, stop=self.stop, on_epoch=on_epoch
+                )
+                (folder / "last.pt").unlink(missing_ok=True)
+        about = files.read_json(folder / f"{RUN_WEIGHTS}.json", "what is known of a graph network").get("about", {})
+        return load_network(folder).to(self.device), float(about.get("seconds", 0))
 
     def constructed(
         self, construction: Construction, source: Images, model: Classifier, name: str, *, seed: int = 0

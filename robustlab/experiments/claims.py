@@ -76,7 +76,8 @@ def reproduce(
 
     Args:
         name: one of ``EXPERIMENTS``.
-        data: where the images lie; not needed by an experiment on *shapes*, on linear problems or on graphs, which take a file of one's own.
+        data: where the images lie; not needed by an experiment on *shapes*, on linear problems or on graphs, which take a file of
+            one's own.
         out: folder of all experiments, which share what they train and construct.
         scale: ``small``, for two CPU cores, or ``full``, for a GPU.
         device: where to compute: a name for ``devices.choose_device``, or a device; the best one here where left out.

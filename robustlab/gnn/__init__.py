@@ -43,6 +43,7 @@ from robustlab.gnn.overlap import agreement, chance, confusion, overlap
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
 from robustlab.gnn.spectral import eigenvectors, estimated_k
+from robustlab.gnn.weights import load_network, save_network
 
 __all__ = [
     "Adjacency",
@@ -85,11 +86,13 @@ __all__ = [
     "graph",
     "learned_blocks",
     "max_cut",
+    "load_network",
     "overlap",
     "p_value",
     "planted_clique",
     "points",
     "random_regular",
+    "save_network",
     "side_by_side",
     "signal_to_noise",
     "solved",

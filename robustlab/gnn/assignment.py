@@ -21,8 +21,8 @@ from robustlab.gnn.graphs import GraphBatch
 
 @dataclass(frozen=True, eq=False)
 class QuadraticAssignment:
-    """Find the permutation ``p`` with the smallest ``sum_ij A_ij B_{p_i p_j} = tr(A^T X B X^T)``, where ``X_{i p_i} = 1``; for a symmetric A
-    the ``tr(A X B X^T)`` of Koopmans and Beckmann (1957).
+    """Find the permutation ``p`` with the smallest ``sum_ij A_ij B_{p_i p_j} = tr(A^T X B X^T)``, where ``X_{i p_i} = 1``: for a symmetric
+    A the ``tr(A X B X^T)`` of Koopmans and Beckmann (1957).
 
     Attributes:
         A, B: any finite numbers, float64 ``(n, n)``.
@@ -131,7 +131,7 @@ def isomorphism(first: GraphBatch, second: GraphBatch, *, starts: int = 10, seed
 
 
 def touring(distances: Tensor) -> QuadraticAssignment:
-    """The shortest tour: A is half a cycle's adjacency matrix, so that the value is the length of the tour that visits ``p_0, p_1, ...``."""
+    """The shortest tour: A is half a cycle's adjacency matrix, so that the value is the length of the tour ``p_0, p_1, ...``."""
     n = len(distances)
     step = torch.eye(n, dtype=torch.float64).roll(1, 1)
     return QuadraticAssignment((step + step.T) / 2, distances)

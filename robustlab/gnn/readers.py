@@ -409,7 +409,7 @@ class Words:
     def of(cls, path: Path, what: str) -> Words:
         """All words of a text file; commas count as blanks."""
         lines = files.read_text(path, what).splitlines()
-        return cls(path, [(number, word) for number, line in enumerate(lines, 1) for word in WORD.findall(line)], len(lines))
+        return cls(path, [(number, word) for number, line in enumerate(lines, 1) for word in WORD.findall(line)], max(len(lines), 1))
 
     @property
     def left(self) -> int:

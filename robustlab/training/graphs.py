@@ -194,12 +194,12 @@ def train_graphs(
     settings = GraphTraining(**{**asdict(settings or GraphTraining()), **changes})
     folder = None if out is None else place_of(out)
     where = choose_device(device)
-    asked = {"network": describe(network), "source": described(source), "loss": _named(loss), "training": asdict(settings)}
+    about = asked(network, source, loss, settings)
     begun = bool(resume and folder and Run.is_run(folder))
     with ExitStack() as held:
         if folder:
             held.enter_context(Run.alone(folder))
-        run = Run.reopen(folder, asked, what="training of a graph network") if folder and begun else None
+        run = Run.reopen(folder, about, what="training of a graph network") if folder and begun else None
         copy = from_description(describe(network))
         copy.load_state_dict(on_cpu(network.state_dict()))
         state = TrainingState.fresh(copy.to(where), settings.optimization)
@@ -209,11 +209,16 @@ def train_graphs(
         trainer = GraphTrainer(state=state, training=batches, on_epoch=on_epoch, progress=progress, **how)
         if folder and run is None:
             check_room(folder, state)
-            run = Run.create(folder, asked)
+            run = Run.create(folder, about)
         trainer.take_up(run, run.load("last") if run and begun else None)
         with interruptible() as noted:
             trainer.go(lambda: bool(noted) or stop())
-        return trainer.finish(settings, asked)
+        return trainer.finish(settings, about)
+
+
+def asked(network: GraphNetwork, source: Source, loss: TrainingLoss, settings: GraphTraining) -> dict[str, Any]:
+    """Everything that a training's weights depend on, in values that JSON holds."""
+    return {"network": describe(network), "source": described(source), "loss": _named(loss), "training": asdict(settings)}
 
 
 def _named(loss: TrainingLoss) -> Any:

@@ -9,18 +9,22 @@ import pytest
 import torch
 
 from robustlab.errors import UserError
+from robustlab.gnn import generators
 from robustlab.gnn.generators import (
     block_sizes,
     degree_corrected_block_model,
     distinct,
     erdos_renyi,
+    noisy_copies,
     planted_clique,
     points,
     random_regular,
+    renumbered,
     signal_to_noise,
     stochastic_block_model,
     triangle,
 )
+from robustlab.gnn.graphs import GraphBatch
 
 MAKERS = {
     "blocks": lambda **more: stochastic_block_model(30, 3, inside=0.4, between=0.1, **more),
@@ -145,3 +149,54 @@ def test_blocks_of_a_corrected_model():
 def test_a_corrected_model_without_a_mean_is_refused():
     with pytest.raises(UserError, match="`exponent` of the weights must be above 2, or they have no mean; got 2"):
         degree_corrected_block_model(10, inside=0.1, between=0.1, exponent=2)
+
+
+@pytest.mark.parametrize("small", [0, 512])
+@pytest.mark.parametrize("keep_density, added", [(True, 0.05 * 0.2 / 0.8), (False, 0.05)])
+def test_noisy_copies_lose_and_gain_as_many_edges_as_asked_for(keep_density, added, small, monkeypatch):
+    monkeypatch.setattr(generators, "SMALL", small)
+    graphs = erdos_renyi(50, 0.2, graphs=100)
+    copies = noisy_copies(graphs, 0.05, keep_density=keep_density)
+    codes, new = (one.tail * graphs.n + one.head for one in (graphs, copies))
+    assert (new.diff() > 0).all() and torch.equal(copies.graph[copies.tail], copies.graph[copies.head])
+    edges, pairs = len(codes) / 2, 100 * 50 * 49 / 2
+    lost, gained = int((~torch.isin(codes, new)).sum()) / 2, int((~torch.isin(new, codes)).sum()) / 2
+    assert abs(lost - 0.05 * edges) < 4 * (0.05 * edges) ** 0.5
+    assert abs(gained - added * (pairs - edges)) < 4 * (added * (pairs - edges)) ** 0.5
+
+
+@pytest.mark.parametrize("small", [0, 512])
+@every_maker
+def test_noisy_copies_are_a_graphs_own_and_without_noise_the_same(make, small, monkeypatch):
+    monkeypatch.setattr(generators, "SMALL", small)
+    graphs = make(graphs=3)
+    assert torch.equal(noisy_copies(graphs, 0).edge_index, graphs.edge_index)
+    copies = noisy_copies(graphs, 0.3, seed=1)
+    assert torch.equal(copies.one(2).edge_index, noisy_copies(graphs.one(2), 0.3, seed=1).edge_index)
+    assert not torch.equal(copies.edge_index, noisy_copies(graphs, 0.3, seed=2).edge_index)
+    assert torch.equal(copies.one(1).edge_index, noisy_copies(graphs, torch.tensor([0.0, 0.3, 0.1]), seed=1).one(1).edge_index)
+
+
+@pytest.mark.parametrize("p, edges", [(0, 0), (1, 435)])
+def test_all_noise_takes_every_edge_and_copies_of_extremes_are_sound(p, edges):
+    graphs = erdos_renyi(30, p)
+    assert noisy_copies(graphs, 0).edge_index.shape[1] == 2 * edges
+    assert noisy_copies(graphs, 1).edge_index.shape[1] == 0
+    assert noisy_copies(graphs, 1, keep_density=False).edge_index.shape[1] == 2 * (435 - edges)
+
+
+def test_renumbered_graphs_go_back_by_their_order():
+    graphs = erdos_renyi(12, 0.4, graphs=3)
+    found, order = renumbered(graphs, seed=3)
+    assert torch.equal(found.permuted(order.argsort()).edge_index, graphs.edge_index)
+    assert not torch.equal(order, renumbered(graphs, seed=4)[1]) and torch.equal(order // 12, torch.arange(36) // 12)
+
+
+def test_copies_of_graphs_without_keys_or_with_odd_noise_are_refused():
+    graphs = erdos_renyi(5, 0.5)
+    bare = GraphBatch(graphs.edge_index, graphs.sizes)
+    for call in (lambda: noisy_copies(bare, 0.1), lambda: renumbered(bare)):
+        with pytest.raises(UserError, match="key"):
+            call()
+    with pytest.raises(UserError, match="`noise` must be a probability, got 1.5"):
+        noisy_copies(graphs, 1.5)
