@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import attacks, construction, contenders, hostile, interleaved, linear_bias, training_step
+from benchmarks import attacks, construction, contenders, graphs, hostile, interleaved, linear_bias, training_step
 from benchmarks.interleaved import Spread
+from robustlab import gnn
 from robustlab import linear_bias as lb
 from robustlab.constraints import ThreatModel
 from robustlab.data.shapes import shapes
@@ -102,6 +103,26 @@ def test_linear_bias_compares_steps_and_certifies_gaps(tmp_path, capsys):
     assert found["matrix_mb"] > 0 and found["missing"] == []
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(lines) == 6 + sum(len(found[part]) for part in ("small", "share", "size"))
+
+
+def test_graphs_compares_the_line_graph_network_with_its_formula(capsys):
+    few = ["--n", "40", "--depth", "2", "--product", "50", "--repeats", "2", "--edges", "60", "300", "--nodes", "600"]
+    wanted = graphs._parser().parse_args(few)
+    found = {part: run(wanted) for part, run in graphs.PARTS.items()}
+    assert finite(found["step"]["ratio"]) and found["step"]["recorded_ratio"] > 0 and found["step"]["loss_difference"] < 1e-4
+    assert found["memory"]["peak_mb"] >= found["memory"]["before_mb"] > 0
+    assert [row["edges"] > 0 for row in found["edges"]["rows"]] == [True, True] and math.isfinite(found["edges"]["exponent"])
+    assert finite(found["split"]["ratio"]) and 0.3 < found["split"]["overlap"] < 1
+    for show in graphs.SHOWN.values():
+        assert show(found).count("|") > 6
+
+
+def test_numpy_draws_the_same_block_model():
+    n, a, b = 3000, 8.0, 2.0
+    edges, labels = graphs.naive_block_model(n, a, b)
+    batch = gnn.graph(torch.from_numpy(edges), n)  # both directions, no loops, none twice
+    same = labels[edges[0]] == labels[edges[1]]
+    assert abs(batch.mean_degree - (a + b) / 2) < 0.2 and abs(same.mean() - a / (a + b)) < 0.02
 
 
 def test_the_bare_loop_of_linear_models_is_gradient_descent():

@@ -39,6 +39,7 @@ GRAPHS: dict[str, str] = {
     "communities": "overlap of every method over the signal-to-noise ratio, five communities, Laplacians, a graph of one's own",
     "max-cut": "cuts of random regular graphs by every method, as P against .7632",
     "hidden-structure": "a clique of size c times the root of n: degrees, spectral, learned",
+    "landscape": "linear graph networks from many starts: how far apart the local minima are, and how far from the spectral method",
     "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
 }
 EXPERIMENTS |= GRAPHS

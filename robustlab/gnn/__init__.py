@@ -22,6 +22,7 @@ from robustlab.gnn.generators import (
     stochastic_block_model,
 )
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
 from robustlab.gnn.operators import (
     Adjacency,
@@ -42,6 +43,7 @@ from robustlab.gnn.operators import (
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
+from robustlab.gnn.sources import BlockModels, Mixture, dissociative_five
 from robustlab.gnn.spectral import eigenvectors, estimated_k
 from robustlab.gnn.weights import load_network, save_network
 
@@ -49,6 +51,7 @@ __all__ = [
     "Adjacency",
     "Beliefs",
     "BetheHessian",
+    "BlockModels",
     "Blocks",
     "CUTS",
     "CompactNonBacktracking",
@@ -62,6 +65,7 @@ __all__ = [
     "Laplacian",
     "METHODS",
     "MPNN",
+    "Mixture",
     "NonBacktracking",
     "Operator",
     "Power",
@@ -78,15 +82,18 @@ __all__ = [
     "cut_relaxation",
     "cut_size",
     "degree_corrected_block_model",
+    "dissociative_five",
     "dyadic",
     "eigenvectors",
     "erdos_renyi",
     "estimated_k",
     "from_adjacency",
     "graph",
+    "invariant_cross_entropy",
+    "invariant_overlap",
     "learned_blocks",
-    "max_cut",
     "load_network",
+    "max_cut",
     "overlap",
     "p_value",
     "planted_clique",

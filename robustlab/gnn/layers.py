@@ -92,29 +92,37 @@ def edge_groups(graphs: GraphBatch) -> Groups:
     return found
 
 
-class GraphNorm(nn.Module):
-    """Every channel of every graph gets mean 0 and variance 1 over the graph's own rows, then a learned scale and shift: BatchNorm in which
-    no graph sees another, in training as afterwards.
+def normalized(groups: Groups, x: Tensor, eps: float = 1e-5, relative: float = 1e-3) -> Tensor:
+    """Every channel of every group with mean 0 and variance 1 over the group's own rows: from ``(R, F)`` to ``(R, F)``.
 
-    A channel that is constant becomes 0, also where rounding makes it differ a little: ``relative`` times the mean counts as spread.
+    A channel that is constant becomes 0, also where rounding makes it differ a little.
+
+    Args:
+        groups: of the rows.
+        x: values.
+        eps: added to the variance.
+        relative: times the mean, counts as spread too.
+    """
+    mean = groups.mean(x)
+    centred = x - groups.repeated(mean.to(x.dtype))
+    scale = (groups.mean(centred.square()) + eps + (relative * mean).square()).rsqrt()
+    return centred * groups.repeated(scale.to(x.dtype))
+
+
+class GraphNorm(nn.Module):
+    """``normalized``, then a learned scale and shift: BatchNorm in which no graph sees another, in training as afterwards.
 
     Args:
         width: channels.
-        eps: added to the variance.
-        relative: see above.
     """
 
-    def __init__(self, width: int, eps: float = 1e-5, relative: float = 1e-3) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.eps, self.relative = eps, relative
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
 
     def forward(self, groups: Groups, x: Tensor) -> Tensor:
         """From ``(R, F)`` to ``(R, F)``."""
-        mean = groups.mean(x)
-        centred = x - groups.repeated(mean.to(x.dtype))
-        spread = (groups.mean(centred.square()) + self.eps + (self.relative * mean).square()).rsqrt()
-        return centred * groups.repeated(spread.to(x.dtype) * self.weight) + self.bias
+        return normalized(groups, x) * self.weight + self.bias
 
 
 def propagate(operators: Sequence[Operator], graphs: GraphBatch, x: Tensor) -> list[Tensor]:
@@ -273,8 +281,12 @@ def line_degree(graphs: GraphBatch, dtype: torch.dtype = torch.float32) -> Tenso
 
 
 def drawn_linear(fan_in: int, fan_out: int, source: torch.Generator | None = None) -> nn.Linear:
-    """A linear map with first weights and biases uniform within ``1 / sqrt(fan_in)``, torch's own rule, from a generator."""
-    layer, bound = nn.utils.skip_init(nn.Linear, fan_in, fan_out), 1 / math.sqrt(max(fan_in, 1))
+    """A linear map with first weights and biases uniform within ``1 / sqrt(fan_in)``, torch's own rule, from a generator. On the meta
+    device, within ``torch.device("meta")``, it has shapes only."""
+    layer, bound = nn.Linear(fan_in, fan_out, device="meta"), 1 / math.sqrt(max(fan_in, 1))
+    if torch.get_default_device().type == "meta":
+        return layer
+    layer = layer.to_empty(device="cpu")
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=source)
     return layer

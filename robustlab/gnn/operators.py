@@ -311,13 +311,14 @@ def _times(starts: Tensor, columns: Tensor, x: Tensor) -> Tensor:
 
 
 def summed(y: Tensor, starts: Tensor, places: Tensor, owner: Tensor) -> Tensor:
-    """Sums of groups of rows: the ``i``-th over the rows ``places[starts[i]:starts[i + 1]]``; ``owner`` is the group of each row."""
+    """Sums of groups of the rows of ``y``, ``(R, F)``: group ``i`` has the rows ``places[starts[i]:starts[i + 1]]``, and ``owner`` says for
+    each row which group is its own."""
     found: Tensor = _Summed.apply(y, starts, places, owner)
     return found
 
 
 def repeated(x: Tensor, starts: Tensor, places: Tensor, owner: Tensor) -> Tensor:
-    """The transpose of ``summed``: each row of a group gets the group's value."""
+    """The transpose of ``summed``: each row of a group gets the group's value, a row of ``x``. Other arguments see ``summed``."""
     found: Tensor = _Repeated.apply(x, starts, places, owner)
     return found
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save as tensor_bytes
 
 from robustlab import files
@@ -52,12 +53,14 @@ def load_network(path: str | os.PathLike[str]) -> GraphNetwork:
     record = files.read_json(source, "what is known of a graph network")
     if record.get("format") != FORMAT or not isinstance(record.get("sha256"), str):
         raise UserError(f"{source} does not describe a graph network (it has no format {FORMAT!r} or no sha256)")
-    network = from_description(record, str(source))
-    if record.get("description_sha256") != _hash(describe(network)):
+    with torch.device("meta"):  # nothing of the size that a file says is made before its weights were seen to have it
+        described = from_description(record, str(source))
+    if record.get("description_sha256") != _hash(describe(described)):
         raise UserError(f"{source} is damaged or was changed: its description_sha256 is that of another network")
     weights = tensors_beside(stem, record)
-    check_shapes(network, weights, f"{stem}.safetensors", f"the graph network {record['network']!r} that {source.name} describes")
+    check_shapes(described, weights, f"{stem}.safetensors", f"the graph network {record['network']!r} that {source.name} describes")
     check_finite(weights, f"{stem}.safetensors")
+    network = from_description(record, str(source))
     network.load_state_dict(weights)
     return network.eval()
 

@@ -1,6 +1,7 @@
 """Training: the one trainer, the loop below it, its losses, and recipes by name."""
 
 from robustlab.training.fit import Epoch, Optimization, TrainingState, fit
+from robustlab.training.graphs import GraphTraining, TrainedGraphs, train_graphs
 from robustlab.training.losses import TRADES, Adversarial, ImageOutcome, Outcome, Standard, TrainingLoss
 from robustlab.training.optimizers import decay_groups
 from robustlab.training.recipes import RECIPES, Recipe, recipe
@@ -13,6 +14,7 @@ __all__ = [
     "TRADES",
     "Adversarial",
     "Epoch",
+    "GraphTraining",
     "ImageOutcome",
     "Optimization",
     "Outcome",
@@ -20,6 +22,7 @@ __all__ = [
     "Standard",
     "Stopped",
     "Trained",
+    "TrainedGraphs",
     "TrainingLoss",
     "TrainingState",
     "decay_groups",
@@ -27,4 +30,5 @@ __all__ = [
     "network_for",
     "recipe",
     "train",
+    "train_graphs",
 ]

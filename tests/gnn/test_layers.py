@@ -128,6 +128,15 @@ def test_a_line_graph_layer_is_the_published_formula(reach: int) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+def test_a_message_layer_is_that_of_torch_geometric() -> None:
+    theirs, graphs = pytest.importorskip("torch_geometric.nn").GINConv, gnn.erdos_renyi(25, 0.3)
+    layer, x, groups = MessageLayer(3, 4).double(), randomly(25, 3), node_groups(graphs)
+    layer.eps.data.fill_(0.3)
+    mlp = torch.nn.Module()
+    mlp.forward = lambda h: layer.outer(groups, layer.second(layer.inner(groups, layer.first(h)).relu())).relu()
+    torch.testing.assert_close(layer(graphs, x), theirs(mlp, eps=0.3)(x, graphs.edge_index))
+
+
 def test_operators_are_the_same_where_dense_products_are_chosen() -> None:
     graphs = equal_graphs()
     x = randomly(graphs.n, 2).requires_grad_()

@@ -10,6 +10,7 @@ import torch
 
 from robustlab import gnn
 from robustlab.errors import UserError
+from robustlab.gnn import weights
 from robustlab.gnn.weights import load_network, save_network
 
 
@@ -30,7 +31,7 @@ def test_a_network_comes_back_from_either_file_or_the_folder(tmp_path: Path) -> 
 def test_what_was_changed_or_is_missing_is_refused(tmp_path: Path) -> None:
     _, path = saved(tmp_path)
     record = json.loads(path.read_text())
-    weights = path.with_suffix(".safetensors")
+    tensors = path.with_suffix(".safetensors")
 
     def written(**changes: object) -> None:
         path.write_text(json.dumps({**record, **changes}))
@@ -47,11 +48,11 @@ def test_what_was_changed_or_is_missing_is_refused(tmp_path: Path) -> None:
             load_network(path)
     written()
     gnn.save_network(tmp_path / "other", gnn.SGNN(2, width=5, depth=2))
-    weights.write_bytes((tmp_path / "other.safetensors").read_bytes())
+    tensors.write_bytes((tmp_path / "other.safetensors").read_bytes())
     written(sha256=json.loads((tmp_path / "other.json").read_text())["sha256"])
     with pytest.raises(UserError, match="does not fit the graph network 'sgnn' that model.json describes"):
         load_network(path)
-    weights.unlink()
+    tensors.unlink()
     with pytest.raises(UserError, match="cannot read the weights"):
         load_network(path)
     with pytest.raises(UserError, match="got .*last.pt"):
@@ -59,6 +60,17 @@ def test_what_was_changed_or_is_missing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="is a folder without model.json"):
         load_network(tmp_path / "empty")
+
+
+def test_a_description_of_a_huge_network_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hash can be made by anybody, so the weights decide first."""
+    _, path = saved(tmp_path)
+    huge = {**json.loads(path.read_text()), "width": 9_000, "depth": 900}
+    description = {name: huge[name] for name in ("network", "out", "operators", "features", "width", "depth", "linear")}
+    huge["description_sha256"] = weights._hash(description)
+    path.write_text(json.dumps(huge))
+    with pytest.raises(UserError, match="does not fit the graph network"):
+        load_network(path)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

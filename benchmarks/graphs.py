@@ -1,0 +1,329 @@
+"""What does a training step of the line-graph network cost, and what do graphs with a million nodes?
+
+    python benchmarks/graphs.py                            # everything, about 10 minutes on one core
+    python benchmarks/graphs.py --only step --repeats 3
+    python benchmarks/graphs.py --only edges split
+
+``step``: forward and backward pass on one of the published 5-community graphs (400 nodes, about 5,750 directed edges; Chen, Li and Bruna
+2019), at the published depth of 30. Beside it the same formula with dense matrices, written here; and the 295 s that the authors' program
+was seen to take for one such graph, scaled by a product of two dense 5752 x 5752 matrices in float64, which took 15.7 s on that machine.
+``edges``: forward passes over numbers of edges. ``split``: the block model of a million nodes, and its two communities by the Bethe
+Hessian. Peak memory is that of a process of its own for each, beside what it held before the work: the libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.demo import peak_megabytes  # noqa: E402
+from benchmarks.interleaved import Spread, clock, described, in_turn, table, timed  # noqa: E402
+from robustlab import files, gnn  # noqa: E402
+from robustlab.devices import choose_device  # noqa: E402
+from robustlab.errors import UserError  # noqa: E402
+from robustlab.gnn.layers import GraphNorm, Groups, LineGraphLayer, half_relu  # noqa: E402
+from robustlab.gnn.losses import invariant_cross_entropy  # noqa: E402
+from robustlab.gnn.sources import dissociative_five  # noqa: E402
+from robustlab.options import positive  # noqa: E402
+from robustlab.records import environment  # noqa: E402
+
+RECORDED = 295.0  # seconds of the authors' program for one training graph: 40.6 of preparation, 39.6 forward, 214.8 backward; 4.8 GB
+RECORDED_PRODUCT = 15.7  # seconds of a float64 product of two 5752 x 5752 matrices there
+PRODUCT_SIZE = 5752
+OURS, DENSE = "ours", "dense copy"
+
+
+class DenseGraph:
+    """The matrices of the published formula: of nodes ``A`` and ``min(1, A^2)``, of edges B and ``B^2``, and the incidences between."""
+
+    def __init__(self, graphs: gnn.GraphBatch) -> None:
+        edges = graphs.edge_index.shape[1]
+        self.A = graphs.adjacency(torch.float32)
+        self.walks = (self.A @ self.A).clamp(max=1)
+        tail, head = (torch.zeros(graphs.n, edges).index_put((ends, torch.arange(edges)), torch.tensor(1.0)) for ends in graphs.edge_index)
+        self.plus, self.minus = tail + head, tail - head
+        self.B = head.T @ tail
+        self.B[torch.arange(edges), graphs.reverse] = 0
+        self.B2 = (self.B @ self.B).clamp(max=1)
+        self.nodes = Groups(torch.tensor([0, graphs.n]))
+        self.edges = Groups(torch.tensor([0, edges]))
+        self.degree, self.line_degree = self.A.sum(1, keepdim=True), self.B.sum(1, keepdim=True)
+
+
+def _normalized(norm: GraphNorm, groups: Groups, x: Tensor) -> Tensor:
+    found: Tensor = norm(groups, half_relu(x))
+    return found
+
+
+def dense_layer(layer: LineGraphLayer, dense: DenseGraph, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer of ``LGNN`` as the paper has it, with its weights."""
+    x = layer.theta(torch.cat([x, dense.degree * x, dense.A @ x, dense.walks @ x, dense.plus @ y, dense.minus @ y], 1))
+    x = _normalized(layer.node_norm, dense.nodes, x)
+    parts = [y, dense.line_degree * y, dense.B @ y, dense.B2 @ y, dense.plus.T @ x, dense.minus.T @ x]
+    return x, _normalized(layer.edge_norm, dense.edges, layer.gamma(torch.cat(parts, 1)))
+
+
+def dense_network(network: gnn.LGNN, graphs: gnn.GraphBatch) -> Tensor:
+    """``network(graphs)`` for one graph by dense matrices, which are made first, as for every new graph."""
+    dense = DenseGraph(graphs)
+    x = dense.degree
+    y = dense.line_degree
+    for layer in network.layers:
+        x, y = dense_layer(layer, dense, x, y)  # type: ignore[arg-type]
+    found: Tensor = network.last(x)
+    return found
+
+
+def one_step(network: gnn.LGNN, graphs: gnn.GraphBatch, forward: Callable[[gnn.LGNN, gnn.GraphBatch], Tensor]) -> float:
+    """Loss and gradients on graphs that nothing is known of yet; gives the loss."""
+    fresh = gnn.GraphBatch(graphs.edge_index, graphs.sizes, y=graphs.y)
+    network.zero_grad(set_to_none=True)
+    loss = invariant_cross_entropy(fresh, forward(network, fresh)).mean()
+    loss.backward()
+    return float(loss.detach())
+
+
+def _ours(network: gnn.LGNN, graphs: gnn.GraphBatch) -> Tensor:
+    found: Tensor = network(graphs)
+    return found
+
+
+def step(wanted: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of training steps, ours and dense in turn; and of a bare product, to scale what was recorded by."""
+    graphs, network = dissociative_five(wanted.n)(0, 1), gnn.LGNN(5, depth=wanted.depth)
+    forwards = {OURS: _ours, DENSE: dense_network}
+    losses: dict[str, list[float]] = {name: [] for name in forwards}
+    tasks = {name: (lambda number, forward=forward: one_step(network, graphs, forward)) for name, forward in forwards.items()}
+    tasks[OURS](-1)
+    seconds = in_turn(tasks, range(wanted.repeats), clock(torch.device("cpu")), lambda name, number, loss: losses[name].append(loss))
+    size = wanted.product
+    a = torch.rand(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    product = min(timed(lambda: a @ a, clock(torch.device("cpu")))[1] for _ in range(2)) * (PRODUCT_SIZE / size) ** 3
+    return {
+        "edges": graphs.edge_index.shape[1],
+        "seconds": {name: vars(Spread.of(taken)) for name, taken in seconds.items()},
+        "ratio": vars(Spread.ratio(seconds[DENSE], seconds[OURS])),
+        "product": product,
+        "recorded_ratio": RECORDED * product / RECORDED_PRODUCT / Spread.of(seconds[OURS]).median,
+        "loss_difference": abs(losses[OURS][0] - losses[DENSE][0]),
+    }
+
+
+def memory(wanted: argparse.Namespace) -> dict[str, Any]:
+    """The peak of a process that takes training steps of ours."""
+    graphs, network, before = dissociative_five(wanted.n)(0, 1), gnn.LGNN(5, depth=wanted.depth), held()
+    for _ in range(3):
+        one_step(network, graphs, _ours)
+    return {"peak_mb": peak(), "before_mb": before}
+
+
+def held() -> float:
+    """Megabytes that this process holds now; a peak before is forgotten, where the system can do that."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return peak_megabytes()
+    return float(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
+
+
+def peak() -> float:
+    """The most megabytes since ``held`` was asked, or of the whole process where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return peak_megabytes()
+    return float(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def edges(wanted: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a forward pass over numbers of edges, at a mean degree of 3, and the exponent of a power law through them."""
+    network, rows, before = gnn.LGNN(2, depth=3), [], held()
+    for count in wanted.edges:
+        n = max(2 * count // 3, 4)
+        graphs = gnn.stochastic_block_model(n, 2, inside=min(5 / n, 1), between=min(1 / n, 1))
+        with torch.no_grad():
+            _, first = timed(lambda graphs=graphs: network(graphs), clock(torch.device("cpu")))  # type: ignore[misc]
+            taken = [timed(lambda graphs=graphs: network(graphs), clock(torch.device("cpu")))[1] for _ in range(wanted.repeats)]  # type: ignore[misc]
+        there = graphs.edge_index.shape[1] // 2
+        rows.append({"edges": there, "seconds": min(taken), "first": first, "us_per_edge": 1e6 * min(taken) / there})
+    logs = np.log([[row["edges"], row["seconds"]] for row in rows]).T
+    exponent = float(np.polyfit(*logs, 1)[0]) if len(rows) > 1 else math.nan
+    return {"rows": rows, "exponent": exponent, "peak_mb": peak(), "before_mb": before}
+
+
+def naive_block_model(n: int, a: float, b: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two communities by numpy in the obvious way: as many pairs as a binomial draw says, repetitions and loops taken out, sorted."""
+    source, half, parts = np.random.default_rng(seed), n // 2, []
+    for i, j in ((0, 0), (1, 1), (0, 1)):
+        pairs, p = (half * (half - 1) // 2, a / n) if i == j else (half * half, b / n)
+        count = source.binomial(pairs, p)
+        rows, columns = source.integers(0, half, (2, int(count * 1.01) + 10)) + np.array([[i], [j]]) * half
+        low, high = np.minimum(rows, columns), np.maximum(rows, columns)
+        codes = np.unique((low * n + high)[low != high])
+        parts.append(source.permutation(codes)[:count])
+    codes = np.concatenate(parts)
+    order = source.permutation(n)
+    tail, head = order[codes // n], order[codes % n]
+    both = np.stack([np.concatenate([tail, head]), np.concatenate([head, tail])])
+    labels = np.empty(n, dtype=np.int64)
+    labels[order] = np.arange(n) // half
+    return both[:, np.lexsort(both[::-1])], labels
+
+
+def split(wanted: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to draw a large block model and to split it; numpy and ours take turns."""
+    n, a, b = wanted.nodes, 8.0, 2.0
+    tasks: dict[str, Callable[[int], Any]] = {
+        "numpy": lambda number: naive_block_model(n, a, b, number),
+        OURS: lambda number: gnn.stochastic_block_model(n, 2, inside=a / n, between=b / n, seed=number),
+    }
+    last: dict[str, Any] = {}
+    seconds = in_turn(tasks, range(wanted.repeats), clock(torch.device("cpu")), lambda name, number, result: last.update({name: result}))
+    graphs = last.pop(OURS)
+    last.clear()
+    found, taken = timed(lambda: gnn.communities(graphs, 2, "bethe hessian"), clock(torch.device("cpu")))
+    return {
+        "generated": {name: vars(Spread.of(each)) for name, each in seconds.items()},
+        "ratio": vars(Spread.ratio(seconds["numpy"], seconds[OURS])),
+        "split": taken,
+        "overlap": float(gnn.overlap(graphs, found, 2)),
+    }
+
+
+def split_memory(wanted: argparse.Namespace) -> dict[str, Any]:
+    """The peak of a process that draws and splits one."""
+    n = wanted.nodes
+    before = held()
+    graphs = gnn.stochastic_block_model(n, 2, inside=8 / n, between=2 / n)
+    drawn = peak()
+    gnn.communities(graphs, 2, "bethe hessian")
+    return {"peak_mb": peak(), "drawn_mb": drawn, "before_mb": before}
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "step": step,
+    "memory": memory,
+    "edges": edges,
+    "split": split,
+    "split-memory": split_memory,
+}
+TOGETHER = {"step": ("step", "memory"), "edges": ("edges",), "split": ("split", "split-memory")}  # what ``--only`` names
+
+
+def apart(part: str, argv: Sequence[str]) -> dict[str, Any]:
+    """What a part finds in a process of its own.
+
+    Raises:
+        UserError: it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "part.json"
+        done = subprocess.run([sys.executable, __file__, *argv, "--part", part, "--out", str(out)], capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"the part {part} failed: {done.stderr.strip().splitlines()[-1]}")
+        found: dict[str, Any] = json.loads(out.read_text())
+        return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables; returns the exit code."""
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"graphs: {error}", file=sys.stderr)
+        return 2
+
+
+def _main(argv: list[str]) -> int:
+    wanted = _parser().parse_args(argv)
+    choose_device("cpu", wanted.threads)
+    if wanted.part:
+        files.write_json(Path(wanted.out), PARTS[wanted.part](wanted))
+        return 0
+    here = environment()
+    print(f"{described(here)}; {wanted.repeats} rounds\n", flush=True)
+    found: dict[str, Any] = {"settings": vars(wanted), "environment": here}
+    for name in wanted.only or TOGETHER:
+        for part in TOGETHER[name]:
+            found[part] = apart(part, argv)
+        print(SHOWN[name](found) + "\n", flush=True)
+    if wanted.out:
+        files.write_json(Path(wanted.out), found)
+    return 0
+
+
+def _step_shown(found: dict[str, Any]) -> str:
+    step, memory = found["step"], found["memory"]
+    rows = [
+        {f"a training step, {step['edges']} directed edges": name, "seconds": str(Spread(**each))} for name, each in step["seconds"].items()
+    ]
+    return "\n".join(
+        [
+            table(rows),
+            f"\nthe dense copy takes {Spread(**step['ratio'])} times as long; the losses differ by {step['loss_difference']:.1g}",
+            f"recorded: {RECORDED:g} s, here {RECORDED * step['product'] / RECORDED_PRODUCT:.0f} s by a product of {step['product']:.1f} s "
+            f"(there {RECORDED_PRODUCT} s): {step['recorded_ratio']:.0f} times as long",
+            f"peak memory {_memory(memory)}",
+        ]
+    )
+
+
+def _memory(found: dict[str, Any]) -> str:
+    return f"{found['peak_mb']:.0f} MB, of which {found['before_mb']:.0f} MB before the work"
+
+
+def _edges_shown(found: dict[str, Any]) -> str:
+    rows = [
+        {
+            "edges": f"{row['edges']:,}",
+            "forward, s": f"{row['seconds']:.3g}",
+            "first, s": f"{row['first']:.3g}",
+            "us/edge": f"{row['us_per_edge']:.3g}",
+        }
+        for row in found["edges"]["rows"]
+    ]
+    return f"{table(rows)}\n\ntime ~ edges^{found['edges']['exponent']:.2f}; peak memory {_memory(found['edges'])}"
+
+
+def _split_shown(found: dict[str, Any]) -> str:
+    part, memory = found["split"], found["split-memory"]
+    rows = [{"drawing the graph": name, "seconds": str(Spread(**each))} for name, each in part["generated"].items()]
+    splitting = f"splitting by the Bethe Hessian takes {part['split']:.1f} s, overlap {part['overlap']:.3f}"
+    took = f"numpy takes {Spread(**part['ratio'])} times as long; {splitting}"
+    return f"{table(rows)}\n\n{took}\npeak memory {_memory(memory)}, {memory['drawn_mb']:.0f} MB after drawing"
+
+
+SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {"step": _step_shown, "edges": _edges_shown, "split": _split_shown}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=TOGETHER, help="parts to run (default: all)")
+    parser.add_argument("--repeats", type=positive, default=5, help="rounds (default: 5)")
+    parser.add_argument("--n", type=positive, default=400, help="nodes of the graph of a training step (default: 400)")
+    parser.add_argument("--depth", type=positive, default=30, help="layers of the network (default: 30)")
+    parser.add_argument("--product", type=positive, default=PRODUCT_SIZE, help="rows of the bare product's matrices (default: 5752)")
+    parser.add_argument("--edges", type=positive, nargs="+", default=[10_000, 100_000, 1_000_000], help="of the forward passes")
+    parser.add_argument("--nodes", type=positive, default=1_000_000, help="of the graph that is split (default: 1000000)")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--out", help="JSON file for everything measured")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
