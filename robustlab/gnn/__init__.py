@@ -11,6 +11,7 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 """
 
 from robustlab.gnn.communities import METHODS, communities
+from robustlab.gnn.cuts import CUTS, cut_size, max_cut, p_value
 from robustlab.gnn.generators import (
     degree_corrected_block_model,
     erdos_renyi,
@@ -52,6 +53,7 @@ __all__ = [
     "BetheHessian",
     "BlockModels",
     "Blocks",
+    "CUTS",
     "CompactNonBacktracking",
     "Degree",
     "Embedding",
@@ -78,6 +80,7 @@ __all__ = [
     "community_relaxation",
     "confusion",
     "cut_relaxation",
+    "cut_size",
     "degree_corrected_block_model",
     "dissociative_five",
     "dyadic",
@@ -90,7 +93,9 @@ __all__ = [
     "invariant_overlap",
     "learned_blocks",
     "load_network",
+    "max_cut",
     "overlap",
+    "p_value",
     "planted_clique",
     "points",
     "random_regular",

@@ -12,6 +12,8 @@ from robustlab import seeding
 from robustlab.errors import UserError
 from robustlab.gnn.graphs import GraphBatch, side_by_side
 
+SMALL = 512  # nodes up to which a noisy copy draws a number for each pair of them
+
 
 def block_sizes(n: int, k: int) -> Tensor:
     """Sizes of ``k`` blocks of ``n`` nodes, as equal as they can be, the larger ones first: int64 ``(k,)``."""
@@ -205,12 +207,12 @@ def planted_clique(n: int, size: int, *, p: float = 0.5, graphs: int = 1, seed: 
     return side_by_side(found)
 
 
-def noisy_copies(graphs: GraphBatch, noise: float, *, keep_density: bool = True, seed: int = 0) -> GraphBatch:
+def noisy_copies(graphs: GraphBatch, noise: float | Tensor, *, keep_density: bool = True, seed: int = 0) -> GraphBatch:
     """A copy of each graph with other edges here and there, and the same numbers of the nodes (Nowak, Villar, Bandeira and Bruna 2018).
 
     Args:
         graphs: with keys, as a generator gives them.
-        noise: probability with which each edge is left out.
+        noise: probability with which each edge is left out, of all graphs or of each, ``(B,)``.
         keep_density: a pair without an edge gets one with ``noise * p / (1 - p)``, where ``p`` is the density of its graph, so that there
             are as many edges in the mean; else with ``noise`` too, and a sparse graph becomes denser.
         seed: another one gives other copies.
@@ -221,24 +223,51 @@ def noisy_copies(graphs: GraphBatch, noise: float, *, keep_density: bool = True,
     Raises:
         UserError: a probability outside [0, 1], or graphs without keys.
     """
-    if not 0 <= noise <= 1:
-        raise UserError(f"`noise` must be a probability, got {noise:g}")
+    share = torch.as_tensor(noise, dtype=torch.float64).expand(len(graphs))
+    if not ((share >= 0) & (share <= 1)).all():
+        raise UserError(f"`noise` must be a probability, got {share[~((share >= 0) & (share <= 1))][0]:g}")
     if graphs.keys is None:
         raise UserError("noisy copies need graphs with random keys, as a generator gives them")
+    keys = seeding.fold(graphs.keys, "copy", seed)
+    if (graphs.sizes == graphs.sizes[0]).all() and graphs.sizes[0] <= SMALL:
+        return replace(graphs, edge_index=_small_copies(graphs, share, keep_density, keys))
     edges = []
-    for which, key in enumerate(seeding.fold(graphs.keys, "copy", seed)):
-        one, source = graphs.one(which), generator(key, "noise")
-        half = one.edge_index[:, one.tail < one.head]
-        pairs = one.n * (one.n - 1) // 2
-        added = noise * half.shape[1] / max(pairs - half.shape[1], 1) if keep_density else noise
-        stay = torch.rand(half.shape[1], generator=source, dtype=torch.float64) >= noise
-        there = (half[1] * (half[1] - 1) // 2 + half[0]).sort().values
-        others = pairs - len(there)
-        drawn = distinct(others, _binomial(others, min(added, 1.0), source), source)
-        fresh = drawn + torch.searchsorted(there - torch.arange(len(there)), drawn, right=True)  # the pair that is left at this place
-        made = from_pairs(torch.cat([half[:, stay], torch.stack(triangle(fresh))], 1), one.n)
-        edges.append(made.edge_index + graphs.starts[which])
+    for which, key in enumerate(keys):
+        one, its_noise = graphs.one(which), share[which]
+        of_small = _small_copies(one, its_noise[None], keep_density, key[None]) if one.n <= SMALL else None
+        found = _large_copy(one, float(its_noise), keep_density, generator(key, "noise")) if of_small is None else of_small
+        edges.append(found + graphs.starts[which])
     return replace(graphs, edge_index=torch.cat(edges, 1))
+
+
+def _small_copies(graphs: GraphBatch, noise: Tensor, keep_density: bool, keys: Tensor) -> Tensor:
+    """Edges of the copies of graphs of one size, with a number drawn for every pair of nodes."""
+    count, n = len(graphs), int(graphs.sizes[0])
+    i, j = torch.triu_indices(n, n, 1)
+    there = torch.zeros(count, n, n, dtype=torch.bool)
+    there[graphs.graph[graphs.tail], graphs.tail % max(n, 1), graphs.head % max(n, 1)] = True
+    pairs = there[:, i, j]
+    edges = pairs.sum(1)
+    added = noise * edges / (len(i) - edges).clamp(min=1) if keep_density else noise
+    drawn = seeding.uniform(keys, (len(i),), torch.float64)
+    made = torch.where(pairs, drawn >= noise[:, None], drawn < added[:, None])
+    both = torch.zeros_like(there)
+    both[:, i, j] = both[:, j, i] = made
+    which, tail, head = both.nonzero().T
+    return torch.stack([tail, head]) + n * which
+
+
+def _large_copy(one: GraphBatch, noise: float, keep_density: bool, source: torch.Generator) -> Tensor:
+    """Edges of the copy of one graph, in time and memory proportional to its edges."""
+    half = one.edge_index[:, one.tail < one.head]
+    pairs = one.n * (one.n - 1) // 2
+    added = noise * half.shape[1] / max(pairs - half.shape[1], 1) if keep_density else noise
+    stay = torch.rand(half.shape[1], generator=source, dtype=torch.float64) >= noise
+    there = (half[1] * (half[1] - 1) // 2 + half[0]).sort().values
+    others = pairs - len(there)
+    drawn = distinct(others, _binomial(others, min(added, 1.0), source), source)
+    fresh = drawn + torch.searchsorted(there - torch.arange(len(there)), drawn, right=True)  # the pair that is left at this place
+    return from_pairs(torch.cat([half[:, stay], torch.stack(triangle(fresh))], 1), one.n).edge_index
 
 
 def renumbered(graphs: GraphBatch, seed: int = 0) -> tuple[GraphBatch, Tensor]:

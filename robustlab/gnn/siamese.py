@@ -19,7 +19,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.gnn.generators import erdos_renyi, noisy_copies, random_regular
 from robustlab.gnn.graphs import GraphBatch, side_by_side
 from robustlab.gnn.networks import SGNN
-from robustlab.gnn.operators import Adjacency, Degree, GraphMean, HopRing, Identity, Reached
+from robustlab.gnn.operators import Adjacency, Degree, GraphMean, Identity, Reached
 
 SHARPNESS = 10.0  # of the softmax over cosines, which differ by 2 at most
 FEATURES = 3
@@ -30,9 +30,12 @@ FAMILIES: dict[str, Callable[..., GraphBatch]] = {"erdos-renyi": erdos_renyi, "r
 def with_local_counts(graphs: GraphBatch) -> GraphBatch:
     """The graphs with features of each node, ``(N, 3)``: its degree, how many nodes walks of two steps reach, and how many are at distance
     two. The degree alone says nothing in a regular graph."""
-    ones = torch.ones(graphs.n, 1)
-    counts = [operator.apply(graphs, ones) for operator in (Adjacency(), Reached(2, loops=False), HopRing(2))]
-    return replace(graphs, x=torch.cat(counts, 1), y=None)
+    starts, columns = Reached(2).pattern(graphs)
+    rows = torch.repeat_interleave(torch.arange(graphs.n), starts.diff())
+    far = rows != columns
+    near = torch.isin(rows * graphs.n + columns, graphs.tail * graphs.n + graphs.head)
+    counts = [graphs.degree, *(torch.bincount(rows[which], minlength=graphs.n) for which in (far, far & ~near))]
+    return replace(graphs, x=torch.stack(counts, 1).float(), y=None)
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,8 @@ class NoisyPairs:
         shape = self.p if self.family == "erdos-renyi" else self.degree
         graphs = FAMILIES[self.family](self.n, shape, graphs=count, seed=self.seed, first=first)
         assert graphs.keys is not None
-        shares = seeding.uniform(seeding.fold(graphs.keys, "noise"), ()).tolist() if self.mixed else [1.0] * count
-        copies = [noisy_copies(graphs.one(k), self.noise * share) for k, share in enumerate(shares)]
-        return with_local_counts(side_by_side([graphs, *copies]))
+        share = seeding.uniform(seeding.fold(graphs.keys, "noise"), (), torch.float64) if self.mixed else 1.0
+        return with_local_counts(side_by_side([graphs, noisy_copies(graphs, self.noise * share)]))
 
 
 def matching_network(depth: int = 12, width: int = 20, seed: int = 0) -> SGNN:

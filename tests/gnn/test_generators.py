@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from robustlab.errors import UserError
+from robustlab.gnn import generators
 from robustlab.gnn.generators import (
     block_sizes,
     degree_corrected_block_model,
@@ -150,8 +151,10 @@ def test_a_corrected_model_without_a_mean_is_refused():
         degree_corrected_block_model(10, inside=0.1, between=0.1, exponent=2)
 
 
+@pytest.mark.parametrize("small", [0, 512])
 @pytest.mark.parametrize("keep_density, added", [(True, 0.05 * 0.2 / 0.8), (False, 0.05)])
-def test_noisy_copies_lose_and_gain_as_many_edges_as_asked_for(keep_density, added):
+def test_noisy_copies_lose_and_gain_as_many_edges_as_asked_for(keep_density, added, small, monkeypatch):
+    monkeypatch.setattr(generators, "SMALL", small)
     graphs = erdos_renyi(50, 0.2, graphs=100)
     copies = noisy_copies(graphs, 0.05, keep_density=keep_density)
     codes, new = (one.tail * graphs.n + one.head for one in (graphs, copies))
@@ -162,13 +165,16 @@ def test_noisy_copies_lose_and_gain_as_many_edges_as_asked_for(keep_density, add
     assert abs(gained - added * (pairs - edges)) < 4 * (added * (pairs - edges)) ** 0.5
 
 
+@pytest.mark.parametrize("small", [0, 512])
 @every_maker
-def test_noisy_copies_are_a_graphs_own_and_without_noise_the_same(make):
+def test_noisy_copies_are_a_graphs_own_and_without_noise_the_same(make, small, monkeypatch):
+    monkeypatch.setattr(generators, "SMALL", small)
     graphs = make(graphs=3)
     assert torch.equal(noisy_copies(graphs, 0).edge_index, graphs.edge_index)
     copies = noisy_copies(graphs, 0.3, seed=1)
     assert torch.equal(copies.one(2).edge_index, noisy_copies(graphs.one(2), 0.3, seed=1).edge_index)
     assert not torch.equal(copies.edge_index, noisy_copies(graphs, 0.3, seed=2).edge_index)
+    assert torch.equal(copies.one(1).edge_index, noisy_copies(graphs, torch.tensor([0.0, 0.3, 0.1]), seed=1).one(1).edge_index)
 
 
 @pytest.mark.parametrize("p, edges", [(0, 0), (1, 435)])

@@ -40,7 +40,7 @@ class Config:
     n, a, b: nodes, and ``n`` times the probabilities of an edge within a community and between the two.
     shares: of a graph's edges that may be flipped.
     graphs: to train on.
-    trained_at: share of the edges that may be flipped in training.
+    trained_at, trained_steps: share of the edges that may be flipped in training, and gradient steps of these attacks.
     steps: gradient steps of an attack.
     """
 
@@ -51,6 +51,7 @@ class Config:
     shares: tuple[float, ...] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
     graphs: int = 1200
     trained_at: float = 0.05
+    trained_steps: int = 10
     steps: int = 50
     depth: int = 10
     width: int = 8
@@ -71,7 +72,7 @@ FULL = Config(seeds=50, n=1000, graphs=6000, depth=20)
 def run(cache: ExperimentCache, config: Config) -> Finding:
     """Train both networks, measure what is missing, and put the numbers into a table and plots."""
     networks, seconds = {}, {}
-    losses: dict[str, TrainingLoss] = {STANDARD: communities, ROBUST: CommunitiesUnderFlips(config.trained_at)}
+    losses: dict[str, TrainingLoss] = {STANDARD: communities, ROBUST: CommunitiesUnderFlips(config.trained_at, config.trained_steps)}
     for name, loss in losses.items():
         training = GraphTraining(config.graphs, 4, 4, schedule="one-cycle")
         start = SGNN(2, depth=config.depth, width=config.width)
@@ -90,7 +91,13 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
 def _measured(
     cache: ExperimentCache, config: Config, networks: dict[str, GraphNetwork], attack: str, target: str | None, share: float
 ) -> Values:
-    trained = {"graphs": config.graphs, "trained_at": config.trained_at, "depth": config.depth, "width": config.width}
+    trained = {
+        "graphs": config.graphs,
+        "trained_at": config.trained_at,
+        "trained_steps": config.trained_steps,
+        "depth": config.depth,
+        "width": config.width,
+    }
     settings = {"version": VERSION, "n": config.n, "a": config.a, "b": config.b, "count": config.count, "share": share, **trained}
     measure = partial(_overlaps, config, networks, target, share)
     told = {"attack": attack, "steps": config.steps}
@@ -134,7 +141,7 @@ def _table(config: Config, found: dict[str, dict[float, Values]], guess: float, 
         tuple(rows),
         (
             f"Both networks were trained on {config.graphs:,} graphs, in {seconds[STANDARD]:.0f} s and {seconds[ROBUST]:.0f} s here; the "
-            f"other one against flips of {100 * config.trained_at:g} % of the edges.",
+            f"other one against flips of {100 * config.trained_at:g} % of the edges, {config.trained_steps} gradient steps each.",
         ),
     )
 

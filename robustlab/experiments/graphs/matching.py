@@ -64,11 +64,11 @@ class Config:
     families: tuple[str, ...] = ("erdos-renyi", "regular")
     noises: tuple[float, ...] = NOISES
     n: int = 50
-    steps: int = 3000
+    steps: int = 2800
     batch_size: int = 16
     depth: int = 12
     width: int = 20
-    lr: float = 0.004
+    lr: float = 0.005
 
     @property
     def pairs(self) -> int:
@@ -189,8 +189,8 @@ def _table(config: Config, family: str, found: Mapping[float, Values], seconds: 
     return Table(
         f"Matching two noisy copies: {family}",
         f"{kind}, n = {config.n} nodes, {config.pairs} pairs at each noise: the share of nodes that are matched rightly, with the 95 % "
-        f"interval of its mean. Chance is {1 / config.n:g}. The nodes of every copy are renumbered, and lost edges are made up for, so that "
-        "the density stays.",
+        f"interval of its mean. Chance is {1 / config.n:g}. The nodes of every copy are renumbered, and lost edges are made up for, so "
+        "that the density stays.",
         ("method", *(f"noise {noise:g}" for noise in config.noises)),
         tuple(rows),
         ("Published: Nowak, Villar, Bandeira and Bruna (2018), read off their plots' code; SDP by 5 pairs, LowRankAlign by 100.", *took),
