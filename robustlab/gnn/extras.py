@@ -26,9 +26,18 @@ def networkx() -> Any:
     return _module("networkx")
 
 
-def _module(name: str) -> Any:
+def cvxpy() -> Any:
+    """The package cvxpy, for small semidefinite programs.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    return _module("cvxpy", "bias")
+
+
+def _module(name: str, extra: str = "gnn") -> Any:
     try:
         return import_module(name)
     except ImportError:
         package = name.partition(".")[0]
-        raise UserError(f"this needs {package}, which is not installed: pip install robustlab[gnn]") from None
+        raise UserError(f"this needs {package}, which is not installed: pip install robustlab[{extra}]") from None

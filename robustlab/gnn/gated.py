@@ -59,8 +59,8 @@ class RandomCities:
 
 
 def edge_features(graphs: GraphBatch) -> Tensor:
-    """Of each directed edge, float32 ``(E, 4)``: its length over the mean distance to a nearest neighbour, the exponential of minus that, and
-    ``1 / (1 + rank)`` among the edges that begin where it does, from the shortest with rank 0, and among those that end where it does.
+    """Of each directed edge, float32 ``(E, 4)``: its length over the mean distance to a nearest neighbour, the exponential of minus that,
+    and ``1 / (1 + rank)`` among the edges that begin where it does, from the shortest with rank 0, and among those that end where it does.
     They do not change where the points are moved, turned, mirrored or scaled."""
     assert graphs.x is not None
     spread = torch.linalg.vector_norm(graphs.x[graphs.tail] - graphs.x[graphs.head], dim=1)
