@@ -10,8 +10,10 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 ``Data`` and adjacency matrices become one by ``as_graphs``.
 """
 
+from robustlab.gnn.choice import Answer, find_communities, likelihood
 from robustlab.gnn.communities import METHODS, communities
 from robustlab.gnn.cuts import CUTS, cut_size, max_cut, p_value
+from robustlab.gnn.flips import budgets, flipped, guided_flips, random_flips
 from robustlab.gnn.generators import (
     degree_corrected_block_model,
     erdos_renyi,
@@ -42,6 +44,8 @@ from robustlab.gnn.operators import (
 )
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
+from robustlab.gnn.readers import read_graph, read_qap, read_tsp
+from robustlab.gnn.relaxed import RelaxedGraphs, relaxed
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
 from robustlab.gnn.sources import BlockModels, Mixture, dissociative_five
 from robustlab.gnn.spectral import eigenvectors, estimated_k
@@ -49,6 +53,7 @@ from robustlab.gnn.weights import load_network, save_network
 
 __all__ = [
     "Adjacency",
+    "Answer",
     "Beliefs",
     "BetheHessian",
     "BlockModels",
@@ -71,10 +76,12 @@ __all__ = [
     "Power",
     "Reached",
     "Relaxation",
+    "RelaxedGraphs",
     "SGNN",
     "agreement",
     "as_graphs",
     "belief_propagation",
+    "budgets",
     "chance",
     "communities",
     "community_relaxation",
@@ -87,18 +94,27 @@ __all__ = [
     "eigenvectors",
     "erdos_renyi",
     "estimated_k",
+    "find_communities",
+    "flipped",
     "from_adjacency",
     "graph",
+    "guided_flips",
     "invariant_cross_entropy",
     "invariant_overlap",
     "learned_blocks",
+    "likelihood",
     "load_network",
     "max_cut",
     "overlap",
     "p_value",
     "planted_clique",
     "points",
+    "random_flips",
     "random_regular",
+    "read_graph",
+    "read_qap",
+    "read_tsp",
+    "relaxed",
     "save_network",
     "side_by_side",
     "signal_to_noise",

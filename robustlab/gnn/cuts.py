@@ -1,7 +1,7 @@
 """Large cuts: their value, and what finds them without learning. Labels are 0 and 1; an edge is cut where its ends differ.
 
-    graphs = random_regular(500, 3, graphs=10)
-    print(p_value(graphs, extremal_optimization(graphs)))
+graphs = random_regular(500, 3, graphs=10)
+print(p_value(graphs, extremal_optimization(graphs)))
 """
 
 from __future__ import annotations
