@@ -36,7 +36,7 @@ def verdicts_of(name: str, setting: Setting = Setting(2)) -> dict[str, str]:  # 
         "no-minimizer",
         "support-vectors",
         "gradient-descent-margin",
-        "steepest-descent-margin",
+        pytest.param("steepest-descent-margin", marks=pytest.mark.long),
         "dual-acceleration",
         "non-separable",
         "optimizer-is-defence",
@@ -50,11 +50,13 @@ def test_what_holds(name):
 @pytest.mark.parametrize(
     "name, failing",
     [
-        ("start-and-step", {"squared loss, the same starts"}),
-        ("normalized-steps", {"L1", "L4", "Linf"}),
-        ("step-and-start-in-practice", {"50 times the largest stable step", "start of size 3, constant steps"}),
+        pytest.param("start-and-step", {"squared loss, the same starts"}, marks=pytest.mark.long),
+        pytest.param("normalized-steps", {"L1", "L4", "Linf"}, marks=pytest.mark.long),
+        pytest.param(
+            "step-and-start-in-practice", {"50 times the largest stable step", "start of size 3, constant steps"}, marks=pytest.mark.long
+        ),
         ("adaboost-cycles", {"AdaBoost's own step"}),
-        ("polynomial-tail", {"any loss"}),
+        pytest.param("polynomial-tail", {"any loss"}, marks=pytest.mark.long),
     ],
 )
 def test_what_fails_as_it_should_beside_what_holds(name, failing):
