@@ -4,7 +4,7 @@ what is measured; the 5-community task; the karate club, or a graph of one's own
     found = reproduce("communities", out="runs/reproduce", seeds=10)
     print(found.tables[0])
 
-A trained network joins by ``NETWORKS``.
+The networks of ``NETWORKS`` are trained for it, and kept.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ from robustlab.gnn.communities import METHODS, communities, one_by_one
 from robustlab.gnn.extras import networkx
 from robustlab.gnn.generators import signal_to_noise, stochastic_block_model
 from robustlab.gnn.graphs import GraphBatch, as_graphs
+from robustlab.gnn.networks import LGNN, SGNN, GraphNetwork
 from robustlab.gnn.operators import BetheHessian, Laplacian
 from robustlab.gnn.overlap import chance, overlap
 from robustlab.gnn.propagation import Blocks, belief_propagation
 from robustlab.gnn.readers import read_graph
+from robustlab.gnn.sources import BlockModels, Mixture
 from robustlab.gnn.spectral import eigenvectors, estimated_k, labelled
 from robustlab.reports.plots import Axes, Line
 from robustlab.reports.tables import Table
+from robustlab.training.graphs import GraphTraining
+from robustlab.training.graphs import asked as as_asked
+from robustlab.training.graphs import communities as loss_on_communities
 
 VERSION = 1  # of the measurements: another one measures again
 PARTS = ("ratios", "five", "laplacians", "second-eigenvector", "own")
@@ -74,9 +79,41 @@ class Task:
         return stochastic_block_model(self.n, self.k, inside=self.a / self.n, between=self.b / self.n, graphs=self.graphs, seed=1)
 
 
-# Trained networks by name: from the cache, where they may be trained, and a task to a function from graphs to labels, or None where the
-# network is not for that task.
-NETWORKS: dict[str, Callable[[ExperimentCache, Task], Find | None]] = {}
+@dataclass(frozen=True)
+class Learned:
+    """A graph network that is trained on graphs like those of a task, and the settings of its training.
+
+    Attributes:
+        made: from the number of communities to a network to begin with.
+        graphs: to train on, for two communities and for five; 0 trains none.
+    """
+
+    made: Callable[[int], GraphNetwork]
+    graphs: tuple[int, int]
+
+    def asked(self, task: Task) -> tuple[GraphNetwork, Mixture | BlockModels, GraphTraining] | None:
+        """What to train, on what and how: on two communities of every ratio above 1 and both kinds at once, or on the task's own model."""
+        count = self.graphs[task.k > 2]
+        if not count or task.k not in (2, 5):
+            return None
+        source = Mixture(task.n, (task.a + task.b) / 2) if task.k == 2 else BlockModels(task.n, task.k, task.a / task.n, task.b / task.n)
+        return self.made(task.k), source, GraphTraining(count, 10, 4)
+
+    def find(self, cache: ExperimentCache, task: Task, name: str) -> Find:
+        """The trained network as a function from graphs to labels."""
+        asked = self.asked(task)
+        assert asked
+        network, source, training = asked
+        trained, _ = cache.trained_on_graphs(network, source, loss_on_communities, training, f"{name} {task.k} communities")
+        trained = trained.cpu()
+        return lambda graphs: one_by_one(lambda graph: trained(graph).detach().argmax(1), graphs)
+
+
+NETWORKS: dict[str, Learned] = {
+    "sGNN": Learned(lambda k: SGNN(k, depth=30 if k == 2 else 15), (4000, 3000)),
+    "LGNN": Learned(lambda k: LGNN(k, depth=15), (1600, 2400)),
+    "linear LGNN": Learned(lambda k: LGNN(k, depth=15, linear=True), (0, 1600)),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +125,7 @@ class Config:
     differences: between ``a`` and ``b``, for each point of the plot.
     seeds: graphs of each point.
     five: graphs of the 5-community task for each of ``seeds``.
+    networks: train the networks of ``NETWORKS``, on as many graphs as they say.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -97,6 +135,7 @@ class Config:
     differences: tuple[float, ...] = (6.0, 5.5, 5.0, 4.5, 4.0, 3.5, 3.0)
     seeds: int = 10
     five: int = 4
+    networks: bool = True
 
     def task(self, difference: float) -> Task:
         """Two communities with that difference between ``a`` and ``b``."""
@@ -143,11 +182,19 @@ def finders(cache: ExperimentCache, config: Config, task: Task) -> dict[str, Fin
         name: partial(lambda graphs, name: communities(graphs, task.k, name, assortative=task.assortative), name=name) for name in METHODS
     }
     known[GIVEN] = lambda graphs: belief_propagation(graphs, task.blocks).labels
-    known |= {name: find for name, made in NETWORKS.items() if (find := made(cache, task))}
+    known |= {
+        name: learned.find(cache, task, name)
+        for name, learned in NETWORKS.items()
+        if config.networks and _wanted(config, name) and learned.asked(task)
+    }
     for name in config.methods:
         if name not in {*known, *NETWORKS}:
             raise unknown("method", name, {*known, *NETWORKS})
     return {name: find for name, find in known.items() if not config.methods or name in config.methods}
+
+
+def _wanted(config: Config, name: str) -> bool:
+    return not config.methods or name in config.methods
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
@@ -170,9 +217,15 @@ def measured(cache: ExperimentCache, task: Task, found: Mapping[str, Find]) -> d
     settings = {**vars(task), "version": VERSION}
     where = f"k {task.k} a {task.a:g} b {task.b:g}"
     measurements = [
-        Measurement(f"{name} {where}", {**settings, "method": name}, partial(_overlaps, task, find)) for name, find in found.items()
+        Measurement(f"{name} {where}", settings | _method(name, task), partial(_overlaps, task, find)) for name, find in found.items()
     ]
     return {name: values["overlaps"] for name, values in zip(found, cache.measured("communities", measurements), strict=True)}
+
+
+def _method(name: str, task: Task) -> Values:
+    """What tells a measurement of a method from others: of a network also how it was trained."""
+    asked = NETWORKS[name].asked(task) if name in NETWORKS else None
+    return {"method": name, **({"trained": as_asked(asked[0], asked[1], loss_on_communities, asked[2])} if asked else {})}
 
 
 def _overlaps(task: Task, find: Find) -> Values:
