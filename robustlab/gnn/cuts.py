@@ -35,8 +35,8 @@ def cut_size(graphs: GraphBatch, labels: Tensor) -> Tensor:
 
 
 def p_value(graphs: GraphBatch, labels: Tensor) -> Tensor:
-    """``(cut / n - d / 4) / sqrt(d / 4)`` of each graph, ``d`` its mean degree: 0 for labels at random, at most about ``P_STAR`` for a large
-    random regular graph. float64, of ``cut_size``'s shape; 0 for a graph without edges."""
+    """``(cut / n - d / 4) / sqrt(d / 4)`` of each graph, ``d`` its mean degree: 0 for labels at random, at most about ``P_STAR`` for a
+    large random regular graph. float64, of ``cut_size``'s shape; 0 for a graph without edges."""
     return as_p_value(graphs, cut_size(graphs, labels).double())
 
 

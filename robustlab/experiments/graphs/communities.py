@@ -149,7 +149,7 @@ class Config:
 
 FULL = Config(n=10_000, seeds=20, five=10)
 GIVEN = "belief propagation, model given"
-# Overlap on 10 graphs of 1,000 nodes at mean degree 3, measured before this code was written; the first of each row at a - b = 6, then 5.5, ...
+# Overlap on 10 graphs of 1,000 nodes at mean degree 3, measured before this code was written; each row from a - b = 6 down to 3.
 REFERENCE: dict[tuple[bool, str], tuple[float, ...]] = {
     (True, "adjacency"): (0.44, 0.70, 0.57, 0.45, 0.19, 0.13, 0.07),
     (True, "laplacian"): (0.74, 0.89, 0.27, 0.15, 0.05, 0.04, 0.04),
@@ -320,8 +320,8 @@ def _five(cache: ExperimentCache, config: Config) -> Finding:
     rows += [(name, value, "", "Chen, Li and Bruna 2019") for name, value in PUBLISHED_FIVE.items()]
     table = Table(
         "Five communities that avoid each other",
-        f"{task.graphs} graphs of 400 nodes, no edge inside, 18/n between, signal-to-noise ratio {task.ratio:.2f}; mean with its 95 % interval. "
-        f"Labels at random have {level:.3f}.",
+        f"{task.graphs} graphs of 400 nodes, no edge inside, 18/n between, signal-to-noise ratio {task.ratio:.2f}; mean with its 95 % "
+        f"interval. Labels at random have {level:.3f}.",
         ("method", "overlap", "standard deviation of graphs", "source"),
         tuple(rows),
         ("Belief propagation finds nearly all or nearly nothing of a graph: the mean says little about one graph.",),
