@@ -147,6 +147,11 @@ class ExperimentCache:
         self._identity = found.digest
         return found
 
+    @property
+    def own_place(self) -> Path | None:
+        """Where the data lie; None where there are none."""
+        return None if self.data is None else place_of(self.data)
+
     def own_file(self, read: Callable[[Path], T]) -> T | None:
         """The data as a file of any other kind, known by its bytes; None where there are no data.
 
@@ -156,9 +161,9 @@ class ExperimentCache:
         Raises:
             UserError: what ``read`` refuses.
         """
-        if self.data is None:
+        place = self.own_place
+        if place is None:
             return None
-        place = place_of(self.data)
         found = read(place)
         self._identity = files.sha256(place)
         return found

@@ -42,6 +42,8 @@ GRAPHS: dict[str, str] = {
     "landscape": "linear graph networks from many starts: how far apart the local minima are, and how far from the spectral method",
     "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
     "edge-flips": "communities of graphs whose edges are flipped, at random or against a network: which method holds on longest",
+    "tours": "short tours through cities: a network that scores edges, heuristics, and the shortest tours",
+    "metric-spaces": "how far apart metric spaces are: Gromov-Hausdorff between its bounds, Gromov-Wasserstein",
 }
 EXPERIMENTS |= GRAPHS
 WITHOUT_DATA = ("known-features", "linear-bias", *GRAPHS)

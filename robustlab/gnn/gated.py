@@ -18,7 +18,7 @@ from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.layers import drawn_linear
 from robustlab.gnn.networks import NETWORKS, GraphNetwork
 from robustlab.gnn.operators import at_heads, at_tails, from_tails, turned
-from robustlab.gnn.tours import length, random_tours, two_opt
+from robustlab.gnn.tours import length, nearest_neighbour, two_opt
 
 EDGE_FEATURES = 4
 
@@ -34,8 +34,8 @@ def complete(places: Tensor, y: Tensor | None = None, keys: Tensor | None = None
 
 @dataclass(frozen=True)
 class RandomCities:
-    """Cities uniform in the unit square, with a short tour through each: the best of ``starts`` runs of 2-opt, which at 20 cities and 10
-    starts is the shortest in nine of ten.
+    """Cities uniform in the unit square, with a short tour through each: the best of ``starts`` runs of 2-opt from nearest neighbours,
+    which at 20 cities and 10 starts is the shortest in five of six, and 0.1 % longer in the mean.
 
     Attributes:
         n: cities.
@@ -52,7 +52,8 @@ class RandomCities:
         places = points(self.n, graphs=count, seed=self.seed, first=first)
         keys = seeding.example_keys(self.seed, torch.arange(first, first + count))
         distances = torch.linalg.vector_norm(places[:, :, None] - places[:, None], dim=-1).repeat_interleave(self.starts, 0)
-        tours = two_opt(distances, torch.cat([random_tours(self.n, self.starts, key) for key in keys]))
+        begin = (torch.arange(self.starts) * self.n // self.starts).repeat(count)
+        tours = two_opt(distances, nearest_neighbour(distances, begin))
         best = length(distances, tours).reshape(count, -1).argmin(1)
         chosen = tours.reshape(count, self.starts, -1)[torch.arange(count), best]
         return complete(places, chosen.argsort(1), keys)
@@ -102,7 +103,7 @@ class GatedGNN(GraphNetwork):
 
     Args:
         out: values of each edge.
-        features: coordinates of each node; they are looked at through distances only.
+        features: coordinates of each node; where all are moved or scaled alike, nothing changes.
         width: channels.
         depth: layers.
         seed: of the first weights.
@@ -115,16 +116,17 @@ class GatedGNN(GraphNetwork):
         super().__init__({"out": out, "features": features, "width": width, "depth": depth})
         source = seeding.generator(seed, "weights")
         self.first_edge = drawn_linear(EDGE_FEATURES, width, source)
-        self.first_node = drawn_linear(EDGE_FEATURES, width, source)
+        self.first_node = drawn_linear(EDGE_FEATURES + features, width, source)
         self.layers = nn.ModuleList(GatedLayer(width, source) for _ in range(depth))
         self.inner, self.last = drawn_linear(width, width, source), drawn_linear(width, out, source)
 
     def forward(self, graphs: GraphBatch) -> Tensor:
         """Values of the directed edges, ``(E, out)``."""
-        self.start(graphs)  # refuses other features
-        seen = edge_features(graphs)
+        places, seen = self.start(graphs), edge_features(graphs)
+        centred = places - graphs.mean(places)[graphs.graph]
+        size = graphs.mean(centred.square().sum(1, keepdim=True)).sqrt().clamp(min=1e-12)[graphs.graph]
         mean = from_tails(graphs, seen) / graphs.degree.clamp(min=1)[:, None]
-        x, y = self.first_node(mean), self.first_edge(seen)
+        x, y = self.first_node(torch.cat([mean, centred / size], 1)), self.first_edge(seen)
         for layer in self.layers:
             x, y = layer(graphs, x, y)
         found: Tensor = self.last((self.inner(y) + turned(graphs, self.inner(y))).relu())

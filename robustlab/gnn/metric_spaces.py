@@ -233,9 +233,11 @@ def sdp_distance(X: Tensor, Y: Tensor, p: float = 2.0) -> tuple[float, Tensor]:
 
 
 def _relaxed(cost: Tensor, n: int, m: int, *, bijective: bool) -> tuple[float, Tensor]:
-    """The smallest ``sum cost * Z`` over a relaxation of the products ``Z_pq = z_p z_q``, where ``z_ij`` is 1 for the pairs taken: the
-    matrix ``[[1, z], [z, Z]]`` is positive semidefinite, ``Z >= 0``, its diagonal is ``z``; and the choices for each point, which are exactly one
-    or at least one, stay so when multiplied by ``z_q``."""
+    """The smallest ``sum cost * Z`` over a relaxation of the products ``Z_pq = z_p z_q``, where ``z_ij`` is 1 for the pairs taken.
+
+    The matrix ``[[1, z], [z, Z]]`` is positive semidefinite, ``Z >= 0``, and its diagonal is ``z``. Each point is in one pair, or in one at
+    least; these sums stay so when multiplied by ``z_q``.
+    """
     cp = cvxpy()
     whole = cp.Variable((n * m + 1, n * m + 1), PSD=True)
     Z, z = whole[1:, 1:], whole[0, 1:]

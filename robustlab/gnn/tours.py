@@ -138,14 +138,23 @@ def _walks(n: int, i: np.ndarray, j: np.ndarray) -> list[list[int]]:
 
 
 def nearest_neighbour(distances: Tensor, start: Tensor | int = 0) -> Tensor:
-    """Tours that always go on to the nearest city that is left: int64 ``(n,)`` from one start, ``(S, n)`` from many, ``(S,)``."""
-    starts, n = torch.as_tensor(start).reshape(-1), len(distances)
+    """Tours that always go on to the nearest city that is left.
+
+    Args:
+        distances: ``(n, n)``, or one matrix for each start, ``(S, n, n)``.
+        start: one city, or many, ``(S,)``.
+
+    Returns:
+        int64 ``(n,)`` for one start, ``(S, n)`` for many.
+    """
+    starts, n = torch.as_tensor(start).reshape(-1), distances.shape[-1]
+    rows = torch.arange(len(starts))
+    own = distances if distances.ndim == 3 else distances.expand(len(starts), n, n)
     tours, here = [starts], starts
     open_ = torch.ones(len(starts), n, dtype=torch.bool)
-    rows = torch.arange(len(starts))
     for _ in range(n - 1):
         open_[rows, here] = False
-        here = torch.where(open_, distances[here], torch.inf).argmin(1)
+        here = torch.where(open_, own[rows, here], torch.inf).argmin(1)
         tours.append(here)
     found = torch.stack(tours, 1)
     return found if isinstance(start, Tensor) and start.ndim else found[0]
