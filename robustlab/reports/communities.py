@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from robustlab import files
 from robustlab.evaluation import Rate
 from robustlab.gnn.choice import Answer
 from robustlab.gnn.extras import networkx
+from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.operators import Adjacency
 from robustlab.gnn.overlap import agreement, chance
 from robustlab.gnn.spectral import as_scipy
 from robustlab.reports.plots import graph_plot
 from robustlab.reports.tables import Table
 
+MOST = 1_000  # different true labels that are compared with
 DRAWN = 2_000  # nodes up to which a graph is drawn with its edges
 PICTURE = "communities.png"
 
@@ -29,22 +32,24 @@ def table(answer: Answer, name: str) -> Table:
         answer: see ``gnn.find_communities``.
         name: of the graph.
     """
-    graph, true = answer.graph, answer.graph.y
-    known = true is not None and len(true) == graph.n
+    graph, true = answer.graph, true_labels(answer.graph)
+    known = true is not None
     columns = ("method", "nodes in each", "likelihood", *(("overlap", "95 % interval", "wrong nodes") if known else ()), "seconds")
     rows = []
     for method in sorted(answer.labels, key=lambda method: -answer.likelihoods[method]):
         sizes = torch.bincount(answer.labels[method], minlength=answer.k).tolist()
         told = ", ".join(map(str, sizes[:8])) + (", ..." if len(sizes) > 8 else "")
-        scored = _scored(answer, method) if known else ()
+        scored = () if true is None else _scored(answer, true, method)
         rows.append((method, told, f"{answer.likelihoods[method]:.4f}", *scored, f"{answer.seconds[method]:.2f}"))
     kind = "like" if answer.assortative else "avoid"
+    sought = "1 community" if answer.k == 1 else f"{answer.k} communities that {kind} each other"
     regime = (
-        f"{graph.n:,} nodes, {graph.edge_index.shape[1] // 2:,} edges, {answer.k} communities that {kind} each other; the Bethe Hessian "
+        f"{graph.n:,} nodes, {graph.edge_index.shape[1] // 2:,} edges, {sought}; the Bethe Hessian "
         f"counts {answer.estimated}. Likelihood: of the edges, given the labels and degrees (0 for one community)."
     )
-    if known:
-        regime += f" Labels at random have an overlap of {_chance(answer):.3f}."
+    if true is not None:
+        level = chance(graph.labelled(true), _classes(answer, true), draws=50)
+        regime += f" Labels at random have an overlap of {level:.3f}."
     notes = [_why(answer)] if len(rows) > 1 else []
     if answer.k == 1 == answer.estimated:
         notes.append("No more than one community can be told from chance here; `k` makes the methods look for more all the same.")
@@ -60,21 +65,23 @@ def _why(answer: Answer) -> str:
     return f"Believe the labels of `{answer.best}`: of all that were found they make the edges likeliest{agree}."
 
 
-def _classes(answer: Answer) -> int:
+def true_labels(graph: GraphBatch) -> Tensor | None:
+    """The nodes' own labels, called 0, 1, ... in their order; None where there are none, or more than ``MOST`` different ones."""
+    if graph.y is None or len(graph.y) != graph.n:
+        return None
+    names, labels = graph.y.unique(return_inverse=True)
+    return labels if len(names) <= MOST else None
+
+
+def _classes(answer: Answer, true: Tensor) -> int:
     """Names that found and true labels need together."""
-    assert answer.graph.y is not None
-    return max(answer.k, int(answer.graph.y.max()) + 1, 2)
+    return max(answer.k, int(true.max()) + 1, 2)
 
 
-def _chance(answer: Answer) -> float:
-    return chance(answer.graph, _classes(answer), draws=50)
-
-
-def _scored(answer: Answer, method: str) -> tuple[str, str, str]:
+def _scored(answer: Answer, true: Tensor, method: str) -> tuple[str, str, str]:
     """Overlap, its interval over the nodes, and the wrong nodes under the best names."""
-    k, n = _classes(answer), answer.graph.n
-    assert answer.graph.y is not None
-    rate = Rate(round(agreement(answer.labels[method], answer.graph.y, k) * n), n)
+    k, n = _classes(answer, true), answer.graph.n
+    rate = Rate(round(agreement(answer.labels[method], true, k) * n), n)
     value, low, high = ((share - 1 / k) / (1 - 1 / k) for share in (rate.value, *rate.interval))
     return f"{value:.3f}", f"{low:.3f} to {high:.3f}", str(n - rate.count)
 

@@ -45,6 +45,16 @@ def test_labels_table_and_picture(file, tmp_path, capsys):
     assert "not an empty folder" in capsys.readouterr().err
 
 
+def test_labels_of_any_numbers_are_compared(file, tmp_path, capsys):
+    held = dict(np.load(file))
+    np.savez(tmp_path / "odd.npz", edge_index=held["edge_index"], y=held["y"] * 900_000 + 7)
+    said = []
+    for name in (file, tmp_path / "odd.npz"):
+        assert main(["communities", "--data", str(name), "--methods", "bethe hessian"]) == 0
+        said.append(capsys.readouterr().out.rpartition("| bethe hessian")[2].split("|")[1:6])
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize(
     "flags, said",
     [
