@@ -274,7 +274,7 @@ class Reproduce:
     )
 
     experiment: str | None = option(None, "which experiment; its name may also come first, without the flag", metavar="NAME")
-    data: str | None = option(None, "folder or file of the images", location, metavar="PATH")
+    data: str | None = option(None, "folder or file of the images; or of one's own linear problem or graph", location, metavar="PATH")
     settings: ExperimentSettings = group(ExperimentSettings)
     machine: ExperimentMachine = group(ExperimentMachine)
     out: str = option("runs/reproduce", "folder of all experiments; unfinished ones in it are continued", location, metavar="FOLDER")
