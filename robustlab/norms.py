@@ -77,6 +77,9 @@ class Linf(AttackNorm):
     def steepest(self, g: Tensor) -> Tensor:
         return g.sign()
 
+    def scaled(self, g: Tensor) -> Tensor:
+        return g.sign().mul_(expanded(self.dual.measure(g), g))  # in place: a large gradient costs memory traffic
+
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
         bound = _bound(radius, v)
         return v.clamp(-bound, bound)
@@ -131,14 +134,14 @@ class L1(AttackNorm):
         flat = g.flatten(1)
         if flat.numel() == 0:
             return g.clone()
-        top = flat.abs().argmax(1, keepdim=True)
+        top = flat.abs().max(1, keepdim=True).indices  # of equal ones the first, as argmax, in half the time
         return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign()).reshape(g.shape)
 
     def scaled(self, g: Tensor) -> Tensor:
         flat = g.flatten(1)
         if flat.numel() == 0:
             return g.clone()
-        top = flat.abs().argmax(1, keepdim=True)
+        top = flat.abs().max(1, keepdim=True).indices  # of equal ones the first, as argmax, in half the time
         return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top)).reshape(g.shape)
 
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
@@ -197,7 +200,9 @@ class L1(AttackNorm):
 
 @dataclass(frozen=True)
 class Lp(Norm):
-    """``(sum |v_i|^p)^(1/p)`` for ``p`` strictly between 1 and infinity; the ends are ``L1`` and ``Linf``.
+    """``(sum |v_i|^p)^(1/p)`` for ``p`` from 1.01 to 101; the ends are ``L1`` and ``Linf``.
+
+    Nearer to 1 or infinity the way from a gradient to a direction is a power of more than 100, and loses all its digits.
 
     Raises:
         UserError: any other ``p``.
@@ -207,8 +212,7 @@ class Lp(Norm):
     _dual_p: float | None = field(default=None, repr=False, compare=False)  # what the dual came from, so that its dual is that again
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.p) and self.p > 1):
-            raise UserError(f"p must lie strictly between 1 and infinity, got {self.p}: for the ends there are L1() and Linf()")
+        check_p(self.p)
 
     @property
     def dual(self) -> Norm:
@@ -223,6 +227,16 @@ class Lp(Norm):
         return g.sign() * raised / torch.where(length > 0, length, 1)
 
 
+def check_p(p: float) -> None:
+    """Refuse an exponent whose norm, or whose dual norm, cannot be told from L1 or Linf in float64.
+
+    Raises:
+        UserError: ``p`` is not from 1.01 to 101.
+    """
+    if not 1.01 <= p <= 101:
+        raise UserError(f"p must lie from 1.01 to 101, got {p}: for the ends there are L1() and Linf()")
+
+
 class MatrixNorm(Norm):
     """A norm of one matrix per example, of shape ``(B, rows, columns)``, that sees nothing but singular values."""
 
@@ -232,9 +246,17 @@ class MatrixNorm(Norm):
         return self.values.measure(torch.linalg.svdvals(_matrices(v)))
 
     def steepest(self, g: Tensor) -> Tensor:
+        return self._direction(g)[0]
+
+    def scaled(self, g: Tensor) -> Tensor:
+        direction, singular = self._direction(g)
+        return direction * expanded(self.values.dual.measure(singular) * Linf().measure(g), g)
+
+    def _direction(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """The steepest direction, and the singular values of ``g`` over its largest entry, ``(B, min(rows, columns))``."""
         left, singular, right = torch.linalg.svd(_unit_scale(_matrices(g)), full_matrices=False)
         known = singular > singular[:, :1] * (max(g.shape[1:]) * torch.finfo(g.dtype).eps)  # smaller ones are rounding
-        return (left * self.values.steepest(torch.where(known, singular, 0))[:, None]) @ right
+        return (left * self.values.steepest(torch.where(known, singular, 0))[:, None]) @ right, singular
 
 
 @dataclass(frozen=True)
@@ -280,6 +302,9 @@ class Shaped(Norm):
 
     def steepest(self, g: Tensor) -> Tensor:
         return self.norm.steepest(self._arrays(g)).reshape(g.shape)
+
+    def scaled(self, g: Tensor) -> Tensor:
+        return self.norm.scaled(self._arrays(g)).reshape(g.shape)
 
     def _arrays(self, v: Tensor) -> Tensor:
         if v.shape[1:].numel() != math.prod(self.shape):

@@ -95,7 +95,7 @@ def permutation(seed: int, n: int, *names: str | int) -> Tensor:
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """A CPU ``torch.Generator`` for a named purpose, where a library wants one (weight initialization, say)."""
-    key = fold(torch.tensor([_checked(seed)]), "generator", *names)
+    key = fold(torch.tensor([_checked(seed)], device="cpu"), "generator", *names)  # also where the default device is another
     return torch.Generator().manual_seed(int(key) & ((1 << 63) - 1))
 
 

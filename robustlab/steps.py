@@ -70,7 +70,8 @@ class Steepest:
         return None
 
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: None) -> tuple[Tensor, None]:
-        return constraint.project(x - per_example(self.step_size, x) * self._direction(constraint.tangent(x, grad))), None
+        moved = self._direction(constraint.tangent(x, grad)) * per_example(self.step_size, x)
+        return constraint.project(moved.neg_().add_(x)), None  # in place: at 100,000 values memory costs more than arithmetic
 
     def _direction(self, g: Tensor) -> Tensor:
         return self.norm.scaled(g) if self.scaled and isinstance(self.norm, Norm) else self.norm.steepest(g)

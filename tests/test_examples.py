@@ -68,4 +68,10 @@ def test_notebook_is_kept_without_outputs(path):
 def test_there_are_examples_of_the_promised_length():
     assert len(EXAMPLES) >= 5
     assert all(len(path.read_text().splitlines()) <= 45 for path in EXAMPLES)
-    assert [path.stem for path in NOTEBOOKS] == ["attack_and_evaluate", "learn_from_d_det", "play_with_a_robust_model", "which_solution"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "attack_and_evaluate",
+        "communities_of_a_graph",
+        "learn_from_d_det",
+        "play_with_a_robust_model",
+        "which_solution",
+    ]

@@ -201,13 +201,13 @@ def test_norms_of_one_kind_are_equal_and_print_their_name():
     assert len(set(ALL_NORMS)) == 3 and L1() == L1() and repr(Linf()) == "Linf()"
 
 
-@pytest.mark.parametrize("p", [1, 0.5, 0, -2, math.inf, math.nan])
+@pytest.mark.parametrize("p", [1, 0.5, 0, -2, 1.009, 102, math.inf, math.nan])
 def test_a_p_without_two_norms_is_refused(p):
-    with pytest.raises(UserError, match=r"p must lie strictly between 1 and infinity, got .*: for the ends there are L1\(\) and Linf\(\)"):
+    with pytest.raises(UserError, match=r"p must lie from 1.01 to 101, got .*: for the ends there are L1\(\) and Linf\(\)"):
         Lp(p)
 
 
-@pytest.mark.parametrize("p", [1.001, 4 / 3, 2.0, 7.0, 300.0])
+@pytest.mark.parametrize("p", [1.01, 4 / 3, 2.0, 7.0, 101.0])
 def test_lp_is_the_librarys_norm_and_two_is_l2(p):
     v = drawn(5, 2, 3)
     torch.testing.assert_close(Lp(p).measure(v), torch.linalg.vector_norm(v.flatten(1), ord=p, dim=1))

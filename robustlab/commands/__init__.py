@@ -22,6 +22,7 @@ COMMANDS = {
     "construct": settings.Construct,
     "export": settings.Export,
     "reproduce": settings.Reproduce,
+    "communities": settings.Communities,
     "synthesize": settings.Synthesize,
     "demo": settings.Demo,
     "models": settings.Models,

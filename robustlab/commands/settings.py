@@ -274,10 +274,27 @@ class Reproduce:
     )
 
     experiment: str | None = option(None, "which experiment; its name may also come first, without the flag", metavar="NAME")
-    data: str | None = option(None, "folder or file of the images", location, metavar="PATH")
+    data: str | None = option(None, "folder or file of the images; or of one's own linear problem or graph", location, metavar="PATH")
     settings: ExperimentSettings = group(ExperimentSettings)
     machine: ExperimentMachine = group(ExperimentMachine)
     out: str = option("runs/reproduce", "folder of all experiments; unfinished ones in it are continued", location, metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class Communities:
+    """Find the communities of a graph by every method, say which labels to believe, and draw them."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab communities --data graph.npz --out runs/communities",
+        "robustlab communities --data graph.gml --k 3 --methods semidefinite",
+    )
+
+    data: str | None = option(None, "file with a graph: .npz with edge_index (2, E), .gml, .g6, .rudy", location, metavar="FILE")
+    k: int | None = option(None, "how many communities", positive, shown="as many as the Bethe Hessian counts")
+    methods: Any = option(None, "only these methods", names, metavar="NAME,...", shown="all; on more than 20,000 nodes the fastest")
+    model: str | None = option(None, "folder of a trained graph network, which joins in", location, metavar="PATH")
+    seed: int = option(0, "of the random draws", count)
+    out: str | None = option(None, "folder for labels.csv, a table and a picture; new or empty", location, metavar="FOLDER")
 
 
 def chosen_settings(task: Task | None = None) -> type:

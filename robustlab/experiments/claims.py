@@ -36,8 +36,12 @@ EXPERIMENTS: dict[str, str] = {
 }
 # Of graphs, in modules of ``experiments.graphs``; ``data`` is a file of one's own there.
 GRAPHS: dict[str, str] = {
+    "communities": "overlap of every method over the signal-to-noise ratio, five communities, Laplacians, a graph of one's own",
+    "max-cut": "cuts of random regular graphs by every method, as P against .7632",
+    "hidden-structure": "a clique of size c times the root of n: degrees, spectral, learned",
     "landscape": "linear graph networks from many starts: how far apart the local minima are, and how far from the spectral method",
     "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
+    "edge-flips": "communities of graphs whose edges are flipped, at random or against a network: which method holds on longest",
     "tours": "short tours through cities: a network that scores edges, heuristics, and the shortest tours",
     "metric-spaces": "how far apart metric spaces are: Gromov-Hausdorff between its bounds, Gromov-Wasserstein",
 }

@@ -11,7 +11,10 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 """
 
 from robustlab.gnn.assignment import QuadraticAssignment, isomorphism, matching, solve
+from robustlab.gnn.choice import Answer, find_communities, likelihood
 from robustlab.gnn.communities import METHODS, communities
+from robustlab.gnn.cuts import CUTS, cut_size, max_cut, p_value
+from robustlab.gnn.flips import budgets, flipped, guided_flips, random_flips
 from robustlab.gnn.gated import GatedGNN, RandomCities, edge_scores
 from robustlab.gnn.generators import (
     degree_corrected_block_model,
@@ -47,6 +50,7 @@ from robustlab.gnn.operators import (
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
 from robustlab.gnn.readers import read_graph, read_qap, read_spaces, read_tour, read_tsp
+from robustlab.gnn.relaxed import RelaxedGraphs, relaxed
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
 from robustlab.gnn.siamese import NoisyPairs, matching_network, similarities
 from robustlab.gnn.sources import BlockModels, Mixture, dissociative_five
@@ -56,10 +60,12 @@ from robustlab.gnn.weights import load_network, save_network
 
 __all__ = [
     "Adjacency",
+    "Answer",
     "Beliefs",
     "BetheHessian",
     "BlockModels",
     "Blocks",
+    "CUTS",
     "Cities",
     "CompactNonBacktracking",
     "Degree",
@@ -82,16 +88,19 @@ __all__ = [
     "RandomCities",
     "Reached",
     "Relaxation",
+    "RelaxedGraphs",
     "SGNN",
     "agreement",
     "as_graphs",
     "beam_search",
     "belief_propagation",
+    "budgets",
     "chance",
     "communities",
     "community_relaxation",
     "confusion",
     "cut_relaxation",
+    "cut_size",
     "degree_corrected_block_model",
     "dissociative_five",
     "dyadic",
@@ -101,28 +110,36 @@ __all__ = [
     "erdos_renyi",
     "estimated_k",
     "euclidean",
+    "find_communities",
+    "flipped",
     "from_adjacency",
     "graph",
     "gromov_hausdorff",
     "gromov_wasserstein",
+    "guided_flips",
     "invariant_cross_entropy",
     "invariant_overlap",
     "isomorphism",
     "learned_blocks",
+    "likelihood",
     "load_network",
     "matching",
     "matching_network",
+    "max_cut",
     "noisy_copies",
     "optimal_tour",
     "overlap",
+    "p_value",
     "planted_clique",
     "points",
+    "random_flips",
     "random_regular",
     "read_graph",
     "read_qap",
     "read_spaces",
     "read_tour",
     "read_tsp",
+    "relaxed",
     "renumbered",
     "save_network",
     "sdp_bound",

@@ -16,7 +16,7 @@ from robustlab.errors import UserError
 from robustlab.gnn.generators import points
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.layers import drawn_linear
-from robustlab.gnn.networks import NETWORKS, GraphNetwork, weight_source
+from robustlab.gnn.networks import NETWORKS, GraphNetwork
 from robustlab.gnn.operators import at_heads, at_tails, from_tails, turned
 from robustlab.gnn.tours import length, nearest_neighbour, two_opt
 
@@ -114,7 +114,7 @@ class GatedGNN(GraphNetwork):
 
     def __init__(self, out: int = 1, *, features: int = 2, width: int = 32, depth: int = 4, seed: int = 0) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth})
-        source = weight_source(seed)
+        source = seeding.generator(seed, "weights")
         self.first_edge = drawn_linear(EDGE_FEATURES, width, source)
         self.first_node = drawn_linear(EDGE_FEATURES + features, width, source)
         self.layers = nn.ModuleList(GatedLayer(width, source) for _ in range(depth))

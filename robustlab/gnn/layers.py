@@ -29,6 +29,7 @@ from robustlab.gnn.operators import (
     summed,
     turned,
 )
+from robustlab.gnn.relaxed import RelaxedGraphs
 
 DENSE_FROM = 0.1  # share of a matrix's entries that are not zero, from which on a dense product is faster on a CPU
 DENSE_TO = 2_000  # nodes of a graph up to which a dense matrix of it is made
@@ -135,6 +136,8 @@ def propagate(operators: Sequence[Operator], graphs: GraphBatch, x: Tensor) -> l
 
 
 def _applied(operator: Operator, graphs: GraphBatch, x: Tensor) -> Tensor:
+    if isinstance(graphs, RelaxedGraphs):
+        return graphs.applied(operator, x)
     if isinstance(operator, Adjacency | Reached | HopRing):
         blocks = cached(graphs, ("blocks", operator, x.dtype), lambda graphs: _blocks(operator, graphs, x.dtype))
         if blocks is not None:

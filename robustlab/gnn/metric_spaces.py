@@ -281,8 +281,8 @@ class Coupling:
 
 
 def gw_value(X: Tensor, Y: Tensor, plan: Tensor) -> float:
-    """``sum_ijkl (X_ik - Y_jl)^2 T_ij T_kl``."""
-    return float((_squares(X, Y, plan) * plan).sum())
+    """``sum_ijkl (X_ik - Y_jl)^2 T_ij T_kl``; what rounding leaves below 0 is 0."""
+    return max(float((_squares(X, Y, plan) * plan).sum()), 0.0)
 
 
 def _squares(X: Tensor, Y: Tensor, plan: Tensor) -> Tensor:

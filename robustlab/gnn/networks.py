@@ -14,7 +14,6 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from robustlab import seeding
@@ -100,7 +99,7 @@ class SGNN(GraphNetwork):
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear})
         self.settings["operators"] = _some(operators)
-        source, widths = weight_source(seed), [features or 1, *[width] * depth]
+        source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(
             GraphLayer(operators, a, b, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
         )
@@ -141,7 +140,7 @@ class LGNN(GraphNetwork):
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear, "reach": reach})
         self.settings["operators"] = _some(operators)
-        source, widths = weight_source(seed), [features or 1, *[width] * depth]
+        source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(
             LineGraphLayer(operators, a, b, reach=reach, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
         )
@@ -169,7 +168,7 @@ class MPNN(GraphNetwork):
 
     def __init__(self, out: int, *, features: int = 0, width: int = 16, depth: int = 10, seed: int = 0) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth})
-        source, widths = weight_source(seed), [features or 1, *[width] * depth]
+        source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(MessageLayer(a, b, source=source) for a, b in zip(widths, widths[1:], strict=False))
         self.last = drawn_linear(width, out, source)
 
@@ -216,12 +215,6 @@ def from_description(description: Mapping[str, Any], source: str = "the descript
         return NETWORKS[name](**settings)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise UserError(f"{source} does not say what graph network it holds: {error}") from None
-
-
-def weight_source(seed: int) -> torch.Generator:
-    """Random numbers of a network's first weights."""
-    with torch.device("cpu"):  # also where a network is made of shapes only, on the meta device
-        return seeding.generator(seed, "weights")
 
 
 def _operator(values: Mapping[str, Any]) -> Operator:

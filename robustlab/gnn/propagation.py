@@ -116,13 +116,12 @@ def learned_blocks(graph: GraphBatch, k: int, *, assortative: bool = True, seed:
     a, b = (mean * k * part / (1 + (k - 1) * ratio) for part in (1, ratio))
     if not assortative:
         a, b = (mean * k * part / (ratio + (k - 1)) for part in (ratio, 1))
-    found = belief_propagation(graph, Blocks.planted(k, a, b), seed=seed)
     for _ in range(ROUNDS):
-        a, b, before = *_maximized(graph, found), (a, b)
-        found = belief_propagation(graph, Blocks.planted(k, a, b), seed=seed)
+        found, before = belief_propagation(graph, Blocks.planted(k, a, b), restarts=1, sweeps=60, seed=seed), (a, b)
+        a, b = _maximized(graph, found)
         if max(abs(a - before[0]), abs(b - before[1])) < 0.01 * mean:
             break
-    return found
+    return belief_propagation(graph, Blocks.planted(k, a, b), seed=seed)
 
 
 def by_propagation(graph: GraphBatch, k: int, *, blocks: Blocks | None = None, assortative: bool = True, seed: int = 0) -> Tensor:

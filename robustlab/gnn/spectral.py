@@ -14,8 +14,9 @@ from robustlab import seeding
 from robustlab.errors import UserError
 from robustlab.gnn.extras import scipy_module
 from robustlab.gnn.graphs import GraphBatch
-from robustlab.gnn.operators import Adjacency, BetheHessian, CompactNonBacktracking, Laplacian
+from robustlab.gnn.operators import Adjacency, BetheHessian, Laplacian
 
+LEAST_R = 1.1  # nearer to 1 every tree apart has an eigenvalue near 0
 SMALL = 64  # of a matrix: with fewer rows all its eigenvectors are worked out
 
 
@@ -52,18 +53,27 @@ def eigenvectors(matrix: Tensor, count: int, *, smallest: bool = True, seed: int
         chosen = slice(0, count) if smallest else slice(n - count, n)
         found = Spectrum(values[chosen], vectors[:, chosen])
         return found if smallest else Spectrum(found.values.flip(0), found.vectors.flip(1))
-    linalg, start = scipy_module("sparse.linalg"), seeding.normal(seeding.example_keys(seed, torch.tensor([0])), (n,), torch.float64)[0]
+    start = seeding.normal(seeding.example_keys(seed, torch.tensor([0])), (n,), torch.float64)[0]
     # The largest of a matrix converge faster than its smallest: turn the spectrum round within a bound on it.
     rows = as_scipy(matrix)
     shift = float(abs(rows).sum(1).max()) if smallest else 0.0
     turned = scipy_module("sparse").identity(n, format="csr") * shift - rows if smallest else rows
-    try:
-        values, vectors = linalg.eigsh(turned, k=count, which="LA", v0=start.numpy(), tol=1e-8)
-    except linalg.ArpackNoConvergence:
-        raise UserError(f"the eigenvectors of a matrix of {n} rows did not converge") from None
+    values, vectors = _lanczos(turned, count, start.numpy())
     order = np.argsort(-values)
     values = shift - values[order] if smallest else values[order]
     return Spectrum(torch.from_numpy(values.copy()), torch.from_numpy(vectors[:, order].copy()))
+
+
+def _lanczos(matrix: Any, count: int, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues and their eigenvectors. Of many equal ones, as a graph in many pieces has, a larger subspace finds some."""
+    linalg, n = scipy_module("sparse.linalg"), len(start)
+    for subspace in (None, min(n, 8 * count + 80), min(n, 8 * count + 400)):
+        try:
+            found: tuple[np.ndarray, np.ndarray] = linalg.eigsh(matrix, k=count, which="LA", v0=start, tol=1e-8, ncv=subspace)
+            return found
+        except linalg.ArpackNoConvergence:
+            continue
+    raise UserError(f"the eigenvectors of a matrix of {n} rows did not converge")
 
 
 def as_scipy(matrix: Tensor) -> Any:
@@ -120,22 +130,34 @@ def by_bethe_hessian(graph: GraphBatch, k: int, *, r: float | None = None, assor
 
 
 def informative_r(graph: GraphBatch, *, assortative: bool = True, which: int = 1, seed: int = 0) -> float:
-    """The ``r`` between 1 and the root of the mean degree at which the eigenvalue number ``which`` (from 0) of the Bethe Hessian is zero
-    (Dall'Amico, Couillet and Tremblay 2019): at the end of that range where it does not reach zero. For
+    """The ``r`` between ``LEAST_R`` and the root of the mean degree at which the eigenvalue number ``which`` (from 0) of the Bethe Hessian
+    is zero (Dall'Amico, Couillet and Tremblay 2019): at the end of that range where it is not zero within. For
     the other arguments see ``communities``."""
     sign = 1 if assortative else -1
-    low, high = 1.0, max(graph.mean_degree, 1.0) ** 0.5
+    low, high = LEAST_R, max(graph.mean_degree, LEAST_R**2) ** 0.5
     number = which if assortative else which - 1
+    core = without_trees(graph)  # has as many negative eigenvalues: to take a leaf off is a step of Gauss's elimination
+    if core.n <= number:
+        return high
 
     def value(r: float) -> float:
-        return float(eigenvectors(BetheHessian(sign * r).sparse(graph), number + 1, seed=seed).values[number])
+        return float(eigenvectors(BetheHessian(sign * r).sparse(core), number + 1, seed=seed).values[number])
 
     if value(high) >= 0:
         return high
-    for _ in range(20):
+    for _ in range(16):
         middle = (low + high) / 2
         low, high = (low, middle) if value(middle) < 0 else (middle, high)
     return high
+
+
+def without_trees(graph: GraphBatch) -> GraphBatch:
+    """What is left of a graph when nodes with fewer than two neighbours are taken away until there are none: its 2-core, numbered anew."""
+    while graph.n and bool((graph.degree < 2).any()):
+        kept = graph.degree >= 2
+        edges = kept[graph.tail] & kept[graph.head]
+        graph = GraphBatch((kept.cumsum(0) - 1)[graph.edge_index[:, edges]], kept.sum().reshape(1))
+    return graph
 
 
 def by_zeta(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
@@ -145,19 +167,22 @@ def by_zeta(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 
     return by_bethe_hessian(graph, k, r=r, assortative=assortative, seed=seed)
 
 
+def _compact(graph: GraphBatch) -> Any:
+    """``CompactNonBacktracking`` as scipy's sparse matrix, ``(2 n, 2 n)``."""
+    sparse, rows = scipy_module("sparse"), as_scipy(Adjacency().sparse(graph))
+    above = sparse.diags(graph.degree.double().numpy() - 1)
+    return sparse.bmat([[None, above], [-sparse.identity(graph.n), rows]], format="csr")
+
+
 def by_non_backtracking(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
     """Communities from the real eigenvectors at the end of the non-backtracking spectrum, of the form of size ``2 N``. Other
     arguments see ``communities``."""
-    linalg, operator = scipy_module("sparse.linalg"), CompactNonBacktracking()
-    size, count = 2 * graph.n, min(k + 4, 2 * graph.n - 2)
-
-    def times(x: np.ndarray) -> np.ndarray:
-        return operator.apply(graph, torch.from_numpy(np.asarray(x, dtype=np.float64).reshape(size, -1))).numpy().reshape(x.shape)
-
+    linalg, size = scipy_module("sparse.linalg"), 2 * graph.n
+    count = min(k + 4, size - 2)
     start = seeding.normal(seeding.example_keys(seed, torch.tensor([0])), (size,), torch.float64)[0].numpy()
-    shape = linalg.LinearOperator((size, size), matvec=times, dtype=np.float64)
-    values, vectors = linalg.eigs(shape, k=count, which="LR" if assortative else "SR", v0=start)
+    values, vectors = linalg.eigs(_compact(graph), k=count, which="LR" if assortative else "SR", v0=start)
     real = np.flatnonzero(np.abs(values.imag) < 1e-8 * (1 + np.abs(values)))
+    real = real if len(real) else np.arange(count)  # below the threshold all may be complex: then the real part of the outermost
     order = real[np.argsort(-values.real[real] if assortative else values.real[real])][: k if assortative else k - 1]
     return labelled(torch.from_numpy(vectors.real[graph.n :, order].copy()), k, seed)
 

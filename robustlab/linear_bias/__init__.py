@@ -10,6 +10,7 @@
 Many seeds or step sizes run at once: points are rows ``(S, d)``, or ``(S, P)`` where a model has other parameters. Everything is float64.
 """
 
+from robustlab.linear_bias.at_size import GameAcceleration, SparseProblem, sparse_problem, text_like
 from robustlab.linear_bias.certificates import MeanMixture, certified_gap, largest, log_slope, margins, path_length
 from robustlab.linear_bias.descent import Path, descend, moments
 from robustlab.linear_bias.gaussian import Gaussian, RobustFit, best_robust_weights, pointwise_likelihood, robust_likelihood
@@ -69,9 +70,6 @@ from robustlab.norms import L1, L2, FourierL1, FourierLinf, Linf, Lp, Nuclear, S
 from robustlab.steps import Adam, Decaying, Relative, RunningMean, Steepest
 
 __all__ = [
-    "L1",
-    "L2",
-    "LOSSES",
     "Adam",
     "Answer",
     "CircularConvolution",
@@ -86,9 +84,13 @@ __all__ = [
     "Exponential",
     "FourierL1",
     "FourierLinf",
+    "GameAcceleration",
     "Gaussian",
     "Homogeneous",
     "HypEntropy",
+    "L1",
+    "L2",
+    "LOSSES",
     "LassoPath",
     "LinearNetwork",
     "LinearObjective",
@@ -123,6 +125,7 @@ __all__ = [
     "RunningMean",
     "Separator",
     "Shaped",
+    "SparseProblem",
     "Spectral",
     "Split",
     "Squared",
@@ -156,7 +159,9 @@ __all__ = [
     "robust_likelihood",
     "separable",
     "separator",
+    "sparse_problem",
     "split_nonseparable",
+    "text_like",
     "which_solution",
     "zeros",
 ]

@@ -1,9 +1,8 @@
 """Margins at size: sparse examples by the ten thousand, in the optimizers and certificates of small problems.
 
     from robustlab import linear_bias as lb
-    from robustlab.linear_bias.at_size import text_like
 
-    data = text_like(10_000, 100_000)
+    data = lb.text_like(10_000, 100_000)
     objective = lb.MeanMixture(data, lb.LogExponential())
     path = lb.descend(objective, lb.zeros(data), lb.DualAcceleration(1 / lb.largest(data, lb.L2()) ** 2), 2_000, keep=())
     print(lb.certified_gap(data, path.last, lb.L2(), objective.mean))
@@ -32,7 +31,7 @@ from robustlab.norms import L1, L2, Linf, Lp, Norm
 LARGEST_INDEX = 2**31 - 1  # indices of 32 bits make products twice as fast
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SparseProblem(Problem):
     """One problem with sparse examples; objectives, optimizers and certificates take it as they take any other.
 

@@ -37,6 +37,18 @@ class Path:
         """The last point of each seed, ``(S, ...)``."""
         return self.points[-1]
 
+    def then(self, next: Path) -> Path:
+        """This path and the ``next``, which begins at its last point, as one; their moments are counted on.
+
+        Raises:
+            UserError: the next path does not begin there.
+        """
+        if next.moments[0] or not torch.equal(next.points[0], self.last):
+            raise UserError("a path can be followed by one that was kept from step 0 on, and begins at its last point")
+        moments = (*self.moments, *(self.moments[-1] + moment for moment in next.moments[1:]))
+        points, values = torch.cat([self.points, next.points[1:]]), torch.cat([self.values, next.values[1:]])
+        return Path(moments, points, values, self.finite & next.finite)
+
 
 def moments(steps: int, per_decade: int = 8) -> tuple[int, ...]:
     """Numbers of steps for a logarithmic axis: 0, 1, ..., ``steps``, about ``per_decade`` between a number and ten times it."""

@@ -29,6 +29,10 @@ class Loss(ABC):
     def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Its derivative by the outputs, ``(S, n)``."""
 
+    def value_and_slope(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both; a loss may know a way to share work between them."""
+        return self.value(outputs, y), self.slope(outputs, y)
+
 
 @dataclass(frozen=True)
 class Squared(Loss):
@@ -39,6 +43,10 @@ class Squared(Loss):
 
     def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
         return 2 * (outputs - y)
+
+    def value_and_slope(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        residual = outputs - y
+        return (residual * residual).sum(1), 2 * residual
 
 
 class MarginLoss(Loss):
@@ -52,11 +60,19 @@ class MarginLoss(Loss):
     def rise(self, margins: Tensor) -> Tensor:
         """The derivative by the margins, ``(S, n)``; never positive."""
 
+    def of_and_rise(self, margins: Tensor) -> tuple[Tensor, Tensor]:
+        """Both; a loss may know a way to share work between them."""
+        return self.of(margins), self.rise(margins)
+
     def value(self, outputs: Tensor, y: Tensor) -> Tensor:
         return self.of(outputs * y)
 
     def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
         return self.rise(outputs * y) * y
+
+    def value_and_slope(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        value, rise = self.of_and_rise(outputs * y)
+        return value, rise * y
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,10 @@ class Exponential(MarginLoss):
     def rise(self, margins: Tensor) -> Tensor:
         return -(-margins).exp()
 
+    def of_and_rise(self, margins: Tensor) -> tuple[Tensor, Tensor]:
+        each = (-margins).exp()
+        return each.sum(1), -each
+
 
 @dataclass(frozen=True)
 class LogExponential(MarginLoss):
@@ -80,6 +100,12 @@ class LogExponential(MarginLoss):
 
     def rise(self, margins: Tensor) -> Tensor:
         return -torch.softmax(-margins, 1)
+
+    def of_and_rise(self, margins: Tensor) -> tuple[Tensor, Tensor]:
+        least = margins.amin(1, keepdim=True)
+        each = (least - margins).exp()
+        total = each.sum(1, keepdim=True)
+        return (total.log() - least)[:, 0], -each / total
 
 
 @dataclass(frozen=True)
@@ -103,7 +129,11 @@ class LogLogistic(MarginLoss):
         return torch.logsumexp(torch.where(margins > 30, -margins, softplus(-near).log()), 1)
 
     def rise(self, margins: Tensor) -> Tensor:
-        return -(logsigmoid(-margins) - self.of(margins)[:, None]).exp()
+        return self.of_and_rise(margins)[1]
+
+    def of_and_rise(self, margins: Tensor) -> tuple[Tensor, Tensor]:
+        value = self.of(margins)
+        return value, -(logsigmoid(-margins) - value[:, None]).exp()
 
 
 @dataclass(frozen=True)
@@ -154,8 +184,8 @@ class LinearObjective:
 
     def with_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient by the weights."""
-        outputs, y = self.problem.outputs(w), self.problem.y
-        return self.loss.value(outputs, y), self.problem.pulled_back(self.loss.slope(outputs, y))
+        value, slope = self.loss.value_and_slope(self.problem.outputs(w), self.problem.y)
+        return value, self.problem.pulled_back(slope)
 
     def at(self, index: Tensor) -> LinearObjective:
         return replace(self, problem=self.problem.at(index))
@@ -193,8 +223,8 @@ class ModelObjective:
         """The loss and its gradient by the parameters: the model's own where it has a method ``pulled_back``, else an automatic one."""
         X, y = self.problem.X, self.problem.y
         if hasattr(self.model, "pulled_back"):
-            outputs = self.model.outputs(theta, X)
-            return self.loss.value(outputs, y), cast(PullsBack, self.model).pulled_back(theta, X, self.loss.slope(outputs, y))
+            value, slope = self.loss.value_and_slope(self.model.outputs(theta, X), y)
+            return value, cast(PullsBack, self.model).pulled_back(theta, X, slope)
         with torch.inference_mode(False), torch.enable_grad():
             leaf = theta.detach().clone().requires_grad_()
             value = self(leaf)
@@ -221,9 +251,15 @@ class CrossEntropy:
 
     def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Its derivative by the outputs, ``(S, n, K)``."""
+        return self.value_and_slope(outputs, y)[1]
+
+    def value_and_slope(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, with the margins worked out once."""
         own = _own(outputs, y)
-        others = torch.softmax(outputs.masked_fill(own, -torch.inf), 2)
-        return self._of.rise(self.margins(outputs, y))[..., None] * (own.to(outputs) - others)
+        others = outputs.masked_fill(own, -torch.inf)
+        total = torch.logsumexp(others, 2)
+        value, rise = self._of.of_and_rise(outputs[own].reshape(total.shape) - total)
+        return value, rise[..., None] * (own.to(outputs) - (others - total[..., None]).exp())
 
     @staticmethod
     def margins(outputs: Tensor, y: Tensor) -> Tensor:
@@ -256,8 +292,8 @@ class MulticlassObjective:
 
     def with_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient by the weights."""
-        outputs = self.problem.X @ w.mT
-        return self.loss.value(outputs, self.problem.y), self.loss.slope(outputs, self.problem.y).mT @ self.problem.X
+        value, slope = self.loss.value_and_slope(self.problem.X @ w.mT, self.problem.y)
+        return value, slope.mT @ self.problem.X
 
     def at(self, index: Tensor) -> MulticlassObjective:
         return replace(self, problem=self.problem.at(index))

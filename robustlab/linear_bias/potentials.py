@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustlab.errors import UserError
+from robustlab.norms import check_p
 
 FARTHEST = 600.0  # of a dual variable: exp and sinh of more overflow
 
@@ -117,13 +118,12 @@ class HypEntropy(Potential):
 
 @dataclass(frozen=True)
 class PNorm(Potential):
-    """``|w|^p / p`` for ``p > 1``."""
+    """``|w|^p / p`` for ``p`` from 1.01 to 101."""
 
     p: float
 
     def __post_init__(self) -> None:
-        if not 1 < self.p < float("inf"):
-            raise UserError(f"p must lie strictly between 1 and infinity, got {self.p}")
+        check_p(self.p)
 
     def value(self, w: Tensor) -> Tensor:
         return (w.abs() ** self.p).sum(1) / self.p

@@ -43,7 +43,15 @@ class Problem:
         for name, values in (("X", self.X), ("y", self.y)):
             if not values.isfinite().all():
                 seed, row = (~values.isfinite()).nonzero()[0, :2].tolist()
-                raise UserError(f"{name} must be finite, but example {row} of problem {seed} is not")
+                raise UserError(f"{name} must be finite, but example {self._place(seed, row)} is not")
+
+    def __repr__(self) -> str:
+        count = self.y.shape[0]
+        return f"{type(self).__name__}({f'{count} of ' * (count > 1)}{self.n} examples of {self.d} values)"
+
+    def _place(self, seed: int, row: int) -> str:
+        """Which example, in words."""
+        return f"{row} of problem {seed}" if len(self.y) > 1 else f"{row}"
 
     @property
     def n(self) -> int:
@@ -70,7 +78,7 @@ class Problem:
         self.check_labels()
         if not self.X.any(2).all():
             seed, row = (~self.X.any(2)).nonzero()[0].tolist()
-            raise UserError(f"example {row} of problem {seed} is all zero: no separator has a margin there")
+            raise UserError(f"example {self._place(seed, row)} is all zero: no separator has a margin there")
         return self.X * self.y[..., None]
 
     def check_labels(self) -> None:

@@ -300,9 +300,9 @@ def _path_point(rows: Tensor, potential: Potential, gamma: float, duals: Tensor)
         if missing < PATH_ERROR:
             return duals
         root = rows * (potential.inverse_slope((duals @ rows)[None])[0] / gamma).sqrt()
-        moved = _model_solution(root, slack, duals)
-        if not moved.isfinite().all():
+        if not root.isfinite().all() or not slack.isfinite().all():
             return None
+        moved = _model_solution(root, slack, duals)
         # Close to the solution the dual changes by less than rounding, and what is missing tells more.
         if not _slack(rows, potential, gamma, moved)[1] < missing / 2:
             moved = _shorter(rows, potential, gamma, duals, moved - duals, slack)
@@ -327,11 +327,20 @@ def _model_solution(root: Tensor, slope: Tensor, duals: Tensor) -> Tensor:
     whole = torch.cat([root.T, tiny.sqrt() * unit])
     target = whole @ (duals - torch.linalg.lstsq(curvature + tiny * unit, slope[:, None], driver="gelsd").solution[:, 0])
     size = whole.abs().max()
+    if not target.isfinite().all() or not size > 0:
+        return duals
     try:
         found, _ = solvers.scipy_optimize().nnls((whole / size).numpy(), (target / size).numpy(), maxiter=30 * len(duals))
     except RuntimeError:  # too many iterations
         return duals
-    return torch.from_numpy(found)
+    moved = torch.from_numpy(found)
+    held = moved > 0
+    if torch.equal(held, duals > 0):  # the same support vectors: their step by itself loses fewer digits
+        step = torch.linalg.lstsq(root[held] @ root[held].T, slope[held, None], driver="gelsd").solution[:, 0]
+        exact = duals.clone()
+        exact[held] -= step
+        return exact if (exact >= 0).all() else moved
+    return moved
 
 
 def _shorter(rows: Tensor, potential: Potential, gamma: float, duals: Tensor, direction: Tensor, slack: Tensor) -> Tensor:
@@ -385,23 +394,30 @@ def split_nonseparable(problem: Problem) -> Split:
 
 
 def _split(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    unit = rows / L2().measure(rows)[:, None]
-    n, d = unit.shape
-    # max sum s over unit w >= s, 0 <= s <= 1: every row that can be above zero reaches 1.
-    unequal = np.hstack([-unit.numpy(), np.eye(n)])
-    bounds: list[tuple[Any, Any]] = [(None, None)] * d + [(0, 1)] * n
-    found = solvers.scipy_optimize().linprog(
-        np.append(np.zeros(d), -np.ones(n)), A_ub=unequal, b_ub=np.zeros(n), bounds=bounds, method="highs"
-    )
-    if found.x is None:
-        raise UserError(f"the linear program of the separable part failed: {found.message}")
-    separable = torch.from_numpy(found.x[d:]) > 0.5
-    basis = _row_space(unit[~separable]) if not separable.all() else unit.new_zeros(0, d)
+    separable = _separable_part(rows)
+    basis = rows.new_zeros(0, rows.shape[1]) if separable.all() else _row_space(_unit(rows)[~separable])
     if not separable.any():
-        return separable, unit.new_zeros(d), basis
+        return separable, rows.new_zeros(rows.shape[1]), basis
     outside = rows[separable] - rows[separable] @ basis.T @ basis
     w = _separators(outside[None], L2()).w[0]
     return separable, w / w.norm(), basis
+
+
+def _separable_part(rows: Tensor) -> Tensor:
+    """The rows whose products can be above zero while those of the rest are zero, bool ``(n,)``: ``max sum s`` over
+    ``unit rows w >= s``, ``0 <= s <= 1``, in which every row that can be above zero reaches 1."""
+    n, d = rows.shape
+    unequal = np.hstack([-_unit(rows).numpy(), np.eye(n)])
+    bounds: list[tuple[Any, Any]] = [(None, None)] * d + [(0, 1)] * n
+    cost = np.append(np.zeros(d), -np.ones(n))
+    found = solvers.scipy_optimize().linprog(cost, A_ub=unequal, b_ub=np.zeros(n), bounds=bounds, method="highs")
+    if found.x is None:
+        raise UserError(f"the linear program of the separable part failed: {found.message}")
+    return torch.from_numpy(found.x[d:]) > 0.5
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / L2().measure(rows)[:, None]
 
 
 def _row_space(rows: Tensor) -> Tensor:
@@ -439,6 +455,9 @@ def logistic_minimizer(rows: Tensor) -> Tensor:
     Raises:
         UserError: there is none, since a part can be separated.
     """
+    apart = int(_separable_part(rows).sum())
+    if apart:
+        raise UserError(f"the logistic loss has no minimizer: {apart} of {len(rows)} examples can be separated beside the rest")
 
     def value_slope_bend(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m = rows @ w
@@ -459,4 +478,4 @@ def _newton(value_slope_bend: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
         while share > 1e-10 and not value_slope_bend(w - share * step)[0] <= value - 1e-4 * share * (slope @ step) + 1e-15 * value.abs():
             share /= 2
         w = w - share * step
-    raise UserError("Newton's method found no minimizer: perhaps a part of the data can be separated, and there is none")
+    raise UserError("Newton's method found no minimizer in 200 steps")

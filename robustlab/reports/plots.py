@@ -16,8 +16,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes as Panel
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -34,6 +36,7 @@ FONT = "DejaVu Sans"  # comes with matplotlib, so a plot looks the same on every
 INK, SOFT, RULE, PAPER = "#111827", "#4b5563", "#e5e7eb", "#ffffff"
 COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#a16207", "#be185d")
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))  # for more names than colours
+MARKERS = ("o", "s", "^", "D", "v", "P")  # of nodes of a graph, for more communities than colours
 REFERENCE: dict[str, Any] = {"color": SOFT, "linewidth": 1.2, "linestyle": (0, (4, 3))}
 MARKED = 25  # a line of more points is drawn without a dot at each of them
 LONGEST = 64  # characters in a name, and in a line of a title
@@ -224,6 +227,61 @@ def heat_map(path: str | os.PathLike[str], grid: HeatMap) -> None:
     panel.set_xlabel(_words(grid.x), labelpad=6, **_font(10, SOFT))
     panel.set_ylabel(_words(grid.y), labelpad=8, **_font(10, SOFT))
     _save(path, figure, tight=True)
+
+
+def graph_plot(
+    path: str | os.PathLike[str],
+    edges: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    *,
+    title: str,
+    positions: Sequence[tuple[float, float]] | None = None,
+    ends: Sequence[int] = (),
+) -> None:
+    """Draw a graph into a PNG or SVG file, written atomically.
+
+    Args:
+        path: ends in ``.png`` or ``.svg``.
+        edges: pairs of nodes; without ``positions`` the entries of a matrix, each direction by itself.
+        labels: of the nodes, which tell their colour, and with more than six communities their shape.
+        title: above it.
+        positions: of the nodes. Where left out, the matrix of edges is drawn.
+        ends: of the matrix's blocks: the row after the last of each.
+
+    Raises:
+        UserError: another ending, or a place that cannot be written.
+    """
+    figure = Figure(figsize=(6, 6.2), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06, rect=(0, 0, 1, 0.985)), facecolor=PAPER)
+    panel = figure.add_subplot(facecolor="none")
+    if positions is None:
+        _entries(panel, edges, len(labels), ends)
+    else:
+        lines = [[positions[i], positions[j]] for i, j in edges]
+        panel.add_collection(LineCollection(lines, colors=SOFT, linewidths=0.6, alpha=min(0.5, 60 / max(len(edges), 1) + 0.08), zorder=1))
+        size = min(90.0, max(6.0, 6000 / max(len(labels), 1)))
+        for label in sorted(set(labels)):
+            x, y = zip(*(place for place, own in zip(positions, labels, strict=True) if own == label), strict=True)
+            look: dict[str, Any] = {"c": COLOURS[label % len(COLOURS)], "marker": MARKERS[label // len(COLOURS) % len(MARKERS)]}
+            panel.scatter(x, y, s=size, edgecolors=PAPER, linewidths=0.6, zorder=2, **look)
+        panel.autoscale_view()
+        panel.set_aspect("equal")
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.set_frame_on(positions is None)
+    _title(panel, title)
+    _save(path, figure)
+
+
+def _entries(panel: Panel, edges: Sequence[Sequence[int]], n: int, ends: Sequence[int]) -> None:
+    """The density of a matrix's entries on a grid, dark where there are many, with lines between its blocks."""
+    cells = min(n, 300)
+    rows, columns = np.asarray(edges).reshape(-1, 2).T
+    counts, _, _ = np.histogram2d(rows, columns, bins=cells, range=((0, n), (0, n)))
+    most = np.quantile(counts[counts > 0], 0.98) if counts.any() else 1
+    panel.imshow(1 - np.minimum(counts / most, 1) ** 0.6, cmap="gray", vmin=0, vmax=1, extent=(0, n, n, 0), interpolation="nearest")
+    for end in list(ends)[:-1]:
+        panel.axhline(end, color=COLOURS[1], linewidth=0.8)
+        panel.axvline(end, color=COLOURS[1], linewidth=0.8)
 
 
 def _number(value: float | None, percent: bool) -> str:

@@ -20,6 +20,7 @@ from torch import nn
 
 from robustlab.devices import choose_device
 from robustlab.errors import UserError
+from robustlab.gnn.flips import guided_flips
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.networks import GraphNetwork, describe, from_description
@@ -108,6 +109,19 @@ def communities(model: nn.Module, batch: GraphBatch) -> Outcome:
     """The loss on communities: cross-entropy under the best names, with the ``overlap`` as a metric."""
     logits = model(batch)
     return Outcome(invariant_cross_entropy(batch, logits), {"overlap": invariant_overlap(batch, logits)})
+
+
+@dataclass(frozen=True)
+class CommunitiesUnderFlips:
+    """The loss on communities of graphs whose edges are flipped against the network as it is (adversarial training); see
+    ``gnn.guided_flips`` for the attributes."""
+
+    share: float = 0.05
+    steps: int = 4
+    draws: int = 0
+
+    def __call__(self, model: nn.Module, batch: GraphBatch) -> Outcome:
+        return communities(model, guided_flips(model, batch, self.share, steps=self.steps, draws=self.draws))
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,6 +127,30 @@ def test_what_cannot_be_drawn_is_refused(make, said):
         make()
 
 
+def test_weights_of_a_corrected_model_make_the_degrees():
+    n, p = 2000, 0.01
+    one = degree_corrected_block_model(n, 2, inside=p, between=p, exponent=3.5)
+    weights = one.x[:, 0]
+    assert float(weights.mean()) == pytest.approx(1) and float(weights.max()) > 4
+    expected = (-torch.expm1(-p * weights[:, None] * weights)).fill_diagonal_(0).sum(1)
+    assert float(((one.degree - expected) ** 2 / expected).mean()) == pytest.approx(1, abs=0.1)  # as Poisson numbers
+    assert len({tuple(edge) for edge in one.edge_index.T.tolist()}) == one.edge_index.shape[1]
+
+
+def test_blocks_of_a_corrected_model():
+    one = degree_corrected_block_model(900, 3, inside=0.02, between=0.002, exponent=math.inf)
+    same = one.y[one.tail] == one.y[one.head]
+    torch.testing.assert_close(one.x, torch.ones(900, 1).double())
+    assert int(same.sum()) == pytest.approx(900 * 299 * -math.expm1(-0.02), rel=0.1)
+    assert int((~same).sum()) == pytest.approx(900 * 600 * -math.expm1(-0.002), rel=0.15)
+    assert one.y.bincount().tolist() == [300, 300, 300] and one.y[:10].unique().numel() > 1
+
+
+def test_a_corrected_model_without_a_mean_is_refused():
+    with pytest.raises(UserError, match="`exponent` of the weights must be above 2, or they have no mean; got 2"):
+        degree_corrected_block_model(10, inside=0.1, between=0.1, exponent=2)
+
+
 @pytest.mark.parametrize("small", [0, 512])
 @pytest.mark.parametrize("keep_density, added", [(True, 0.05 * 0.2 / 0.8), (False, 0.05)])
 def test_noisy_copies_lose_and_gain_as_many_edges_as_asked_for(keep_density, added, small, monkeypatch):
@@ -176,27 +200,3 @@ def test_copies_of_graphs_without_keys_or_with_odd_noise_are_refused():
             call()
     with pytest.raises(UserError, match="`noise` must be a probability, got 1.5"):
         noisy_copies(graphs, 1.5)
-
-
-def test_weights_of_a_corrected_model_make_the_degrees():
-    n, p = 2000, 0.01
-    one = degree_corrected_block_model(n, 2, inside=p, between=p, exponent=3.5)
-    weights = one.x[:, 0]
-    assert float(weights.mean()) == pytest.approx(1) and float(weights.max()) > 4
-    expected = (-torch.expm1(-p * weights[:, None] * weights)).fill_diagonal_(0).sum(1)
-    assert float(((one.degree - expected) ** 2 / expected).mean()) == pytest.approx(1, abs=0.1)  # as Poisson numbers
-    assert len({tuple(edge) for edge in one.edge_index.T.tolist()}) == one.edge_index.shape[1]
-
-
-def test_blocks_of_a_corrected_model():
-    one = degree_corrected_block_model(900, 3, inside=0.02, between=0.002, exponent=math.inf)
-    same = one.y[one.tail] == one.y[one.head]
-    torch.testing.assert_close(one.x, torch.ones(900, 1).double())
-    assert int(same.sum()) == pytest.approx(900 * 299 * -math.expm1(-0.02), rel=0.1)
-    assert int((~same).sum()) == pytest.approx(900 * 600 * -math.expm1(-0.002), rel=0.15)
-    assert one.y.bincount().tolist() == [300, 300, 300] and one.y[:10].unique().numel() > 1
-
-
-def test_a_corrected_model_without_a_mean_is_refused():
-    with pytest.raises(UserError, match="`exponent` of the weights must be above 2, or they have no mean; got 2"):
-        degree_corrected_block_model(10, inside=0.1, between=0.1, exponent=2)

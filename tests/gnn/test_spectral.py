@@ -7,8 +7,9 @@ import torch
 
 from robustlab.errors import UserError
 from robustlab.gnn.generators import erdos_renyi, stochastic_block_model
-from robustlab.gnn.operators import BetheHessian, Laplacian
-from robustlab.gnn.spectral import eigenvectors, estimated_k, grouped, informative_r
+from robustlab.gnn.graphs import graph
+from robustlab.gnn.operators import BetheHessian, CompactNonBacktracking, Laplacian
+from robustlab.gnn.spectral import LEAST_R, _compact, by_non_backtracking, eigenvectors, estimated_k, grouped, informative_r, without_trees
 
 
 @pytest.mark.parametrize("n", [20, 300])
@@ -53,3 +54,29 @@ def test_what_cannot_be_found_is_refused():
     one = erdos_renyi(9, 0.4)
     with pytest.raises(UserError, match="a matrix of 9 rows has 1 to 9 eigenvectors, got 0"):
         eigenvectors(Laplacian().sparse(one), 0)
+
+
+def test_zeta_of_a_graph_in_many_pieces():
+    """All edges inside: two large pieces and many small trees, whose eigenvalues crowd at r = 1."""
+    one = stochastic_block_model(1000, 2, inside=0.006, between=0)
+    assert informative_r(one) == pytest.approx(LEAST_R, abs=1e-3)
+
+
+def test_without_trees_the_bethe_hessian_has_as_many_negative_eigenvalues():
+    one = stochastic_block_model(300, 2, inside=0.018, between=0.004)
+    core = without_trees(one)
+    assert core.n < 300 and int(core.degree.min()) >= 2 and not without_trees(graph([[0, 1], [1, 2]], 5)).n
+    for r in (1.2, 1.5, -1.4):
+        counts = [int((torch.linalg.eigvalsh(BetheHessian(r).dense(each)) < 0).sum()) for each in (one, core)]
+        assert counts[0] == counts[1]
+
+
+def test_the_non_backtracking_matrix_far_below_the_threshold():
+    graphs = stochastic_block_model(300, 2, inside=0.009, between=0.0101, graphs=4)
+    for which in range(4):
+        assert set(by_non_backtracking(graphs.one(which), 2, assortative=False).tolist()) == {0, 1}
+
+
+def test_the_sparse_non_backtracking_matrix_is_the_operator():
+    one = erdos_renyi(20, 0.2)
+    assert (torch.from_numpy(_compact(one).toarray()) == CompactNonBacktracking().dense(one)).all()

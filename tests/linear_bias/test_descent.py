@@ -10,6 +10,7 @@ from robustlab.linear_bias import (
     Exponential,
     LinearObjective,
     LogExponential,
+    Logistic,
     Squared,
     Steepest,
     descend,
@@ -64,3 +65,18 @@ def test_stopping_is_an_interrupt():
     with pytest.raises(KeyboardInterrupt):
         descend(LinearObjective(data, Squared()), zeros(data), Steepest(L2(), 0.01), 100, stop=stop)
     assert len(asked) < 20
+
+
+def test_a_path_goes_on_as_if_it_had_not_stopped():
+    problem = separable(2, 4, 6)
+    objective, rule = LinearObjective(problem, Logistic()), Steepest(L2(), 0.1)
+    whole = descend(objective, zeros(problem), rule, 20, keep=range(21))
+    first = descend(objective, zeros(problem), rule, 8, keep=range(9))
+    joined = first.then(descend(objective, first.last, rule, 12, keep=range(13)))
+    assert joined.moments == whole.moments
+    torch.testing.assert_close(joined.points, whole.points, rtol=0, atol=0)
+    torch.testing.assert_close(joined.values, whole.values, rtol=0, atol=0)
+    none = descend(objective, zeros(problem), rule, 0)
+    assert torch.equal(none.then(whole).points, whole.points)
+    with pytest.raises(UserError, match="begins at its last point"):
+        first.then(whole)

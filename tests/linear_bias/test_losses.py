@@ -37,6 +37,15 @@ def test_the_slope_is_the_derivative(loss, scale):
 
 
 @every_loss
+@pytest.mark.parametrize("scale", [0.1, 1, 20, 200])
+def test_value_and_slope_at_once_are_those_one_by_one(loss, scale):
+    outputs, y = scale * drawn(3, 5), drawn(3, 5, seed=1).sign()
+    value, slope = loss.value_and_slope(outputs, y)
+    torch.testing.assert_close(value, loss.value(outputs, y), rtol=1e-13, atol=0)
+    torch.testing.assert_close(slope, loss.slope(outputs, y), rtol=1e-12, atol=1e-300)
+
+
+@every_loss
 def test_losses_are_convex_and_lower_where_the_target_is_met(loss):
     y = drawn(1, 4, seed=1).sign()
     assert loss.value(y, y) < loss.value(-y, y)

@@ -89,7 +89,7 @@ def test_a_flow_of_two_factors_is_the_hypentropy():
     "make, said",
     [
         (lambda: HypEntropy(0.0), "beta must be above 0"),
-        (lambda: PNorm(1.0), "p must lie strictly between 1 and infinity"),
+        (lambda: PNorm(1.0), "p must lie from 1.01 to 101"),
         (lambda: DiagonalFlow(0.0), "alpha must be above 0"),
         (lambda: DiagonalFlow(0.1, 2), "the depth must be at least 3"),
         (lambda: Entropy().check(zeros(regression(1, 2, 3))), "positive weights only"),

@@ -71,8 +71,8 @@ def test_numbers_to_fit_stay_as_they_are():
     [
         ([[1.0, 2.0]], [[1.0]], "X must have the shape (n, d) and y (n,), got (1, 2) and (1, 1)"),
         ([[1.0, 2.0]], [1.0, 2.0], "X must have the shape (n, d) and y (n,), got (1, 2) and (2,)"),
-        ([[1.0, float("nan")]], [1.0], "X must be finite, but example 0 of problem 0 is not"),
-        ([[1.0], [2.0]], [1.0, float("inf")], "y must be finite, but example 1 of problem 0 is not"),
+        ([[1.0, float("nan")]], [1.0], "X must be finite, but example 0 is not"),
+        ([[1.0], [2.0]], [1.0, float("inf")], "y must be finite, but example 1 is not"),
         (np.zeros((0, 3)), np.zeros(0), "at least one example of one value, got X of shape (1, 0, 3)"),
         ([["a"]], [1.0], "X and y must be arrays of numbers"),
     ],
@@ -87,7 +87,7 @@ def test_what_is_no_problem_is_refused(X, y, said):
     [
         ([[1.0], [2.0]], [1.0, 3.0], "two classes need the labels -1 and 1, got [1.0, 3.0]"),
         ([[1.0], [2.0]], [1.0, 1.0], "a margin needs examples of both classes, and a problem has one class only"),
-        ([[1.0], [0.0]], [1.0, -1.0], "example 1 of problem 0 is all zero: no separator has a margin there"),
+        ([[1.0], [0.0]], [1.0, -1.0], "example 1 is all zero: no separator has a margin there"),
     ],
 )
 def test_what_has_no_margin_is_refused(X, y, said):
@@ -110,7 +110,7 @@ def test_a_file_of_arrays(tmp_path):
         ({"X": np.zeros((2, 2))}, "has no array 'y'; it has X"),
         ({"X": np.array([["a", "b"]]), "y": np.zeros(1)}, "X must hold numbers, got <U1"),
         ({"X": np.zeros((2, 2)), "y": np.zeros(3)}, "X must have the shape (n, d) and y (n,), got (2, 2) and (3,)"),
-        ({"X": np.array([[np.nan, 0]]), "y": np.zeros(1)}, "X must be finite, but example 0 of problem 0 is not"),
+        ({"X": np.array([[np.nan, 0]]), "y": np.zeros(1)}, "X must be finite, but example 0 is not"),
     ],
 )
 def test_files_that_are_no_problem_are_named(tmp_path, arrays, said):

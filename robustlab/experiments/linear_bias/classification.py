@@ -349,6 +349,7 @@ def _along_the_path(problem: Problem, name: str, potential: Potential, share: fl
     wrong = turned(max_margin(problem, L2())[0], named[some.moments[-1]])
     still = float(margin_gap(problem, path.last, limit, best).median())
     note = f"the gap to the path's limit, the largest {type(limit).__name__} margin, is still {still:.2g}; control: the L2 separator"
+    note += "; falls like 1 / log of the margin" if isinstance(potential, HypEntropy) else ""
     row = Row(name, "the margin path at the same margin", numbers(away[some.moments[-1]]), numbers(wrong), 1e-2, TURN, note=note)
     values = iter(away.values())
     return row, over_steps(name, some, lambda w: next(values), LEAST)

@@ -120,8 +120,8 @@ def initialization_scale(setting: Setting) -> Evidence:
     model = Difference(problem.d)
     for alpha in (1.0, 0.1, 1e-2, 1e-3):
         other = smallest if alpha == 1 else shortest
-        path = _descent(problem, model, model.start(setting.seeds, alpha), exact[alpha], share=0.1, floor=2 * alpha**2)
-        note = "steps that are not small act like a smaller alpha; " + _left(problem, path)
+        path = _descent(problem, model, model.start(setting.seeds, alpha), exact[alpha], early=(3000, 0.05), share=0.7, floor=2 * alpha**2)
+        note = "early steps that are not small act like a smaller alpha; " + _left(problem, path)
         rows.append(replace(_near(f"alpha {alpha:g}, descent", predicted, path.last, exact[alpha], other, 1e-2), note=note))
         lines.append(over_steps(f"alpha {alpha:g}", path, partial(_from, exact[alpha])))
     curves = []
@@ -228,20 +228,29 @@ def _some_negative(seeds: int) -> Problem:
 
 
 def _descent(
-    problem: Problem, model: Parametrization, start: Tensor, reference: Tensor, *, share: float = 0.25, floor: float = 0.0
+    problem: Problem,
+    model: Parametrization,
+    start: Tensor,
+    reference: Tensor,
+    *,
+    early: tuple[int, float] = (0, 0.25),
+    share: float = 0.25,
+    floor: float = 0.0,
 ) -> Path:
     """Gradient descent on a model's parameters, as a path of weights; the step is a share of the largest that is stable at a solution.
 
     Args:
         reference: weights near which it ends; the curvature there, and that at the start, tell the step.
+        early: how many steps at the beginning have another share, and which: they tell which solution is found.
         floor: the least ``|w|`` that counts, as parameters stay above zero where weights are zero.
     """
     k = model.degree
     # The curvature of weights u_1 ... u_k is the sum of squares of products of k - 1 factors, at most k |w|^(2 - 2/k) for equal factors.
     slopes = k * k * torch.maximum(reference.abs(), torch.full_like(reference, max(floor, 1e-300))) ** (2 - 2 / k)
     scaled = problem.X * slopes.sqrt()[:, None]
-    step = share / torch.linalg.matrix_norm(scaled, ord=2).square() / 2
-    path = descend(ModelObjective(problem, Squared(), model), start, Steepest(L2(), step, scaled=True), 20_000)
+    largest, objective = 1 / torch.linalg.matrix_norm(scaled, ord=2).square() / 2, ModelObjective(problem, Squared(), model)
+    path = descend(objective, start, Steepest(L2(), early[1] * largest, scaled=True), early[0])
+    path = path.then(descend(objective, path.last, Steepest(L2(), share * largest, scaled=True), 20_000 - early[0]))
     return _of_weights(model, path)
 
 

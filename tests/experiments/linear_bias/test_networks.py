@@ -11,7 +11,6 @@ from robustlab.experiments.linear_bias.claim import FAILS, HOLDS, OPEN, Evidence
 from robustlab.experiments.linear_bias.networks import CLAIMS  # noqa: E402
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
-pytestmark = pytest.mark.slow
 
 
 def verdicts_of(name: str) -> dict[str, str]:
@@ -21,6 +20,7 @@ def verdicts_of(name: str) -> dict[str, str]:
     return {row.case: row.verdict for row in evidence.rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["linear-networks", "convolution-depth-2", "convolution-deeper", "same-functions-three-limits", "homogeneous-kkt", "kernel-to-rich"],
@@ -29,6 +29,7 @@ def test_what_holds(name):
     assert set(verdicts_of(name).values()) == {HOLDS}
 
 
+@pytest.mark.long
 def test_depth_changes_the_norm_with_margins_only():
     verdicts = verdicts_of("depth-changes-the-norm")
     assert [verdicts[f"squared loss, depth {depth}, start 1e-4"] for depth in (2, 3)] == [HOLDS, HOLDS]

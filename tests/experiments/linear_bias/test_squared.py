@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from robustlab.experiments.linear_bias import all_claims
-from robustlab.experiments.linear_bias.claim import FAILS, HOLDS, OPEN, Setting
+from robustlab.experiments.linear_bias.claim import FAILS, HOLDS, Setting
 from robustlab.linear_bias import regression
 
 pytest.importorskip("scipy")
@@ -42,7 +42,7 @@ def test_it_holds_where_it_should_and_fails_elsewhere(name):
     assert verdicts(name) == {HOLDS, FAILS}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_steepest_descent_interpolates_and_settles_elsewhere_as_its_steps_go_to_zero():
     evidence = all_claims()["steepest-descent-squared"].test(Setting(2))
     assert {row.verdict for row in evidence.rows} == {FAILS}
@@ -68,10 +68,8 @@ def test_the_power_of_alpha_where_it_can_be_told_from_a_logarithm():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["initialization-scale", "deep-products"])
-def test_only_descent_from_a_tiny_start_may_stay_open(name):
-    evidence = all_claims()[name].test(Setting(2))
-    assert all(row.verdict == HOLDS for row in evidence.rows if "0.001, descent" not in row.case)
-    assert all(row.verdict in (HOLDS, OPEN) for row in evidence.rows)
+def test_the_scale_and_the_depth_of_a_start_tell_the_norm(name):
+    assert verdicts(name) == {HOLDS}
 
 
 def test_data_of_ones_own():

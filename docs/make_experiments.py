@@ -1,0 +1,98 @@
+"""Write the pages of experiments, ``docs/linear_bias.md`` and ``docs/graphs.md``: tables and plots of ``robustlab reproduce``.
+
+    python docs/make_experiments.py --page graphs --out runs/reproduce
+
+What was measured before in that folder is not measured again. The text above the first table stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from robustlab.experiments import reproduce
+from robustlab.experiments.claims import GRAPHS
+from robustlab.experiments.finding import Finding
+from robustlab.experiments.linear_bias import all_claims
+from robustlab.reports.tables import Table, markdown
+
+HERE = Path(__file__).parent
+MARK = "<!-- made by docs/make_experiments.py from here on -->"
+WIDTH = 640  # pixels of a plot on a page
+
+
+def main() -> None:
+    """Measure what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--page", choices=tuple(PAGES), required=True)
+    parser.add_argument("--out", default="runs/reproduce", help="folder of the experiments")
+    parser.add_argument("--only", default="", help="of graphs: measure these experiments anew where they are missing, NAME,...")
+    args = parser.parse_args()
+    page = HERE / f"{args.page.replace('-', '_')}.md"
+    pictures = HERE / "images" / args.page
+    pictures.mkdir(parents=True, exist_ok=True)
+    for old in pictures.glob("*.png"):
+        old.unlink()
+    body = PAGES[args.page](Path(args.out), pictures, [name for name in args.only.split(",") if name])
+    text = page.read_text(encoding="utf-8").partition(MARK)[0]
+    page.write_text(f"{text}{MARK}\n\n{body}\n", encoding="utf-8")
+
+
+def linear_bias(out: Path, pictures: Path, only: list[str]) -> str:
+    """All claims, each table with the sentences of its claims before it and their plots after it."""
+    found = reproduce("linear-bias", out=out, seeds=10, threads=1, say=print)
+    for title in found.lines:
+        small(out / f"{title}.png", pictures / f"{title.removeprefix('linear-bias-')}.png")
+    return "\n\n".join(claims(table, pictures) for table in found.tables)
+
+
+def claims(table: Table, pictures: Path) -> str:
+    """A table of claims."""
+    known = all_claims()
+    names = list(dict.fromkeys(row[0] for row in table.rows))
+    said = [f"- **{name}**: {known[name].says} ({known[name].source})" for name in names]
+    plots = [path for name in names for path in sorted(pictures.glob(f"{name}*.png")) if owner(path.stem, names) == name]
+    heading = f"## {table.title.rpartition('? ')[2]}"
+    return "\n\n".join([heading, "\n".join(said), table.regime, markdown(table.columns, table.rows), *map(shown, plots)])
+
+
+def owner(stem: str, names: list[str]) -> str:
+    """The claim to which a plot belongs: the longest name with which it begins."""
+    return max((name for name in names if stem == name or stem.startswith(f"{name}-")), key=len, default="")
+
+
+def graphs(out: Path, pictures: Path, only: list[str]) -> str:
+    """Every experiment on graphs: what it asks, its tables, its plots."""
+    parts = []
+    for name, about in GRAPHS.items():
+        if only and name not in only:
+            continue
+        found: Finding = reproduce(name, out=out, threads=1, say=print)
+        parts.append(f"## `{name}`\n\n{about[0].upper()}{about[1:]}.")
+        parts += [f"{table}".replace("## ", "### ", 1) for table in found.tables]
+        for title in (*found.lines, *found.maps):
+            small(out / f"{title}.png", pictures / f"{title}.png")
+            parts.append(shown(pictures / f"{title}.png"))
+    return "\n\n".join(parts)
+
+
+def shown(plot: Path) -> str:
+    """A plot in Markdown."""
+    return f"![{plot.stem.replace('-', ' ')}](images/{plot.parent.name}/{plot.name})"
+
+
+def small(source: Path, target: Path) -> None:
+    """A plot of at most ``WIDTH`` pixels and 192 colours."""
+    with Image.open(source) as image:
+        height = round(image.height * WIDTH / image.width)
+        image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(192).save(target, optimize=True)
+
+
+PAGES: dict[str, Callable[[Path, Path, list[str]], str]] = {"linear-bias": linear_bias, "graphs": graphs}
+
+
+if __name__ == "__main__":
+    main()
