@@ -10,7 +10,7 @@ import torch
 from robustlab.errors import UserError
 from robustlab.experiments import reproduce
 from robustlab.experiments.graphs import half_width, mean_line, shown
-from robustlab.experiments.graphs.matching import LEARNED, METHODS, PUBLISHED, matching_loss, pairs_to_match
+from robustlab.experiments.graphs.matching import LEARNED, PUBLISHED, UNLEARNED, matching_loss, pairs_to_match
 from robustlab.gnn.assignment import QuadraticAssignment
 from robustlab.gnn.graphs import side_by_side
 from robustlab.gnn.siamese import NoisyPairs, matching_network, similarities, with_local_counts
@@ -21,9 +21,9 @@ SMALL = {"device": "cpu", "threads": 1, "n": 12, "noises": (0.05,), "seeds": 2, 
 def test_both_families_are_measured_and_nothing_twice(tmp_path):
     said = []
     found = reproduce("matching", out=tmp_path, say=said.append, **SMALL)
-    assert [len(table.rows) for table in found.tables] == [len(METHODS) + len(LEARNED) + len(PUBLISHED["regular"])] * 2
+    assert [len(table.rows) for table in found.tables] == [len(UNLEARNED) + len(LEARNED) + len(PUBLISHED["regular"])] * 2
     for family in PUBLISHED:
-        assert set(found.numbers[family]["0.05"]) == {*METHODS, *LEARNED}
+        assert set(found.numbers[family]["0.05"]) == {*UNLEARNED, *LEARNED}
         assert all(len(values) == 2 and 0 <= min(values) <= max(values) <= 1 for values in found.numbers[family]["0.05"].values())
     assert sum("training" in line for line in said) == 2 and (tmp_path / "matching-regular.png").exists()
     again = []
