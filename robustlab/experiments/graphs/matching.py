@@ -225,7 +225,8 @@ def _on_instance(cache: ExperimentCache, config: Config, instance: Instance) -> 
     found = cache.measured("matching", measurements)
     rows = []
     for method, values in zip(SOLVERS, found, strict=True):
-        for name, key in ((method, "value"), (f"{method} + 2-opt", "improved")):
+        improved = [(f"{method} + 2-opt", "improved")] if method != "2-opt" else []
+        for name, key in ((method, "value"), *improved):
             gap = "" if instance.value is None else _gap(values[key], instance.value)
             rows.append((name, f"{values[key]:,.10g}", gap))
     if instance.value is not None:

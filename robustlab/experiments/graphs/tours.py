@@ -212,9 +212,11 @@ def _on_own(cache: ExperimentCache, config: Config, cities: Cities, network: nn.
     lengths: dict[str, float] = values["lengths"]
     best = lengths.get(SHORTEST)
     rows = tuple((name, f"{one:,.10g}", f"{one / best:.4f}" if best else "") for name, one in lengths.items())
-    notes = () if best else (f"No tour lies beside the file, and with more than {EXACT} cities the shortest is not worked out.",)
+    notes = [] if best else [f"No tour lies beside the file, and with more than {EXACT} cities the shortest is not worked out."]
+    if network is not None and cities.points is None:
+        notes.append("The network is left out: it looks at points, and the file has distances only.")
     regime = f"{cities.n} cities, distances as the file rounds them."
-    table = Table(f"Tours: {cities.name}", regime, ("method", "length", "ratio to the shortest"), rows, notes)
+    table = Table(f"Tours: {cities.name}", regime, ("method", "length", "ratio to the shortest"), rows, tuple(notes))
     plots = {}
     if cities.points is not None:
         shortest_here = min(values["tours"], key=lambda name: lengths[name])
