@@ -58,6 +58,7 @@ class Task:
 
     @property
     def assortative(self) -> bool:
+        """Whether communities like each other."""
         return self.a > self.b
 
     @property
@@ -67,6 +68,7 @@ class Task:
 
     @property
     def blocks(self) -> Blocks:
+        """The model that the graphs are drawn from."""
         return Blocks.planted(self.k, self.a, self.b)
 
     def drawn(self) -> GraphBatch:

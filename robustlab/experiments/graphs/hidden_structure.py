@@ -174,7 +174,7 @@ def _table(config: Config, found: Mapping[str, Mapping[float, Values]]) -> Table
         tuple(rows),
         (
             f"The network has {config.depth} layers and was trained on {config.graphs:,} graphs with c from {config.low:g} to "
-            f"{config.high:g}. A fair coin's share would be the clique's share of the nodes. Known: degrees need c of the order of the root of log n; the "
+            f"{config.high:g}. Known: degrees need c of the order of the root of log n; the "
             "spectral method a constant, 1 in the limit; message passing 1 / sqrt(e) = .61 (Deshpande and Montanari 2015).",
         ),
     )

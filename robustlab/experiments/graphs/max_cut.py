@@ -124,7 +124,7 @@ class Config:
     degree: int = 3
     methods: tuple[str, ...] = ()
     seeds: int = 10
-    depth: int = 20
+    depth: int = 30
     width: int = 16
     lr: float = 0.005
     graphs: int = 1600
