@@ -153,7 +153,11 @@ def finders(cache: ExperimentCache, config: Config, task: Task) -> dict[str, Fin
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
-    """Find the communities, or what is missing of it, and put the overlaps into tables."""
+    """Find the communities, or what is missing of it, and put the overlaps into tables.
+
+    Raises:
+        UserError: an unknown part or method, or a file of one's own that is no graph.
+    """
     for part in config.parts:
         if part not in PARTS:
             raise unknown("part", part, PARTS)
