@@ -91,7 +91,7 @@ def grouped(points: Tensor, k: int, seed: int = 0, restarts: int = 10) -> Tensor
     best, found = np.inf, np.zeros(len(values), dtype=np.int64)
     for restart in range(restarts):
         source = np.random.default_rng([seed, restart])
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", UserWarning)  # a group without points: that start is not the best
             centres, labels = vq.kmeans2(values, k, minit="++", seed=source)
         cost = float(((values - centres[labels]) ** 2).sum())
@@ -103,7 +103,8 @@ def grouped(points: Tensor, k: int, seed: int = 0, restarts: int = 10) -> Tensor
 def labelled(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
     """Labels from eigenvectors ``(N, m)``: each node's row is scaled to unit length before k-means (Ng, Jordan and Weiss 2002), so that
     nodes of many and of few neighbours count alike; zero rows stay zero."""
-    return grouped(torch.nn.functional.normalize(vectors, dim=1), k, seed)
+    alone = vectors.shape[1] == 1 and k > 2  # of one number only its sign would be left
+    return grouped(vectors if alone else torch.nn.functional.normalize(vectors, dim=1), k, seed)
 
 
 def by_adjacency(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:

@@ -9,7 +9,17 @@ from robustlab.errors import UserError
 from robustlab.gnn.generators import erdos_renyi, stochastic_block_model
 from robustlab.gnn.graphs import graph
 from robustlab.gnn.operators import BetheHessian, CompactNonBacktracking, Laplacian
-from robustlab.gnn.spectral import LEAST_R, _compact, by_non_backtracking, eigenvectors, estimated_k, grouped, informative_r, without_trees
+from robustlab.gnn.spectral import (
+    LEAST_R,
+    _compact,
+    by_non_backtracking,
+    eigenvectors,
+    estimated_k,
+    grouped,
+    informative_r,
+    labelled,
+    without_trees,
+)
 
 
 @pytest.mark.parametrize("n", [20, 300])
@@ -80,3 +90,11 @@ def test_the_non_backtracking_matrix_far_below_the_threshold():
 def test_the_sparse_non_backtracking_matrix_is_the_operator():
     one = erdos_renyi(20, 0.2)
     assert (torch.from_numpy(_compact(one).toarray()) == CompactNonBacktracking().dense(one)).all()
+
+
+def test_groups_of_one_number_at_each_node():
+    """As where the non-backtracking matrix has one real eigenvector only: its rows cannot be scaled, and equal points make no groups."""
+    values = torch.tensor([0.0, 0.1, 5.0, 5.1, 9.0, 9.1]).double()[:, None]
+    found = labelled(values, 3)
+    assert found[0::2].tolist() == found[1::2].tolist() and len(found.unique()) == 3
+    assert set(labelled(torch.ones(6, 1).double(), 4).tolist()) <= {0, 1, 2, 3}

@@ -63,6 +63,7 @@ class Task:
 
     @property
     def assortative(self) -> bool:
+        """Whether communities like each other."""
         return self.a > self.b
 
     @property
@@ -72,6 +73,7 @@ class Task:
 
     @property
     def blocks(self) -> Blocks:
+        """The model that the graphs are drawn from."""
         return Blocks.planted(self.k, self.a, self.b)
 
     def drawn(self) -> GraphBatch:
@@ -198,7 +200,11 @@ def _wanted(config: Config, name: str) -> bool:
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
-    """Find the communities, or what is missing of it, and put the overlaps into tables."""
+    """Find the communities, or what is missing of it, and put the overlaps into tables.
+
+    Raises:
+        UserError: an unknown part or method, or a file of one's own that is no graph.
+    """
     for part in config.parts:
         if part not in PARTS:
             raise unknown("part", part, PARTS)

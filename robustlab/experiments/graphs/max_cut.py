@@ -124,7 +124,7 @@ class Config:
     degree: int = 3
     methods: tuple[str, ...] = ()
     seeds: int = 10
-    depth: int = 20
+    depth: int = 30
     width: int = 16
     lr: float = 0.005
     graphs: int = 1600
@@ -154,7 +154,11 @@ REFERENCE = {
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
-    """Cut the graphs, or what is missing of it, and put P into tables."""
+    """Cut the graphs, or what is missing of it, and put P into tables.
+
+    Raises:
+        UserError: an unknown method, or a file of one's own that is no graph.
+    """
     known = [*CUTS, LONG, BOUND, *LOSSES]
     for name in config.methods:
         if name not in known:
@@ -238,7 +242,14 @@ def _learned(
 
 
 def learned(cache: ExperimentCache, config: Config, loss: str, degree: int) -> nn.Module:
-    """A network trained to cut regular graphs of a degree; trained now, unless it was before."""
+    """A network trained to cut regular graphs; trained now, unless it was before.
+
+    Args:
+        cache: where it is kept.
+        config: how it is made and trained.
+        loss: one of ``LOSSES``.
+        degree: of the graphs.
+    """
     network = SGNN(1, (Identity(), Adjacency(), GraphMean()), features=FEATURES, width=config.width, depth=config.depth)
     how = GraphTraining(graphs=config.graphs, epochs=4, batch_size=8, lr=config.lr, optimizer="adam", schedule="one-cycle")
     loss_of: dict[str, TrainingLoss] = {"relaxed": relaxed_cut, "policy": PolicyGradient()}
