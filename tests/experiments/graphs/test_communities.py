@@ -11,8 +11,9 @@ from robustlab.errors import UserError
 from robustlab.experiments import reproduce
 from robustlab.experiments.cache import ExperimentCache
 from robustlab.experiments.graphs import communities
-from robustlab.experiments.graphs.communities import GIVEN, Config, Task, finders, karate, run, without_root
+from robustlab.experiments.graphs.communities import GIVEN, Config, Learned, Task, finders, karate, run, without_root
 from robustlab.gnn.generators import stochastic_block_model
+from robustlab.gnn.networks import SGNN
 
 SMALL = Config(n=100, degree=4.0, differences=(7.0, 6.0), seeds=2, five=1, methods=("bethe hessian", "adjacency"))
 
@@ -38,16 +39,18 @@ def test_nothing_is_measured_twice_and_the_model_is_given(tmp_path):
     assert min(first.numbers["ratios"][2]["overlaps"][GIVEN]) > 0.5
 
 
-def test_a_trained_network_joins(tmp_path, monkeypatch):
-    def knows(cache: ExperimentCache, task: Task):
-        return (lambda graphs: graphs.y) if task.k == 2 else None
-
-    monkeypatch.setitem(communities.NETWORKS, "knows all", knows)
-    config = Config(**{**vars(SMALL), "parts": ("ratios",), "methods": ("knows all",)})
+def test_a_trained_network_joins_where_it_is_for_the_task(tmp_path, monkeypatch):
+    small = Learned(lambda k: SGNN(k, depth=2, width=4), (40, 0))
+    monkeypatch.setattr(communities, "NETWORKS", {"small": small})
+    config = Config(**{**vars(SMALL), "parts": ("ratios",), "methods": ("small",)})
     found = run(ExperimentCache(tmp_path), config)
-    assert [row[-1] for row in found.tables[0].rows] == ["1.000 ± 0.000"] * 4
+    assert found.tables[0].columns[-1] == "small" and len(found.tables[0].rows) == 4
+    trained = [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()]
+    assert len(trained) == 1 and trained[0].startswith("graphs-small-2-communities-")
     five = Task(400, 5, 0.0, 18.0, 1)
-    assert "knows all" not in finders(ExperimentCache(tmp_path), Config(), five)
+    assert "small" not in finders(ExperimentCache(tmp_path), config, five)
+    without = Config(**{**vars(config), "methods": (), "networks": False})
+    assert "small" not in finders(ExperimentCache(tmp_path), without, config.tasks[0])
 
 
 def test_the_reference_is_compared_where_the_graphs_are_the_same(tmp_path):
