@@ -310,8 +310,8 @@ def _times(starts: Tensor, columns: Tensor, x: Tensor) -> Tensor:
 
 
 def summed(y: Tensor, starts: Tensor, places: Tensor, owner: Tensor) -> Tensor:
-    """Sums of groups of the rows of ``y``, ``(R, F)``: group ``i`` has the rows ``places[starts[i]:starts[i + 1]]``, and ``owner`` says for
-    each row which group is its own."""
+    """Sums of groups of the rows of ``y``, ``(R, F)``: from ``starts``, ``(G + 1,)``, and ``places``, ``(R,)``, group ``i`` has the rows
+    ``places[starts[i]:starts[i + 1]]``; ``owner``, ``(R,)``, is the group of each row."""
     found: Tensor = _Summed.apply(y, starts, places, owner)
     return found
 
