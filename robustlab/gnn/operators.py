@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from robustlab.errors import UserError
-from robustlab.gnn.extras import scipy_module
 from robustlab.gnn.graphs import GraphBatch
 
 with warnings.catch_warnings():
@@ -124,7 +123,7 @@ class Reached(Operator):
         step = Adjacency().sparse(graphs)
         found = step
         for _ in range(self.t - 1):
-            found = _ones(_product(found, step))
+            found = _ones(found @ step)
         return _entries(found if self.loops else _without_diagonal(found))
 
 
@@ -151,7 +150,7 @@ class HopRing(Operator):
         nearer, ring = nodes * n + nodes, _codes(step)
         for _ in range(self.t - 1):
             nearer = torch.cat([nearer, ring])
-            reached = _codes(_product(csr(*_rows(ring, n), torch.ones(len(ring), dtype=torch.float64, device=ring.device), n), step))
+            reached = _codes(csr(*_rows(ring, n), torch.ones(len(ring), dtype=torch.float64, device=ring.device), n) @ step)
             ring = reached[~torch.isin(reached, nearer)]
         return _rows(ring.sort().values, n)
 
@@ -311,8 +310,8 @@ def _times(starts: Tensor, columns: Tensor, x: Tensor) -> Tensor:
 
 
 def summed(y: Tensor, starts: Tensor, places: Tensor, owner: Tensor) -> Tensor:
-    """Sums of groups of the rows of ``y``, ``(R, F)``: group ``i`` has the rows ``places[starts[i]:starts[i + 1]]``; ``starts`` and
-    ``places`` are int64, and ``owner`` says for each row which group is its own."""
+    """Sums of groups of the rows of ``y``, ``(R, F)``: from ``starts``, ``(G + 1,)``, and ``places``, ``(R,)``, group ``i`` has the rows
+    ``places[starts[i]:starts[i + 1]]``; ``owner``, ``(R,)``, is the group of each row."""
     found: Tensor = _Summed.apply(y, starts, places, owner)
     return found
 
@@ -381,18 +380,6 @@ def with_diagonal(graphs: GraphBatch, values: Tensor, diagonal: Tensor) -> Tenso
 def _check_length(t: int) -> None:
     if t < 1:
         raise UserError(f"a walk has a length of at least 1, got {t}")
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The product of two sparse matrices. On a CPU scipy's: torch 2.15 never frees what its own allocates."""
-    if a.device.type != "cpu":
-        return a @ b
-    sparse = scipy_module("sparse")
-    parts = [(one.values().numpy(), one.col_indices().numpy(), one.crow_indices().numpy()) for one in (a, b)]
-    found = sparse.csr_matrix(parts[0], shape=a.shape) @ sparse.csr_matrix(parts[1], shape=b.shape)
-    found.sort_indices()
-    starts, columns, values = (torch.from_numpy(part) for part in (found.indptr, found.indices, found.data))
-    return csr(starts, columns, values, len(a))
 
 
 def _ones(matrix: Tensor) -> Tensor:
