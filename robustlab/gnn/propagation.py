@@ -17,7 +17,8 @@ PARTS = 12  # of the nodes, updated one after the other; all at once collapse in
 LEAST = 1e-3  # an affinity that takes the place of smaller ones: no message may be impossible
 ROUNDS = 12  # of learning
 LEAVE = 5  # sweeps between two looks at what has converged
-SPREAD = 0.1  # of the first messages around those that know nothing
+SPREADS = (0.1, 1.0)  # of the first messages around those that know nothing, one start after the other: where that is a fixed point
+# of its own beside better ones, only a start away from it finds them
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def belief_propagation(
     """Marginals of a block model's posterior.
 
     Messages go along the edges; all other pairs of nodes act through a mean field, which is worked out anew after each of a few random
-    parts of the nodes. Every start has messages drawn near those that know nothing.
+    parts of the nodes. Starts have messages drawn at random, in turn near those that know nothing and further away.
 
     Args:
         graphs: one or many; starts of all of them run side by side, and leave when they have converged.
@@ -95,7 +96,8 @@ def belief_propagation(
         raise UserError(f"belief propagation needs at least one of `restarts` and `sweeps`, got {restarts} and {sweeps}")
     copies = side_by_side([_bare(graphs.one(which)) for which in range(len(graphs)) for _ in range(restarts)])
     keys = torch.stack([seeding.fold(_keys(graphs, seed), "propagation", start) for start in range(restarts)], 1).flatten()
-    marginals, energy, inside, converged = _settled(_State(copies, blocks, keys), sweeps, tolerance)
+    spreads = torch.tensor([SPREADS[start % len(SPREADS)] for start in range(restarts)], dtype=torch.float64).repeat(len(graphs))
+    marginals, energy, inside, converged = _settled(_State(copies, blocks, keys, spreads), sweeps, tolerance)
     best = energy.reshape(len(graphs), restarts).argmin(1) + torch.arange(len(graphs)) * restarts
     starts = copies.starts.tolist()
     chosen = torch.cat([marginals[starts[one] : starts[one + 1]] for one in best.tolist()])
@@ -158,16 +160,17 @@ class _State:
         total: their sum over each graph, ``(P, k)``.
     """
 
-    def __init__(self, graphs: GraphBatch, blocks: Blocks, keys: Tensor) -> None:
+    def __init__(self, graphs: GraphBatch, blocks: Blocks, keys: Tensor, spreads: Tensor) -> None:
         self.graphs, self.blocks, self.keys = graphs, blocks, keys
         self.affinity = blocks.affinity.clamp(min=LEAST)
         self.bias = blocks.shares.log()
         k = len(blocks.shares)
         edges = torch.bincount(graphs.graph[graphs.tail], minlength=len(graphs))
         noise = _drawn(keys, "messages", edges.tolist(), k)
-        messages = (self.bias + SPREAD * noise).softmax(1)
+        wide = spreads[graphs.graph][:, None]
+        messages = (self.bias + wide[graphs.tail] * noise).softmax(1)
         self.factor = (messages @ self.affinity).log()
-        self.marginals = (self.bias + SPREAD * _drawn(keys, "nodes", graphs.sizes.tolist(), k)).softmax(1)
+        self.marginals = (self.bias + wide * _drawn(keys, "nodes", graphs.sizes.tolist(), k)).softmax(1)
         self.part = (_drawn(keys, "parts", graphs.sizes.tolist(), 1, normal=False)[:, 0] * PARTS).long()
         self._prepare()
 

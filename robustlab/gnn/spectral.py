@@ -178,14 +178,17 @@ def _compact(graph: GraphBatch) -> Any:
 def by_non_backtracking(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Tensor:
     """Communities from the real eigenvectors at the end of the non-backtracking spectrum, of the form of size ``2 N``. Other
     arguments see ``communities``."""
-    linalg, size = scipy_module("sparse.linalg"), 2 * graph.n
-    count = min(k + 4, size - 2)
+    linalg, size, wanted = scipy_module("sparse.linalg"), 2 * graph.n, k if assortative else k - 1
+    matrix, which = _compact(graph), "LR" if assortative else "SR"
     start = seeding.normal(seeding.example_keys(seed, torch.tensor([0])), (size,), torch.float64)[0].numpy()
-    values, vectors = linalg.eigs(_compact(graph), k=count, which="LR" if assortative else "SR", v0=start)
-    real = np.flatnonzero(np.abs(values.imag) < 1e-8 * (1 + np.abs(values)))
-    real = real if len(real) else np.arange(count)  # below the threshold all may be complex: then the real part of the outermost
-    order = real[np.argsort(-values.real[real] if assortative else values.real[real])][: k if assortative else k - 1]
-    return labelled(torch.from_numpy(vectors.real[graph.n :, order].copy()), k, seed)
+    values, vectors = linalg.eigs(matrix, k=min(k + 4, size - 2), which=which, v0=start)
+    outermost = np.argsort(-values.real if assortative else values.real)
+    is_real = np.abs(values.imag[outermost]) < 1e-8 * (1 + np.abs(values[outermost]))
+    columns = [vectors.real[graph.n :, i] for i in outermost[is_real][:wanted]]
+    # Near the threshold an informative eigenvalue meets one of the bulk, and both leave the real line: their plane still tells.
+    for i in outermost[~is_real & (values.imag[outermost] > 0)][: wanted - len(columns)]:
+        columns += [vectors.real[graph.n :, i], vectors.imag[graph.n :, i]]
+    return labelled(torch.from_numpy(np.stack(columns, 1)), k, seed)
 
 
 def estimated_k(graph: GraphBatch, most: int = 20, seed: int = 0) -> tuple[int, bool]:

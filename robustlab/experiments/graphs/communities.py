@@ -330,7 +330,10 @@ def _five(cache: ExperimentCache, config: Config) -> Finding:
         f"interval. Labels at random have {level:.3f}.",
         ("method", "overlap", "standard deviation of graphs", "source"),
         tuple(rows),
-        ("Belief propagation finds nearly all or nearly nothing of a graph: the mean says little about one graph.",),
+        (
+            "Belief propagation with the model finds nearly all or nearly nothing of a graph: the mean says little about one graph.",
+            "belief propagation: with a model that it learns.",
+        ),
     )
     return Finding((table,), {"five": runs, "chance of five": level})
 
@@ -383,7 +386,7 @@ def _second(cache: ExperimentCache, config: Config) -> Finding:
         tuple((_kind(task), f"{task.ratio:.2f}", *(shown(found[name]) for name in names)) for task, found in runs.items()),
         (
             "At the largest ratio, without an edge between communities that like each other, the graph has two large pieces, each with an "
-            "eigenvector of its own, and the second alone tells them apart only by chance.",
+            "eigenvector of its own: the sign of the second tells one of them from nothing.",
             "networkx's default r is <d^2>/<d> - 1, without the root.",
         ),
     )
