@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -297,8 +298,11 @@ def points(n: int, dimension: int = 2, *, graphs: int = 1, seed: int = 0, first:
 def from_pairs(pairs: Tensor, n: int, *, y: Tensor | None = None, key: Tensor | None = None) -> GraphBatch:
     """A graph of ``n`` nodes from distinct edges, ``pairs`` ``(2, m)``, each given once in any direction, without a check; with labels
     ``y`` and a random ``key`` where there are some."""
-    both = torch.cat([pairs, pairs.flip(0)], 1)
-    edges = both[:, (both[0] * n + both[1]).argsort()]
+    codes = (pairs * n).add_(pairs.flip(0)).flatten().numpy()
+    codes.sort()  # in place, since a million nodes have many edges
+    edges = torch.empty(2, len(codes), dtype=torch.int64)
+    np.floor_divide(codes, n, out=edges[0].numpy())
+    np.remainder(codes, n, out=edges[1].numpy())
     return GraphBatch(edges, torch.tensor([n]), y=y, keys=None if key is None else key.reshape(1))
 
 

@@ -210,6 +210,8 @@ def side_by_side(graphs: Sequence[GraphBatch]) -> GraphBatch:
     """
     if not graphs:
         raise UserError("a batch needs at least one graph")
+    if len(graphs) == 1 and type(graphs[0]) is GraphBatch:
+        return graphs[0]
     shifts = torch.tensor([0, *[one.n for one in graphs]]).cumsum(0).tolist()
     edges = torch.cat([one.edge_index + shift for one, shift in zip(graphs, shifts, strict=False)], 1)
     joined = {}

@@ -370,11 +370,16 @@ def _places(graphs: GraphBatch) -> Tensor:
 
 def with_diagonal(graphs: GraphBatch, values: Tensor, diagonal: Tensor) -> Tensor:
     """A sparse matrix with values at the edges, ``(E,)``, and on the diagonal, ``(N,)``."""
+    # Edges are sorted, so the place of each entry is known: an edge moves on by the diagonal entries before it.
     nodes = torch.arange(graphs.n, device=graphs.tail.device)
-    rows, columns = torch.cat([graphs.tail, nodes]), torch.cat([graphs.head, nodes])
-    order = (rows * graphs.n + columns).argsort()
-    starts = torch.cat([graphs.row_starts.new_zeros(1), (graphs.degree + 1).cumsum(0)])
-    return csr(starts, columns[order], torch.cat([values, diagonal])[order], graphs.n)
+    starts = graphs.row_starts + torch.arange(graphs.n + 1, device=nodes.device)
+    below = torch.bincount(graphs.tail[graphs.head < graphs.tail], minlength=graphs.n)
+    columns = torch.empty(len(graphs.head) + graphs.n, dtype=torch.int64, device=nodes.device)
+    entries = torch.empty_like(columns, dtype=values.dtype)
+    columns[starts[:-1] + below], entries[starts[:-1] + below] = nodes, diagonal
+    places = torch.arange(len(graphs.head), device=nodes.device).add_(graphs.tail).add_(graphs.head > graphs.tail)
+    columns[places], entries[places] = graphs.head, values
+    return csr(starts, columns, entries, graphs.n)
 
 
 def _check_length(t: int) -> None:

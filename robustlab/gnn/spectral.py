@@ -17,6 +17,7 @@ from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.operators import Adjacency, BetheHessian, Laplacian
 
 LEAST_R = 1.1  # nearer to 1 every tree apart has an eigenvalue near 0
+SAMPLED = 50_000  # points among which starts of k-means are compared
 SMALL = 64  # of a matrix: with fewer rows all its eigenvectors are worked out
 
 
@@ -57,7 +58,8 @@ def eigenvectors(matrix: Tensor, count: int, *, smallest: bool = True, seed: int
     # The largest of a matrix converge faster than its smallest: turn the spectrum round within a bound on it.
     rows = as_scipy(matrix)
     shift = float(abs(rows).sum(1).max()) if smallest else 0.0
-    turned = scipy_module("sparse").identity(n, format="csr") * shift - rows if smallest else rows
+    shape: Any = {"shape": rows.shape, "dtype": np.float64, "matvec": lambda x: shift * x.ravel() - rows @ x.ravel()}
+    turned = scipy_module("sparse.linalg").LinearOperator(**shape) if smallest else rows  # no second matrix: memory
     values, vectors = _lanczos(turned, count, start.numpy())
     order = np.argsort(-values)
     values = shift - values[order] if smallest else values[order]
@@ -83,21 +85,28 @@ def as_scipy(matrix: Tensor) -> Any:
 
 
 def grouped(points: Tensor, k: int, seed: int = 0, restarts: int = 10) -> Tensor:
-    """Labels of ``k`` groups of points by k-means (scipy's, begun by k-means++), the best of ``restarts``
-    starts from a ``seed``: int64 ``(N,)``, for ``points`` ``(N, m)``."""
+    """Labels of ``k`` groups of points by k-means (scipy's, begun by k-means++), the best of ``restarts`` starts from a ``seed``: int64
+    ``(N,)``, for ``points`` ``(N, m)``. Of more than ``SAMPLED`` points, as many drawn at random tell which start is the best."""
     if k == 1:
         return torch.zeros(len(points), dtype=torch.int64)
-    vq, values = scipy_module("cluster.vq"), points.numpy()
-    best, found = np.inf, np.zeros(len(values), dtype=np.int64)
+    values = points.numpy()
+    many = len(values) > SAMPLED
+    some = values[np.random.default_rng([seed, restarts]).choice(len(values), SAMPLED, replace=False)] if many else values
+    best, centres, found = np.inf, values[:k], np.zeros(len(some), dtype=np.int64)
     for restart in range(restarts):
         source = np.random.default_rng([seed, restart])
-        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-            warnings.simplefilter("ignore", UserWarning)  # a group without points: that start is not the best
-            centres, labels = vq.kmeans2(values, k, minit="++", seed=source)
-        cost = float(((values - centres[labels]) ** 2).sum())
+        cost, reached, labels = _k_means(some, k, {"minit": "++", "seed": source})
         if cost < best:
-            best, found = cost, labels.astype(np.int64)
-    return torch.from_numpy(found)
+            best, centres, found = cost, reached, labels
+    return torch.from_numpy(_k_means(values, centres, {"minit": "matrix"})[2] if many else found)
+
+
+def _k_means(values: np.ndarray, start: Any, how: dict[str, Any]) -> tuple[float, np.ndarray, np.ndarray]:
+    """The cost, the centres and the labels of one start."""
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        warnings.simplefilter("ignore", UserWarning)  # a group without points: that start is not the best
+        centres, labels = scipy_module("cluster.vq").kmeans2(values, start, **how)
+    return float(((values - centres[labels]) ** 2).sum()), centres, labels.astype(np.int64)
 
 
 def labelled(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
