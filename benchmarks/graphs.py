@@ -160,8 +160,8 @@ def edges(wanted: argparse.Namespace) -> dict[str, Any]:
             taken = [timed(lambda graphs=graphs: network(graphs), clock(torch.device("cpu")))[1] for _ in range(wanted.repeats)]  # type: ignore[misc]
         there = graphs.edge_index.shape[1] // 2
         rows.append({"edges": there, "seconds": min(taken), "first": first, "us_per_edge": 1e6 * min(taken) / there})
-    logs = np.log([[row["edges"], row["seconds"]] for row in rows]).T
-    exponent = float(np.polyfit(*logs, 1)[0]) if len(rows) > 1 else math.nan
+    edges, seconds = (np.log(np.array([row[key] for row in rows], float)) for key in ("edges", "seconds"))
+    exponent = float(np.polyfit(edges, seconds, 1)[0]) if len(rows) > 1 else math.nan
     return {"rows": rows, "exponent": exponent, "peak_mb": peak(), "before_mb": before}
 
 
