@@ -112,7 +112,9 @@ class GraphBatch:
         return replace(self, y=y)
 
     def one(self, which: int) -> GraphBatch:
-        """One of the graphs."""
+        """One of the graphs; of one graph that itself, not a copy."""
+        if len(self) == 1 and which in (0, -1):
+            return self
         low, high = self.starts[which : which + 2].tolist()
         inside = (self.tail >= low) & (self.tail < high)
         parts = {}
