@@ -22,7 +22,7 @@ from robustlab.models import checkpoints
 
 ROOT = Path(__file__).parents[1]
 RELEASED = [path.name for path in (ROOT / "checkpoints").iterdir() if path.suffix in (".json", ".safetensors")]
-EXTRAS = {"web", "bias", "gnn", "timm", "docs", "test", "dev"}
+EXTRAS = {"web", "bias", "gnn", "oracles", "timm", "docs", "test", "dev"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def floors(setup) -> dict[str, str]:
 
 
 def numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")]
+    return [int(part.removeprefix("post")) for part in version.split(".")]
 
 
 def test_the_core_is_small_and_the_extras_are_these(setup):

@@ -7,6 +7,7 @@ problem.value(found), accuracy(found, true)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -182,7 +183,9 @@ def faq(problem: QuadraticAssignment, seed: int = 0, starts: int = 1) -> Tensor:
     best: Tensor | None = None
     for start, key in enumerate(keys):
         options = {"maximize": problem.maximize, "P0": _start(problem.n, key, random=start > 0).numpy()}
-        solved = scipy_module("optimize").quadratic_assignment(problem.A.numpy(), problem.B.numpy(), method="faq", options=options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of how it will draw: with a start of its own it draws nothing
+            solved = scipy_module("optimize").quadratic_assignment(problem.A.numpy(), problem.B.numpy(), method="faq", options=options)
         found = torch.from_numpy(solved.col_ind).long()
         best = found if best is None else problem.better(best, found)
     assert best is not None

@@ -91,12 +91,11 @@ class MeanMixture:
     def with_gradient(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient by the weights; adds to the mean."""
         outputs, y = self.problem.outputs(w), self.problem.y
-        margins = outputs * y
-        rise = self.loss.rise(margins)
+        value, rise = self.loss.of_and_rise(outputs * y)
         self._steps += 1
         added = rise * (-self._steps / rise.sum(1, keepdim=True).abs())
         self._total = added if self._total is None else self._total + added
-        return self.loss.of(margins), self.problem.pulled_back(rise * y)
+        return value, self.problem.pulled_back(rise * y)
 
     @property
     def mean(self) -> Tensor:
