@@ -160,12 +160,20 @@ def _usual_size(given: Model, model: Classifier) -> int:
         given = os.fspath(given).split(JOIN)[0]
     record, size = _record(given), None
     if record is not None:
-        size = record.get("details", {}).get("settings", {}).get("image_size")
-    elif not isinstance(given, Classifier) and Run.is_run(Path(given).parent):
-        size = Run.settings_of(Path(given).parent).get("data", {}).get("image_size")
+        size = _within(record, "details", "settings", "image_size")
+    elif not isinstance(given, Classifier):
+        runs = [folder for folder in (Path(given), Path(given).parent) if Run.is_run(folder)]
+        size = _within(Run.settings_of(runs[0]), "data", "image_size") if runs else None
     if type(size) is int and 1 <= size <= LARGEST_SIDE:
         return size
     return 224 if record is None and model.arch.startswith(("torchvision:", "timm:")) else 32
+
+
+def _within(values: Any, *names: str) -> Any:
+    """What nested mappings hold under these names; None where something on the way is missing or is no mapping."""
+    for name in names:
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
 
 
 def _note(model: Classifier, record: Mapping[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,19 @@ def test_pictures_with_attributes_are_cut_to_the_first_model(tmp_path):
     run = tmp_path / "run"
     files.write_json(run / "settings.json", {"data": {"image_size": 24}})
     saved = save_weights(tmp_path / "other", build("small-4", num_classes=3), record)
+    save_weights(tmp_path / "odd", build("small-4", num_classes=3), replace(record, details={"settings": "image_size"}))
     for models, size in (
         (classifier(), 32),
         (tmp_path / "small.json", 20),
         ({"one": run / "best.pt"}, 24),
+        ({"one": run}, 24),
+        (tmp_path / "odd.json", 32),
         ({"one": f"{run / 'best.pt'}+{run / 'best.pt'}"}, 24),
         ([tmp_path / "small.json", classifier()], 20),
     ):
-        page = make_page(models, tmp_path / "data", load=lambda name: classifier() if name.endswith("best.pt") else zoo.load(saved))
+        page = make_page(
+            models, tmp_path / "data", load=lambda name: classifier() if name.endswith(("best.pt", "run")) else zoo.load(saved)
+        )
         assert page.size == size
         for one in page.models.values():
             assert [each.name for each in one.attributes] == ["Bright Top", "Red"]
