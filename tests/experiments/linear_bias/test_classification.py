@@ -33,7 +33,7 @@ def verdicts_of(name: str, setting: Setting = Setting(2)) -> dict[str, str]:  # 
 @pytest.mark.parametrize(
     "name",
     [
-        "no-minimizer",
+        pytest.param("no-minimizer", marks=pytest.mark.long),
         "support-vectors",
         "gradient-descent-margin",
         pytest.param("steepest-descent-margin", marks=pytest.mark.long),

@@ -23,7 +23,14 @@ def verdicts_of(name: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["linear-networks", "convolution-depth-2", "convolution-deeper", "same-functions-three-limits", "homogeneous-kkt", "kernel-to-rich"],
+    [
+        "linear-networks",
+        "convolution-depth-2",
+        pytest.param("convolution-deeper", marks=pytest.mark.long),
+        "same-functions-three-limits",
+        pytest.param("homogeneous-kkt", marks=pytest.mark.long),
+        "kernel-to-rich",
+    ],
 )
 def test_what_holds(name):
     assert set(verdicts_of(name).values()) == {HOLDS}

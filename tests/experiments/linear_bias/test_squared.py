@@ -67,7 +67,7 @@ def test_the_power_of_alpha_where_it_can_be_told_from_a_logarithm():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["initialization-scale", "deep-products"])
+@pytest.mark.parametrize("name", ["initialization-scale", pytest.param("deep-products", marks=pytest.mark.long)])
 def test_the_scale_and_the_depth_of_a_start_tell_the_norm(name):
     assert verdicts(name) == {HOLDS}
 
