@@ -47,6 +47,9 @@ class GraphNetwork(nn.Module):
         settings: what the network was made with, but for its seed.
     """
 
+    layers: nn.ModuleList
+    last: nn.Module
+
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
         for name, most in LARGEST.items():
@@ -68,6 +71,14 @@ class GraphNetwork(nn.Module):
             there = "none" if graphs.x is None else graphs.x.shape[1]
             raise UserError(f"the network wants {features} features of each node, the graphs have {there}")
         return graphs.x.to(dtype)
+
+    def forward(self, graphs: GraphBatch) -> Tensor:
+        """Values of the nodes, ``(N, out)``."""
+        x = self.start(graphs)
+        for layer in self.layers:
+            x = layer(graphs, x)
+        found: Tensor = self.last(x)
+        return found
 
 
 class SGNN(GraphNetwork):
@@ -104,14 +115,6 @@ class SGNN(GraphNetwork):
             GraphLayer(operators, a, b, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
         )
         self.last = drawn_linear(width, out, source)
-
-    def forward(self, graphs: GraphBatch) -> Tensor:
-        """Values of the nodes, ``(N, out)``."""
-        x = self.start(graphs)
-        for layer in self.layers:
-            x = layer(graphs, x)
-        found: Tensor = self.last(x)
-        return found
 
 
 class LGNN(GraphNetwork):
@@ -171,14 +174,6 @@ class MPNN(GraphNetwork):
         source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(MessageLayer(a, b, source=source) for a, b in zip(widths, widths[1:], strict=False))
         self.last = drawn_linear(width, out, source)
-
-    def forward(self, graphs: GraphBatch) -> Tensor:
-        """Values of the nodes, ``(N, out)``."""
-        x = self.start(graphs)
-        for layer in self.layers:
-            x = layer(graphs, x)
-        found: Tensor = self.last(x)
-        return found
 
 
 NETWORKS: dict[str, type[GraphNetwork]] = {"sgnn": SGNN, "lgnn": LGNN, "mpnn": MPNN}

@@ -192,7 +192,7 @@ def finders(cache: ExperimentCache, config: Config, task: Task) -> dict[str, Fin
     for name in config.methods:
         if name not in {*known, *NETWORKS}:
             raise unknown("method", name, {*known, *NETWORKS})
-    return {name: find for name, find in known.items() if not config.methods or name in config.methods}
+    return {name: find for name, find in known.items() if _wanted(config, name)}
 
 
 def _wanted(config: Config, name: str) -> bool:
@@ -414,7 +414,7 @@ def _own(cache: ExperimentCache, config: Config, graphs: GraphBatch | None = Non
         raise UserError(f"communities of one's own are of one graph, but the file has {len(one)}")
     estimate, likes = estimated_k(one, min(20, one.n))
     k = estimate if one.y is None else max(int(one.y.max()) + 1, 2)
-    chosen = [method for method in METHODS if not config.methods or method in config.methods]
+    chosen = [method for method in METHODS if _wanted(config, method)]
     settings = {"graph": name, "k": k, "assortative": likes, "version": VERSION}
     measurements = [
         Measurement(f"{method} own", {**settings, "method": method}, partial(_labels, one, k, likes, method)) for method in chosen
