@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ Line = dict[str, Any]  # the numbers of an epoch
 
 
 @dataclass(kw_only=True)
-class Trainer:
+class Trainer(ABC):
     """A training under way.
 
     Attributes:
@@ -164,11 +165,12 @@ class Trainer:
         return {}
 
     def show(self, run: Run, epoch: int) -> None:
-        """Pictures for TensorBoard, after an epoch."""
+        """Pictures for TensorBoard, after an epoch; none here."""
+        return None
 
+    @abstractmethod
     def described(self) -> dict[str, Any]:
         """What a checkpoint says of the network, with its ``format``, in values that safe pickles hold."""
-        raise NotImplementedError
 
     def _epoch_text(self, line: Line, speed: float) -> str:
         shown = [*(name for name in line if name.startswith("val/")), *(f"train/{name}" for name in SHARES)]
