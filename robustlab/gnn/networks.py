@@ -45,8 +45,10 @@ class GraphNetwork(nn.Module):
 
     Attributes:
         settings: what the network was made with, but for its seed.
+        of_graphs: whether its values are of graphs, ``(B, out)``, and not of their nodes.
     """
 
+    of_graphs = False
     layers: nn.ModuleList
     last: nn.Module
 
