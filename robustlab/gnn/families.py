@@ -44,12 +44,11 @@ def cai_furer_immerman(base: GraphBatch) -> tuple[GraphBatch, GraphBatch]:
     """
     if len(base) != 1 or not bool((base.degree > 0).all()):
         raise UserError("graphs of Cai, Fürer and Immerman are made from one graph whose nodes all have an edge")
-    places, numbers = [], {}
+    places: list[tuple[int, frozenset[int]]] = []
     for node in range(base.n):
         around = base.head[base.row_starts[node] : base.row_starts[node + 1]].tolist()
         for size in range(0, len(around) + 1, 2):
             for chosen in itertools.combinations(around, size):
-                numbers[node, chosen] = len(places)
                 places.append((node, frozenset(chosen)))
     edges = base.edge_index[:, base.tail < base.head].T.tolist()
     of_node: dict[int, list[int]] = {}
@@ -69,8 +68,8 @@ def cai_furer_immerman(base: GraphBatch) -> tuple[GraphBatch, GraphBatch]:
 
 
 def strongly_regular() -> tuple[GraphBatch, GraphBatch]:
-    """The rook's graph on a board of 4 by 4 squares, and Shrikhande's graph (1959): both strongly regular with parameters (16, 6, 2, 2), not
-    isomorphic, and the same to 2-FWL."""
+    """The rook's graph on a board of 4 by 4 squares, and Shrikhande's graph (1959): both strongly regular with parameters (16, 6, 2, 2),
+    not isomorphic, and the same to 2-FWL."""
     squares = list(itertools.product(range(4), repeat=2))
     rook = [(i, j) for i, a in enumerate(squares) for j, b in enumerate(squares) if i < j and (a[0] == b[0]) != (a[1] == b[1])]
     steps = ((1, 0), (0, 1), (1, 1))

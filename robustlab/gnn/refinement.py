@@ -1,5 +1,5 @@
-"""Colours of nodes, pairs and tuples, refined until they stay: the Weisfeiler-Leman tests (Weisfeiler and Leman 1968; Cai, Fürer and Immerman
-1992). They bound what graph networks can tell apart (Morris et al. 2019; Xu et al. 2019).
+"""Colours of nodes, pairs and tuples, refined until they stay: the Weisfeiler-Leman tests (Weisfeiler and Leman 1968; Cai, Fürer and
+Immerman 1992). They bound what graph networks can tell apart (Morris et al. 2019; Xu et al. 2019).
 
     found = refine(side_by_side([graph, other]))
     found.labels[0] == found.labels[1]      # 1-WL does not tell them apart
@@ -49,7 +49,12 @@ class Colouring:
 
 
 def refine(
-    graphs: GraphBatch, operators: Sequence[ZeroOne] = (Adjacency(),), *, start: Tensor | None = None, rounds: int | None = None, seed: int = 0
+    graphs: GraphBatch,
+    operators: Sequence[ZeroOne] = (Adjacency(),),
+    *,
+    start: Tensor | None = None,
+    rounds: int | None = None,
+    seed: int = 0,
 ) -> Colouring:
     """Colour refinement: a node's new colour is its colour, and for each operator how often each colour is among the nodes that it sums
     over. With the adjacency matrix this is 1-WL; with a family M it bounds sGNN(M).
@@ -190,9 +195,7 @@ def same_size(graphs: GraphBatch, what: str) -> int:
     return int(sizes[0])
 
 
-def _refined(
-    first: Tensor, owner: Tensor, sizes: Tensor, step: Callable[[Tensor, int], Tensor], rounds: int | None
-) -> Colouring:
+def _refined(first: Tensor, owner: Tensor, sizes: Tensor, step: Callable[[Tensor, int], Tensor], rounds: int | None) -> Colouring:
     """Steps until the number of colours stays."""
     if rounds is not None and rounds < 0:
         raise UserError(f"`rounds` must be at least 0, got {rounds}")

@@ -1,4 +1,4 @@
-"""Which graphs a method tells apart, with a certificate; and isomorphisms.
+"""Which graphs a method tells apart, with a certificate.
 
     found = gnn.separates("1-WL", graph, other)
     print(found.told_apart, found.reason)
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.errors import UserError, unknown
-from robustlab.gnn.extras import scipy_module
 from robustlab.gnn.generators import renumbered
 from robustlab.gnn.graphs import GraphBatch, side_by_side
 from robustlab.gnn.networks import GraphNetwork
@@ -31,10 +30,9 @@ from robustlab.gnn.refinement import Colouring, ranked, refine, refine_pairs, re
 PRIME = (1 << 40) - 87  # traces are counted modulo this: products are exact in float64 for up to 8,192 nodes
 POWERS = 6  # clipped powers of the method of that name: as many as tell the ten skip-link graphs apart
 WALKS = 8  # the longest closed walks that are counted, which tell them apart too
-CLOSE = 1e-8  # times the largest one: real numbers that differ by less count as equal
+CLOSE = 1e-10  # times the number of nodes: eigenvalues that differ by less count as equal
 COPIES = 3  # renumbered copies of each graph that a network must answer alike
 ALIKE = 1e-6  # times the largest answer: how far answers to copies may be apart
-TRIES = 10_000  # refinements of a search for an isomorphism
 
 
 class Answers(ABC):
@@ -84,7 +82,7 @@ class Colours(Answers):
     def reason(self, one: int, other: int) -> str:
         found = self.counts(one, other)
         if found is None:
-            return f"the same colours, as often each, until none splits (round {len(self.found.history) - 1})"
+            return f"the same colours, as often each; none splits after round {len(self.found.history) - 1}"
         number, first, second = found
         return f"after round {number} a colour is at {first:,} {self.what} of one and at {second:,} of the other"
 
@@ -109,7 +107,7 @@ class Numbers(Answers):
 
     def reason(self, one: int, other: int) -> str:
         apart = (self.values[one] - self.values[other]).abs()
-        column = int(apart.argmax())
+        column = int(apart.argmax() if self.close else (apart > 0).int().argmax())
         if float(apart[column]) <= self.close:
             return f"all {len(apart)} numbers agree" + (f" to {self.close:.0e}" if self.close else "")
         name = f"{self.names} {column + 1}" if isinstance(self.names, str) else self.names[column]
@@ -266,9 +264,9 @@ def separates(method: str | Method | GraphNetwork, graph: GraphBatch, other: Gra
         name, ask = type(method).__name__, by_network(method)
     else:
         name, ask = getattr(method, "__name__", "method"), method
-    if graph.n != other.n and not isinstance(method, GraphNetwork):
+    if graph.n != other.n and isinstance(method, str):
         return Separation(name, True, f"they have {graph.n:,} and {other.n:,} nodes")
-    answers = ask(side_by_side([_bare(graph), _bare(other)]))
+    answers = ask(side_by_side([bare(graph), bare(other)]))
     labels = answers.labels
     return Separation(name, bool(labels[0] != labels[1]), answers.reason(0, 1))
 
@@ -296,13 +294,16 @@ def by_network(network: GraphNetwork, *, copies: int = COPIES, seed: int = 0) ->
         close = ALIKE * max(float(found.abs().max()), 1e-300)
         off = float((found - found[0]).abs().max())
         if not off <= close:
-            raise UserError(f"the network gives other answers for renumbered copies of a graph: off by {off:.1e}, at most {close:.1e} is rounding")
+            raise UserError(
+                f"the network gives other answers for renumbered copies of a graph: off by {off:.1e}, at most {close:.1e} is rounding"
+            )
         return Numbers(found[0], "answer", close)
 
     return answers
 
 
-def _bare(graph: GraphBatch) -> GraphBatch:
+def bare(graph: GraphBatch) -> GraphBatch:
+    """Graphs without features, labels and keys."""
     return GraphBatch(graph.edge_index, graph.sizes)
 
 
@@ -321,7 +322,7 @@ class _BySize(Answers):
         found = torch.zeros(len(graphs), dtype=torch.int64)
         for size in graphs.sizes.unique().tolist():
             which = (graphs.sizes == size).nonzero()[:, 0]
-            self.parts[size] = which, method(side_by_side([_bare(graphs.one(int(one))) for one in which]))
+            self.parts[size] = which, method(side_by_side([bare(graphs.one(int(one))) for one in which]))
             found[which] = self.parts[size][1].labels
         self._labels = ranked(graphs.sizes, found)
 
@@ -349,83 +350,4 @@ def _stacked(graphs: GraphBatch, operator: Any) -> Tensor:
 
 def _eigenvalues(matrices: Tensor, name: str) -> Numbers:
     values = torch.linalg.eigvalsh(matrices)
-    return Numbers(values, name, CLOSE * max(float(values.abs().max()), 1.0))
-
-
-# Isomorphisms
-
-
-def isomorphism(graph: GraphBatch, other: GraphBatch, *, tries: int = TRIES) -> Tensor | None:
-    """A permutation that makes one graph the other: colours are refined, and where some are left with several nodes one node is given a
-    colour of its own, in turn with each node of the other graph (individualization and refinement, McKay 1981).
-
-    Args:
-        graph, other: one graph each.
-        tries: refinements at most.
-
-    Returns:
-        Node ``i`` of ``graph`` is this node of ``other``, int64 ``(n,)``; None if there is no isomorphism, which is proved then.
-
-    Raises:
-        UserError: several graphs, or neither found nor excluded within ``tries``.
-    """
-    if len(graph) != 1 or len(other) != 1:
-        raise UserError("an isomorphism is between two graphs, each by itself: take each with `one`")
-    if graph.n != other.n or graph.edge_index.shape != other.edge_index.shape:
-        return None
-    pair, left = side_by_side([_bare(graph), _bare(other)]), [tries]
-    return _searched(pair, graph.n, torch.zeros(pair.n, dtype=torch.int64), left, tries)
-
-
-def _searched(pair: GraphBatch, n: int, start: Tensor, left: list[int], tries: int) -> Tensor | None:
-    if not left[0]:
-        raise UserError(f"{tries:,} refinements of colours neither found an isomorphism nor excluded one; `tries` allows more")
-    left[0] -= 1
-    found = refine(pair, start=start)
-    if found.labels[0] != found.labels[1]:
-        return None
-    first, second = found.colours[:n], found.colours[n:]
-    counts = torch.bincount(first)
-    if int(counts.max()) == 1:
-        order = torch.empty_like(first)
-        order[first.argsort()] = second.argsort()
-        return order if torch.equal(pair.one(0).permuted(order).edge_index, pair.one(1).edge_index) else None
-    colour = int(torch.where(counts > 1, counts, n + 1).argmin())
-    node = int((first == colour).nonzero()[0])
-    for image in (second == colour).nonzero()[:, 0].tolist():
-        marked = found.colours.clone()
-        marked[[node, n + image]] = int(counts.shape[0])
-        if (order := _searched(pair, n, marked, left, tries)) is not None:
-            return order
-    return None
-
-
-def fractional_isomorphism(graph: GraphBatch, other: GraphBatch) -> tuple[Tensor, float]:
-    """The doubly stochastic ``X`` that makes ``sum |A X - X B|`` smallest, by a linear program. It is 0 exactly where 1-WL does not tell
-    the graphs apart (Tinhofer 1986; Ramana, Scheinerman and Ullman 1994).
-
-    Args:
-        graph, other: one graph each, of as many nodes; the program has ``3 n^2`` variables.
-
-    Returns:
-        ``X``, float64 ``(n, n)``, and the smallest sum.
-
-    Raises:
-        UserError: several graphs, or of other sizes; or the program was not solved.
-    """
-    if len(graph) != 1 or len(other) != 1 or graph.n != other.n:
-        raise UserError("a fractional isomorphism is between two graphs of as many nodes, each by itself")
-    n, sparse = graph.n, scipy_module("sparse")
-    A, B = graph.adjacency().numpy(), other.adjacency().numpy()
-    one, ones = sparse.identity(n), torch.ones(1, n).double().numpy()
-    differs = sparse.kron(sparse.csr_matrix(A), one) - sparse.kron(one, sparse.csr_matrix(B.T))  # of A X - X B, row by row
-    slack = sparse.identity(n * n)
-    sums = sparse.vstack([sparse.kron(one, ones), sparse.kron(ones, one)])
-    nothing = sparse.csr_matrix((2 * n, 2 * n * n))
-    equal = sparse.vstack([sparse.hstack([differs, -slack, slack]), sparse.hstack([sums, nothing])]).tocsr()
-    right = torch.cat([torch.zeros(n * n), torch.ones(2 * n)]).double().numpy()
-    cost = torch.cat([torch.zeros(n * n), torch.ones(2 * n * n)]).double().numpy()
-    solved = scipy_module("optimize").linprog(cost, A_eq=equal, b_eq=right, method="highs")
-    if solved.status != 0:
-        raise UserError(f"the linear program of a fractional isomorphism was not solved: {solved.message}")
-    return torch.from_numpy(solved.x[: n * n]).reshape(n, n), float(solved.fun)
+    return Numbers(values, name, CLOSE * matrices.shape[1])
