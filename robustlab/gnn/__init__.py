@@ -48,6 +48,7 @@ from robustlab.gnn.operators import (
     to_nodes,
 )
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
+from robustlab.gnn.pooled import GIN, PooledSGNN
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
 from robustlab.gnn.readers import read_graph, read_qap, read_spaces, read_tour, read_tsp
 from robustlab.gnn.relaxed import RelaxedGraphs, relaxed
@@ -70,6 +71,7 @@ __all__ = [
     "CompactNonBacktracking",
     "Degree",
     "Embedding",
+    "GIN",
     "GatedGNN",
     "GraphBatch",
     "GraphMean",
@@ -83,6 +85,7 @@ __all__ = [
     "NoisyPairs",
     "NonBacktracking",
     "Operator",
+    "PooledSGNN",
     "Power",
     "QuadraticAssignment",
     "RandomCities",

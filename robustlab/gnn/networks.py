@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -41,12 +41,14 @@ def dyadic(count: int, *, clipped: bool = True) -> tuple[Operator, ...]:
 
 
 class GraphNetwork(nn.Module):
-    """What graph networks share; each is made by ``SGNN``, ``LGNN`` or ``MPNN``.
+    """What graph networks share; each is made by ``SGNN``, ``LGNN`` or ``MPNN``, or one of those with an answer for each graph.
 
     Attributes:
+        of_graphs: whether its values are of graphs, ``(B, out)``, not of nodes.
         settings: what the network was made with, but for its seed.
     """
 
+    of_graphs: ClassVar[bool] = False
     layers: nn.ModuleList
     last: nn.Module
 
@@ -109,7 +111,7 @@ class SGNN(GraphNetwork):
         seed: int = 0,
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear})
-        self.settings["operators"] = _some(operators)
+        self.settings["operators"] = some(operators)
         source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(
             GraphLayer(operators, a, b, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
@@ -142,7 +144,7 @@ class LGNN(GraphNetwork):
         seed: int = 0,
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear, "reach": reach})
-        self.settings["operators"] = _some(operators)
+        self.settings["operators"] = some(operators)
         source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(
             LineGraphLayer(operators, a, b, reach=reach, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
@@ -221,7 +223,8 @@ def _operator(values: Mapping[str, Any]) -> Operator:
     return known[name](**settings)
 
 
-def _some(operators: Sequence[Operator]) -> tuple[Operator, ...]:
+def some(operators: Sequence[Operator]) -> tuple[Operator, ...]:
+    """A family of operators, with at least one in it."""
     if not operators:
         raise UserError("a graph network needs at least one operator")
     return tuple(operators)
