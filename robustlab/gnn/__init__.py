@@ -27,6 +27,7 @@ from robustlab.gnn.generators import (
     signal_to_noise,
     stochastic_block_model,
 )
+from robustlab.gnn.graph_sets import read_tu
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
 from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.metric_spaces import entropic_gromov_wasserstein, gromov_hausdorff, gromov_wasserstein, sdp_bound
@@ -54,7 +55,7 @@ from robustlab.gnn.readers import read_graph, read_qap, read_spaces, read_tour, 
 from robustlab.gnn.relaxed import RelaxedGraphs, relaxed
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
 from robustlab.gnn.siamese import NoisyPairs, matching_network, similarities
-from robustlab.gnn.sources import BlockModels, Mixture, dissociative_five
+from robustlab.gnn.sources import BlockModels, GivenGraphs, Mixture, dissociative_five
 from robustlab.gnn.spectral import eigenvectors, estimated_k
 from robustlab.gnn.tours import Cities, beam_search, euclidean, optimal_tour
 from robustlab.gnn.weights import load_network, save_network
@@ -73,6 +74,7 @@ __all__ = [
     "Embedding",
     "GIN",
     "GatedGNN",
+    "GivenGraphs",
     "GraphBatch",
     "GraphMean",
     "HopRing",
@@ -142,6 +144,7 @@ __all__ = [
     "read_spaces",
     "read_tour",
     "read_tsp",
+    "read_tu",
     "relaxed",
     "renumbered",
     "save_network",

@@ -224,7 +224,11 @@ def _operator(values: Mapping[str, Any]) -> Operator:
 
 
 def some(operators: Sequence[Operator]) -> tuple[Operator, ...]:
-    """A family of operators, with at least one in it."""
+    """A family of operators.
+
+    Raises:
+        UserError: none in it.
+    """
     if not operators:
         raise UserError("a graph network needs at least one operator")
     return tuple(operators)
