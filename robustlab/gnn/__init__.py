@@ -14,6 +14,7 @@ from robustlab.gnn.assignment import QuadraticAssignment, isomorphism, matching,
 from robustlab.gnn.choice import Answer, find_communities, likelihood
 from robustlab.gnn.communities import METHODS, communities
 from robustlab.gnn.cuts import CUTS, cut_size, max_cut, p_value
+from robustlab.gnn.equivariant import EquivariantLinear, basis, dimension, set_partitions
 from robustlab.gnn.flips import budgets, flipped, guided_flips, random_flips
 from robustlab.gnn.gated import GatedGNN, RandomCities, edge_scores
 from robustlab.gnn.generators import (
@@ -29,6 +30,7 @@ from robustlab.gnn.generators import (
 )
 from robustlab.gnn.graph_sets import read_tu
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.ign import IGN, EquivariantIGN
 from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.metric_spaces import entropic_gromov_wasserstein, gromov_hausdorff, gromov_wasserstein, sdp_bound
 from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
@@ -53,6 +55,7 @@ from robustlab.gnn.pooled import GIN, PooledSGNN
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
 from robustlab.gnn.readers import read_graph, read_qap, read_spaces, read_tour, read_tsp
 from robustlab.gnn.relaxed import RelaxedGraphs, relaxed
+from robustlab.gnn.ring import RingGNN, RingLayer
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
 from robustlab.gnn.siamese import NoisyPairs, matching_network, similarities
 from robustlab.gnn.sources import BlockModels, GivenGraphs, Mixture, dissociative_five
@@ -72,12 +75,15 @@ __all__ = [
     "CompactNonBacktracking",
     "Degree",
     "Embedding",
+    "EquivariantIGN",
+    "EquivariantLinear",
     "GIN",
     "GatedGNN",
     "GivenGraphs",
     "GraphBatch",
     "GraphMean",
     "HopRing",
+    "IGN",
     "Identity",
     "LGNN",
     "Laplacian",
@@ -94,9 +100,12 @@ __all__ = [
     "Reached",
     "Relaxation",
     "RelaxedGraphs",
+    "RingGNN",
+    "RingLayer",
     "SGNN",
     "agreement",
     "as_graphs",
+    "basis",
     "beam_search",
     "belief_propagation",
     "budgets",
@@ -108,6 +117,7 @@ __all__ = [
     "cut_size",
     "degree_corrected_block_model",
     "dissociative_five",
+    "dimension",
     "dyadic",
     "edge_scores",
     "eigenvectors",
@@ -149,6 +159,7 @@ __all__ = [
     "renumbered",
     "save_network",
     "sdp_bound",
+    "set_partitions",
     "side_by_side",
     "signal_to_noise",
     "similarities",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -41,14 +41,14 @@ def dyadic(count: int, *, clipped: bool = True) -> tuple[Operator, ...]:
 
 
 class GraphNetwork(nn.Module):
-    """What graph networks share; each is made by ``SGNN``, ``LGNN`` or ``MPNN``, or one of those with an answer for each graph.
+    """What graph networks share; each is made by ``SGNN``, ``LGNN`` or ``MPNN``.
 
     Attributes:
-        of_graphs: whether its values are of graphs, ``(B, out)``, not of nodes.
         settings: what the network was made with, but for its seed.
+        of_graphs: whether its values are of graphs, ``(B, out)``, and not of their nodes.
     """
 
-    of_graphs: ClassVar[bool] = False
+    of_graphs = False
     layers: nn.ModuleList
     last: nn.Module
 

@@ -9,7 +9,7 @@ Values of a graph's own nodes are not normalized as in the networks of nodes: th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class Pooled(GraphNetwork):
     """What ``GIN`` and ``PooledSGNN`` share: the sum over layers, the input too, of a linear map of the nodes' sum (Xu et al. 2019,
     equation 4.2, where each layer has a map of its own)."""
 
-    of_graphs: ClassVar[bool] = True
+    of_graphs = True
 
     def __init__(self, settings: dict[str, Any], layer: Callable[[int, int, torch.Generator], nn.Module], seed: int) -> None:
         super().__init__(settings)
