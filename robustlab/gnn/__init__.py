@@ -14,6 +14,7 @@ from robustlab.gnn.assignment import QuadraticAssignment, matching, solve
 from robustlab.gnn.choice import Answer, find_communities, likelihood
 from robustlab.gnn.communities import METHODS, communities
 from robustlab.gnn.cuts import CUTS, cut_size, max_cut, p_value
+from robustlab.gnn.equivariant import EquivariantLinear, basis, dimension, set_partitions
 from robustlab.gnn.families import all_graphs, cai_furer_immerman, skip_links, strongly_regular
 from robustlab.gnn.flips import budgets, flipped, guided_flips, random_flips
 from robustlab.gnn.gated import GatedGNN, RandomCities, edge_scores
@@ -28,7 +29,9 @@ from robustlab.gnn.generators import (
     signal_to_noise,
     stochastic_block_model,
 )
+from robustlab.gnn.graph_sets import read_tu
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
+from robustlab.gnn.ign import IGN, EquivariantIGN
 from robustlab.gnn.isomorphisms import Comparison, compare, fractional_isomorphism, isomorphism
 from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.metric_spaces import entropic_gromov_wasserstein, gromov_hausdorff, gromov_wasserstein, sdp_bound
@@ -50,14 +53,16 @@ from robustlab.gnn.operators import (
     to_nodes,
 )
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
+from robustlab.gnn.pooled import GIN, PooledSGNN
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
 from robustlab.gnn.readers import read_graph, read_pairs, read_qap, read_spaces, read_tour, read_tsp
 from robustlab.gnn.refinement import Colouring, refine, refine_pairs, refine_tuples
 from robustlab.gnn.relaxed import RelaxedGraphs, relaxed
+from robustlab.gnn.ring import RingGNN, RingLayer
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
 from robustlab.gnn.separation import Separation, separates
 from robustlab.gnn.siamese import NoisyPairs, matching_network, similarities
-from robustlab.gnn.sources import BlockModels, Mixture, dissociative_five
+from robustlab.gnn.sources import BlockModels, GivenGraphs, Mixture, dissociative_five
 from robustlab.gnn.spectral import eigenvectors, estimated_k
 from robustlab.gnn.tours import Cities, beam_search, euclidean, optimal_tour
 from robustlab.gnn.weights import load_network, save_network
@@ -76,10 +81,15 @@ __all__ = [
     "Comparison",
     "Degree",
     "Embedding",
+    "EquivariantIGN",
+    "EquivariantLinear",
+    "GIN",
     "GatedGNN",
+    "GivenGraphs",
     "GraphBatch",
     "GraphMean",
     "HopRing",
+    "IGN",
     "Identity",
     "LGNN",
     "Laplacian",
@@ -89,17 +99,21 @@ __all__ = [
     "NoisyPairs",
     "NonBacktracking",
     "Operator",
+    "PooledSGNN",
     "Power",
     "QuadraticAssignment",
     "RandomCities",
     "Reached",
     "Relaxation",
     "RelaxedGraphs",
+    "RingGNN",
+    "RingLayer",
     "SGNN",
     "Separation",
     "agreement",
     "all_graphs",
     "as_graphs",
+    "basis",
     "beam_search",
     "belief_propagation",
     "budgets",
@@ -112,6 +126,7 @@ __all__ = [
     "cut_relaxation",
     "cut_size",
     "degree_corrected_block_model",
+    "dimension",
     "dissociative_five",
     "dyadic",
     "edge_scores",
@@ -151,6 +166,7 @@ __all__ = [
     "read_spaces",
     "read_tour",
     "read_tsp",
+    "read_tu",
     "refine",
     "refine_pairs",
     "refine_tuples",
@@ -159,6 +175,7 @@ __all__ = [
     "save_network",
     "sdp_bound",
     "separates",
+    "set_partitions",
     "side_by_side",
     "signal_to_noise",
     "similarities",

@@ -45,8 +45,10 @@ class GraphNetwork(nn.Module):
 
     Attributes:
         settings: what the network was made with, but for its seed.
+        of_graphs: whether its values are of graphs, ``(B, out)``, and not of their nodes.
     """
 
+    of_graphs = False
     layers: nn.ModuleList
     last: nn.Module
 
@@ -109,7 +111,7 @@ class SGNN(GraphNetwork):
         seed: int = 0,
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear})
-        self.settings["operators"] = _some(operators)
+        self.settings["operators"] = some(operators)
         source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(
             GraphLayer(operators, a, b, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
@@ -142,7 +144,7 @@ class LGNN(GraphNetwork):
         seed: int = 0,
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear, "reach": reach})
-        self.settings["operators"] = _some(operators)
+        self.settings["operators"] = some(operators)
         source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(
             LineGraphLayer(operators, a, b, reach=reach, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
@@ -221,7 +223,12 @@ def _operator(values: Mapping[str, Any]) -> Operator:
     return known[name](**settings)
 
 
-def _some(operators: Sequence[Operator]) -> tuple[Operator, ...]:
+def some(operators: Sequence[Operator]) -> tuple[Operator, ...]:
+    """A family of operators.
+
+    Raises:
+        UserError: none in it.
+    """
     if not operators:
         raise UserError("a graph network needs at least one operator")
     return tuple(operators)
