@@ -22,6 +22,8 @@ from robustlab.gnn.networks import NETWORKS, GraphNetwork
 from robustlab.gnn.operators import cached
 from robustlab.gnn.relaxed import RelaxedGraphs
 
+AT_ONCE = 1 << 21  # entries of a tensor of all channels, from which on graphs are taken in turn
+
 
 class OneSize(NamedTuple):
     """The graphs of a batch that have as many nodes.
@@ -85,7 +87,7 @@ def tensor_of(graphs: GraphBatch, group: OneSize, features: Tensor | None, dtype
 
 
 class TensorNetwork(GraphNetwork):
-    """What networks on tensors share: ``on_tensors`` is given graphs of one size."""
+    """What networks on tensors share: ``on_tensors`` is given graphs of one size, and few enough."""
 
     def forward(self, graphs: GraphBatch) -> Tensor:
         """Values of the graphs, ``(B, out)``, or of the nodes, ``(N, out)``.
@@ -95,13 +97,21 @@ class TensorNetwork(GraphNetwork):
         """
         dtype, groups = next(self.parameters()).dtype, by_size(graphs)
         features = self.start(graphs) if self.settings["features"] else None
-        found = [self.on_tensors(tensor_of(graphs, group, features, dtype)) for group in groups]
+        found = [
+            self.on_tensors(x)
+            for group in groups
+            for x in tensor_of(graphs, group, features, dtype).split(max(1, AT_ONCE // self.entries(group.nodes.shape[1])))
+        ]
         if not found:
             return torch.zeros(0, self.settings["out"], dtype=dtype, device=graphs.sizes.device)
         if self.of_graphs:
             return torch.cat(found)[torch.cat([group.which for group in groups]).argsort()]
         order = torch.cat([group.nodes.flatten() for group in groups]).argsort()
         return torch.cat([values.flatten(0, 1) for values in found])[order]
+
+    def entries(self, n: int) -> int:
+        """Of the largest tensor that is made of a graph of ``n`` nodes."""
+        raise NotImplementedError
 
     def on_tensors(self, x: Tensor) -> Tensor:
         """From ``(b, 1 + features, n, n)`` to values of the graphs, ``(b, out)``, or of the nodes, ``(b, n, out)``."""
@@ -124,6 +134,9 @@ class _IGN(TensorNetwork):
         )
         self.down = EquivariantLinear(order, self.last_order, width, width, source=source)
         self.inner, self.last = drawn_linear(width, width, source), drawn_linear(width, out, source)
+
+    def entries(self, n: int) -> int:
+        return self.settings["width"] * n ** max(2, self.settings["order"])
 
     def on_tensors(self, x: Tensor) -> Tensor:
         for layer in self.layers:

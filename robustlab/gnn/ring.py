@@ -119,6 +119,9 @@ class RingGNN(TensorNetwork):
         self.layers = nn.ModuleList(RingLayer(a, b, source=source) for a, b in zip(widths, widths[1:], strict=False))
         self.last = drawn_linear((2 + (powers if readout == "moments" else nodes)) * width[-1], out, source)
 
+    def entries(self, n: int) -> int:
+        return max(self.settings["width"]) * n**2
+
     def on_tensors(self, x: Tensor) -> Tensor:
         nodes, n = self.settings["nodes"], x.shape[-1]
         if nodes and n != nodes:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustlab import gnn
 from robustlab.errors import UserError
+from robustlab.gnn import ign
 from robustlab.gnn.ign import TensorNetwork, by_size, tensor_of
 from robustlab.gnn.networks import describe, from_description
 
@@ -59,6 +60,16 @@ def test_a_batch_of_any_sizes_is_its_graphs_one_by_one(features: int) -> None:
         alone = torch.cat([network(graphs.one(i)) for i in range(len(graphs))])
         torch.testing.assert_close(network(graphs), alone, rtol=0, atol=1e-10)
         assert (alone.std(0) > 1e-6).all()
+
+
+def test_graphs_are_taken_in_turn_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = gnn.erdos_renyi(7, 0.4, graphs=5)
+    for network in networks():
+        network.double()
+        together = network(graphs)
+        monkeypatch.setattr(ign, "AT_ONCE", 2 * network.entries(7))
+        torch.testing.assert_close(network(graphs), together, rtol=0, atol=1e-10)
+        monkeypatch.undo()
 
 
 def test_every_network_says_whether_its_values_are_of_graphs() -> None:
@@ -116,7 +127,7 @@ def test_a_network_can_be_trained() -> None:
     for network in (gnn.IGN(1, width=8), gnn.RingGNN(1, width=(8,))):
         optimizer = torch.optim.Adam(network.parameters(), 0.01)
         losses = []
-        for _ in range(60):
+        for _ in range(40):
             optimizer.zero_grad()
             loss = (network(graphs) - wanted).square().mean()
             loss.backward()

@@ -123,6 +123,16 @@ def test_another_number_of_nodes_than_the_readout_was_made_for_is_refused() -> N
         network(gnn.erdos_renyi(7, 0.5))
 
 
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_eigenvalues_give_renumbered_graphs_and_batches_the_same_values(dtype: torch.dtype, bound: float) -> None:
+    graphs = gnn.side_by_side([skip_links(13, skip) for skip in (2, 3, 5)])
+    network = gnn.RingGNN(3, width=(6, 6), readout="eigenvalues", nodes=13).to(dtype)
+    order = torch.cat([torch.randperm(13, generator=torch.Generator().manual_seed(i)) + 13 * i for i in range(3)])
+    here = network(graphs)
+    assert (here - network(graphs.permuted(order))).abs().max() <= bound
+    assert (here - torch.cat([network(graphs.one(i)) for i in range(3)])).abs().max() <= bound
+
+
 def test_eigenvalues_are_those_of_the_symmetric_part() -> None:
     A = randomly(1, 1, 5, 5)
     torch.testing.assert_close(sorted_eigenvalues(A), sorted_eigenvalues(A.transpose(2, 3)))
