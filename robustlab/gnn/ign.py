@@ -105,13 +105,17 @@ class TensorNetwork(GraphNetwork):
         if not found:
             return torch.zeros(0, self.settings["out"], dtype=dtype, device=graphs.sizes.device)
         if self.of_graphs:
-            return torch.cat(found)[torch.cat([group.which for group in groups]).argsort()]
+            return self.answers(torch.cat(found)[torch.cat([group.which for group in groups]).argsort()])
         order = torch.cat([group.nodes.flatten() for group in groups]).argsort()
         return torch.cat([values.flatten(0, 1) for values in found])[order]
 
     def entries(self, n: int) -> int:
         """Of the largest tensor that is made of a graph of ``n`` nodes."""
         raise NotImplementedError
+
+    def answers(self, read: Tensor) -> Tensor:
+        """From what ``on_tensors`` reads from all graphs of a batch, ``(B, F)``, to their values, ``(B, out)``."""
+        return read
 
     def on_tensors(self, x: Tensor) -> Tensor:
         """From ``(b, 1 + features, n, n)`` to values of the graphs, ``(b, out)``, or of the nodes, ``(b, n, out)``."""

@@ -167,6 +167,20 @@ class NoNorm(nn.Module):
 NORMS: dict[str, Callable[[int], nn.Module]] = {"graph": GraphNorm, "batch": BatchNorm, "none": NoNorm}
 
 
+NEAR = 1e-10  # added to a variance between graphs: what is read from graphs that are hard to tell apart differs by little
+
+
+def norm_of_graphs(name: str, width: int) -> nn.Module:
+    """Between one row of ``width`` numbers for each graph, ``(B, F)``: ``batch`` or ``none``.
+
+    Raises:
+        UserError: another name.
+    """
+    if name not in ("batch", "none"):
+        raise unknown("norm between graphs", name, ("batch", "none"))
+    return nn.BatchNorm1d(width, eps=NEAR) if name == "batch" else nn.Identity()
+
+
 def norm_called(name: str, width: int) -> nn.Module:
     """One of ``NORMS`` for ``width`` channels.
 

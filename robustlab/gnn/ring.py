@@ -15,7 +15,7 @@ from robustlab import seeding
 from robustlab.errors import UserError, unknown
 from robustlab.gnn.equivariant import EquivariantLinear
 from robustlab.gnn.ign import TensorNetwork
-from robustlab.gnn.layers import drawn_linear
+from robustlab.gnn.layers import drawn_linear, norm_of_graphs
 from robustlab.gnn.networks import NETWORKS
 
 READOUTS = ("moments", "eigenvalues")
@@ -90,10 +90,11 @@ class RingGNN(TensorNetwork):
         powers: largest power of ``moments``, 2 to 20.
         nodes: of every graph, where the readout is ``eigenvalues``; else 0.
         features: of each node, on diagonals beside the adjacency matrix; with 0 that alone goes in.
+        norm: of what is read: ``batch`` is BatchNorm over the graphs of a batch, for graphs whose numbers differ by little; ``none``.
         seed: of the first weights.
 
     Raises:
-        UserError: a size below 1, another readout, or ``nodes`` where the readout has none or the other way round.
+        UserError: a size below 1, another readout or norm, or ``nodes`` where the readout has none or the other way round.
     """
 
     of_graphs = True
@@ -107,6 +108,7 @@ class RingGNN(TensorNetwork):
         powers: int = 6,
         nodes: int = 0,
         features: int = 0,
+        norm: str = "none",
         seed: int = 0,
     ) -> None:
         width = tuple(width)
@@ -114,10 +116,11 @@ class RingGNN(TensorNetwork):
             super().__init__({"out": out, "features": features, "width": each, "depth": len(width)})
         _check_readout(readout, powers, nodes)
         del self.settings["depth"]
-        self.settings |= {"width": width, "readout": readout, "powers": powers, "nodes": nodes}
+        self.settings |= {"width": width, "readout": readout, "powers": powers, "nodes": nodes, "norm": norm}
         source, widths = seeding.generator(seed, "weights"), [1 + features, *width]
         self.layers = nn.ModuleList(RingLayer(a, b, source=source) for a, b in zip(widths, widths[1:], strict=False))
-        self.last = drawn_linear((2 + (powers if readout == "moments" else nodes)) * width[-1], out, source)
+        read = (2 + (powers if readout == "moments" else nodes)) * width[-1]
+        self.norm, self.last = norm_of_graphs(norm, read), drawn_linear(read, out, source)
 
     def entries(self, n: int) -> int:
         return max(self.settings["width"]) * n**2
@@ -129,7 +132,10 @@ class RingGNN(TensorNetwork):
         for layer in self.layers:
             x = layer(x)
         read = sorted_eigenvalues(x) if nodes else moments(x, self.settings["powers"])
-        found: Tensor = self.last(torch.cat([sums(x), read], 2).flatten(1))
+        return torch.cat([sums(x), read], 2).flatten(1)
+
+    def answers(self, read: Tensor) -> Tensor:
+        found: Tensor = self.last(self.norm(read))
         return found
 
 

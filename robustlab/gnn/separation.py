@@ -32,7 +32,9 @@ POWERS = 6  # clipped powers of the method of that name: as many as tell the ten
 WALKS = 8  # the longest closed walks that are counted, which tell them apart too
 CLOSE = 1e-10  # times the number of nodes: eigenvalues that differ by less count as equal
 COPIES = 3  # renumbered copies of each graph that a network must answer alike
-ALIKE = 1e-6  # times the largest answer: how far answers to copies may be apart
+ALIKE = 1e-6  # times the largest answer: how far answers to copies may be apart at most
+DIFFER = 1e-10  # times the largest answer, and
+NOISE = 100  # times what answers to copies are apart: answers that differ by more tell graphs apart
 
 
 class Answers(ABC):
@@ -273,7 +275,7 @@ def separates(method: str | Method | GraphNetwork, graph: GraphBatch, other: Gra
 
 def by_network(network: GraphNetwork, *, copies: int = COPIES, seed: int = 0) -> Method:
     """A network with one answer for a graph as a method, in float64: it tells apart two graphs whose answers differ by more than
-    ``ALIKE`` times the largest answer, while those of ``copies`` renumbered copies of each graph agree to that.
+    ``DIFFER`` times the largest answer, and by more than ``NOISE`` times what answers to renumbered copies of each graph differ by.
 
     Args:
         network: in evaluation mode afterwards as before; nothing of it is changed.
@@ -281,7 +283,8 @@ def by_network(network: GraphNetwork, *, copies: int = COPIES, seed: int = 0) ->
         seed: of their numbers.
 
     Raises:
-        UserError: a network with answers for nodes.
+        UserError: a network with answers for nodes; or, when it is asked, one whose answers to copies differ by more than ``ALIKE`` times
+            the largest.
     """
     if not getattr(network, "of_graphs", False):
         raise UserError(f"{type(network).__name__} has answers for nodes: a network with one answer for a graph tells graphs apart")
@@ -291,12 +294,12 @@ def by_network(network: GraphNetwork, *, copies: int = COPIES, seed: int = 0) ->
         keyed = replace(graphs, keys=seeding.example_keys(seed, torch.arange(len(graphs))))
         with torch.no_grad():
             found = torch.stack([own(keyed)] + [own(renumbered(keyed, copy)[0]) for copy in range(copies)])
-        close = ALIKE * max(float(found.abs().max()), 1e-300)
-        off = float((found - found[0]).abs().max())
-        if not off <= close:
+        largest, off = max(float(found.abs().max()), 1e-300), float((found - found[0]).abs().max())
+        if not off <= ALIKE * largest:
             raise UserError(
-                f"the network gives other answers for renumbered copies of a graph: off by {off:.1e}, at most {close:.1e} is rounding"
+                f"the network answers otherwise for renumbered copies: off by {off:.1e}, where {ALIKE * largest:.1e} is rounding"
             )
+        close = max(DIFFER * largest, NOISE * off)
         return Numbers(found[0], "answer", close)
 
     return answers

@@ -48,7 +48,7 @@ def order_plot(path: str | os.PathLike[str], order: Order) -> None:
     places = positions(order)
     width, height = (1 + max(place[axis] for place in places.values()) for axis in (0, 1))
     figure = Figure(figsize=(max(6.0, 2.6 * width), 1.6 + 0.95 * height), facecolor=PAPER)
-    panel = figure.add_axes((0.01, 0.01, 0.98, 0.9))
+    panel = figure.add_axes((0.01, 0.01, 0.98, 0.92))
     for smaller, larger in order.covers:
         (x, y), (u, v) = places[smaller], places[larger]
         panel.plot((x, u), (y, v), color=SOFT, linewidth=1.2, zorder=1)
@@ -56,17 +56,18 @@ def order_plot(path: str | os.PathLike[str], order: Order) -> None:
         lines = [words(part) for part in name.split(" = ")] + [f"{order.sizes[name]:,}"]
         box = {"boxstyle": "round,pad=0.4", "facecolor": PAPER, "edgecolor": COLOURS[0], "linewidth": 1.2}
         panel.text(x, y, "\n".join(lines), ha="center", va="center", bbox=box, zorder=2, **font(9.5, INK))
-    panel.set(xlim=(-0.6, width - 0.4), ylim=(-0.6, height - 0.4))
+    panel.set(xlim=(-0.55, width - 0.45), ylim=(-0.5, height - 0.5))
     panel.set_axis_off()
     titled(panel, order.title)
     save(path, figure)
 
 
 def positions(order: Order) -> dict[str, tuple[float, float]]:
-    """Places in rows: a set stands one row above the highest that it covers; within a row, near those that it covers."""
-    rows: dict[str, int] = {}
-    for name in sorted(order.names, key=lambda name: order.sizes[name]):
-        rows[name] = 1 + max((rows[smaller] for smaller, larger in order.covers if larger == name), default=-1)
+    """Places in rows: a set stands one row below the lowest that covers it; within a row, near those that it covers."""
+    under: dict[str, int] = {}  # rows below the highest one
+    for name in sorted(order.names, key=lambda name: -order.sizes[name]):
+        under[name] = 1 + max((under[larger] for smaller, larger in order.covers if smaller == name), default=-1)
+    rows = {name: max(under.values()) - under[name] for name in order.names}
     widest = max(list(rows.values()).count(row) for row in rows.values())
     places: dict[str, tuple[float, float]] = {}
     for row in range(max(rows.values()) + 1):
