@@ -15,8 +15,8 @@ from robustlab.gnn.graphs import GraphBatch, side_by_side
 
 PARTS = 12  # of the nodes, updated one after the other; all at once collapse into one community
 LEAST = 1e-3  # an affinity that takes the place of smaller ones: no message may be impossible
-ROUNDS = 12  # of learning
-LEAVE = 5  # sweeps between two looks at what has converged
+LEARNING = 60  # sweeps while a model is learned
+LEAVE = 5  # sweeps between two looks at what has converged, or at what the model should be
 SPREADS = (0.1, 1.0)  # of the first messages around those that know nothing, one start after the other: where that is a fixed point
 # of its own beside better ones, only a start away from it finds them
 
@@ -105,8 +105,11 @@ def belief_propagation(
 
 
 def learned_blocks(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Beliefs:
-    """Belief propagation on one graph with a planted model whose two affinities are learned on the way, by expectation maximization;
-    communities count as equal in size.
+    """Belief propagation on one graph with a planted model whose two affinities are learned on the way, by expectation maximization every
+    few sweeps; communities count as equal in size.
+
+    Learning begins with communities as strong as can be, all edges inside or all between: with a weaker model, messages that know nothing
+    may be a stable fixed point, at which nothing is learned.
 
     Args:
         graph: one.
@@ -114,15 +117,17 @@ def learned_blocks(graph: GraphBatch, k: int, *, assortative: bool = True, seed:
         assortative: whether they like each other at the beginning.
         seed: of all draws.
     """
-    mean, ratio = max(graph.mean_degree, LEAST), 0.2
-    a, b = (mean * k * part / (1 + (k - 1) * ratio) for part in (1, ratio))
-    if not assortative:
-        a, b = (mean * k * part / (ratio + (k - 1)) for part in (ratio, 1))
-    for _ in range(ROUNDS):
-        found, before = belief_propagation(graph, Blocks.planted(k, a, b), restarts=1, sweeps=60, seed=seed), (a, b)
-        a, b = _maximized(graph, found)
-        if max(abs(a - before[0]), abs(b - before[1])) < 0.01 * mean:
-            break
+    mean = max(graph.mean_degree, LEAST)
+    a, b = (mean * k, 0.0) if assortative else (0.0, mean * k / max(k - 1, 1))
+    spread = torch.tensor(SPREADS[-1:], dtype=torch.float64)
+    state = _State(_bare(graph), Blocks.planted(k, a, b), seeding.fold(_keys(graph, seed), "learning"), spread)
+    for number in range(1, LEARNING + 1):
+        change = float(state.sweep(number))
+        if number % LEAVE == 0:
+            before, (a, b) = (a, b), _maximized(state)
+            state.assume(Blocks.planted(k, a, b))
+            if change < 1e-3 and max(abs(a - before[0]), abs(b - before[1])) < 0.01 * mean:
+                break
     return belief_propagation(graph, Blocks.planted(k, a, b), seed=seed)
 
 
@@ -135,11 +140,11 @@ def by_propagation(graph: GraphBatch, k: int, *, blocks: Blocks | None = None, a
     return belief_propagation(graph, blocks, seed=seed).labels
 
 
-def _maximized(graph: GraphBatch, found: Beliefs) -> tuple[float, float]:
-    """The affinities inside and between communities that make the found beliefs most likely."""
-    inside, n = float(found.inside) * graph.edge_index.shape[1], graph.n
-    same = float((found.marginals.mean(0) ** 2).sum())
-    return max(inside / (n * same), LEAST), max((graph.edge_index.shape[1] - inside) / (n * max(1 - same, 1 / n)), LEAST)
+def _maximized(state: _State) -> tuple[float, float]:
+    """The affinities inside and between communities that make the beliefs about one graph most likely."""
+    edges, n = state.graphs.edge_index.shape[1], state.graphs.n
+    inside, same = float(state.energies()[0, 1]) * edges, float((state.marginals.mean(1) ** 2).sum())
+    return max(inside / (n * same), LEAST), max((edges - inside) / (n * max(1 - same, 1 / n)), LEAST)
 
 
 def _keys(graphs: GraphBatch, seed: int) -> Tensor:
