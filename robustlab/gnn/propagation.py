@@ -3,6 +3,7 @@ Zdeborová 2011)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,7 +110,8 @@ def learned_blocks(graph: GraphBatch, k: int, *, assortative: bool = True, seed:
     few sweeps; communities count as equal in size.
 
     Learning begins with communities as strong as can be, all edges inside or all between: with a weaker model, messages that know nothing
-    may be a stable fixed point, at which nothing is learned.
+    may be a stable fixed point, at which nothing is learned. Where that ends above the free energy of no communities at all, as it does
+    where everything fell into one community, a weaker model is tried too, and the lower free energy is taken.
 
     Args:
         graph: one.
@@ -117,18 +119,35 @@ def learned_blocks(graph: GraphBatch, k: int, *, assortative: bool = True, seed:
         assortative: whether they like each other at the beginning.
         seed: of all draws.
     """
+    found = belief_propagation(graph, _learned(graph, k, _strong(graph, k, assortative, 0.0), seed), seed=seed)
     mean = max(graph.mean_degree, LEAST)
-    a, b = (mean * k, 0.0) if assortative else (0.0, mean * k / max(k - 1, 1))
+    if float(found.energy) <= mean * (1 - math.log(mean)) / 2:  # of a model with one affinity
+        return found
+    other = belief_propagation(graph, _learned(graph, k, _strong(graph, k, assortative, 0.2), seed), seed=seed)
+    return min(found, other, key=lambda beliefs: float(beliefs.energy))
+
+
+def _strong(graph: GraphBatch, k: int, assortative: bool, ratio: float) -> tuple[float, float]:
+    """Affinities inside and between communities that fit the mean degree; ``ratio`` is the smaller over the larger."""
+    a, b = (1.0, ratio) if assortative or k == 1 else (ratio, 1.0)
+    scale = max(graph.mean_degree, LEAST) * k / (a + (k - 1) * b)
+    return a * scale, b * scale
+
+
+def _learned(graph: GraphBatch, k: int, begin: tuple[float, float], seed: int) -> Blocks:
+    """The planted model that makes one graph most likely, or what ``LEARNING`` sweeps reach of it."""
+    (a, b), blocks = begin, Blocks.planted(k, *begin)
     spread = torch.tensor(SPREADS[-1:], dtype=torch.float64)
-    state = _State(_bare(graph), Blocks.planted(k, a, b), seeding.fold(_keys(graph, seed), "learning"), spread)
+    state = _State(_bare(graph), blocks, seeding.fold(_keys(graph, seed), "learning"), spread)
     for number in range(1, LEARNING + 1):
         change = float(state.sweep(number))
         if number % LEAVE == 0:
             before, (a, b) = (a, b), _maximized(state)
-            state.assume(Blocks.planted(k, a, b))
-            if change < 1e-3 and max(abs(a - before[0]), abs(b - before[1])) < 0.01 * mean:
+            blocks = Blocks.planted(k, a, b)
+            state.assume(blocks)
+            if change < 1e-3 and max(abs(a - before[0]), abs(b - before[1])) < 0.01 * graph.mean_degree:
                 break
-    return belief_propagation(graph, Blocks.planted(k, a, b), seed=seed)
+    return blocks
 
 
 def by_propagation(graph: GraphBatch, k: int, *, blocks: Blocks | None = None, assortative: bool = True, seed: int = 0) -> Tensor:

@@ -175,7 +175,7 @@ def by_semidefinite(graph: GraphBatch, k: int, *, assortative: bool = True, seed
     """Communities from the directions in which the vectors of ``community_relaxation`` differ most. Other arguments see ``communities``."""
     if k == 1:
         return torch.zeros(graph.n, dtype=torch.int64)
-    tolerance = 1e-4 if k == 2 else 1e-6  # the signs in one direction are there long before the directions of many groups
+    tolerance = 1e-5 if k == 2 else 1e-6  # the signs in one direction are there before the directions of many groups
     vectors = solved(community_relaxation(graph, assortative=assortative), tolerance=tolerance, seed=seed).vectors
     left, values, _ = torch.linalg.svd(vectors, full_matrices=False)
     if k == 2:
