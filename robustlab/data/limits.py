@@ -25,12 +25,12 @@ def check_expansion(path: Path, what: str, declared: int, stored: int) -> None:
     """
     if declared > max(HARMLESS, EXPANSION * stored):
         raise UserError(
-            f"{path}: {what} would take {_size(declared)}, and the file holds {_size(stored)} of it: at most {EXPANSION} times as much is "
-            f"read, or {_size(HARMLESS)}"
+            f"{path}: {what} would take {readable(declared)}, and the file holds {readable(stored)} of it: at most {EXPANSION} times as "
+            f"much is read, or {readable(HARMLESS)}"
         )
     memory = memory_bytes()
     if memory is not None and declared > memory:
-        raise UserError(f"{path}: {what} would take {_size(declared)}, and this machine has {_size(memory)} of memory")
+        raise UserError(f"{path}: {what} would take {readable(declared)}, and this machine has {readable(memory)} of memory")
 
 
 def memory_bytes() -> int | None:
@@ -41,7 +41,7 @@ def memory_bytes() -> int | None:
         return None
 
 
-def _size(count: int) -> str:
+def readable(count: int) -> str:
     """Bytes in the largest unit that leaves at least 1."""
     for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= factor:

@@ -115,14 +115,26 @@ class GraphBatch:
         """One of the graphs; of one graph that itself, not a copy."""
         if len(self) == 1 and which in (0, -1):
             return self
-        low, high = self.starts[which : which + 2].tolist()
-        inside = (self.tail >= low) & (self.tail < high)
+        return self.some(torch.tensor([which % len(self)]))
+
+    def some(self, which: Tensor) -> GraphBatch:
+        """Some of the graphs, in the order and as often as their numbers are there.
+
+        Args:
+            which: int64 ``(C,)``, from 0 to ``B - 1``.
+        """
+        which = which.to(self.sizes.device)
+        begin, sizes = self.starts[which], self.sizes[which]
+        nodes, _ = _ranges(begin, sizes)
+        first = self.row_starts[begin]
+        edges, owner = _ranges(first, self.row_starts[begin + sizes] - first)
         parts = {}
         for name, value in self._tensors().items():
             if name not in ("edge_index", "sizes"):
                 of_graphs = name == "keys" or (name == "y" and len(value) == len(self))
-                parts[name] = value[which : which + 1] if of_graphs else value[low:high]
-        return GraphBatch(self.edge_index[:, inside] - low, self.sizes[which : which + 1], **parts)
+                parts[name] = value[which if of_graphs else nodes]
+        moved = (sizes.cumsum(0) - sizes - begin)[owner]
+        return GraphBatch(self.edge_index[:, edges] + moved, sizes, **parts)
 
     def permuted(self, order: Tensor) -> GraphBatch:
         """The same graph with other numbers: node ``i`` is called ``order[i]``; features and labels of nodes move along.
@@ -263,6 +275,12 @@ def _both_directions(edges: Tensor, n: int) -> Tensor:
         i, j = edges[:, ~has_other][:, 0].tolist()
         raise UserError(f"the edge {i} -> {j} has one direction only, others have both: graphs must be undirected")
     return _sorted(torch.cat([edges, edges.flip(0)], 1), n)
+
+
+def _ranges(begin: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers ``begin[i], ..., begin[i] + counts[i] - 1``, one ``i`` after the other, and the ``i`` of each."""
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    return torch.arange(len(owner), device=counts.device) + (begin - counts.cumsum(0) + counts)[owner], owner
 
 
 def _sorted(edges: Tensor, n: int) -> Tensor:

@@ -6,14 +6,14 @@ A layer is ``x -> normalize(rho(concat_k(Op_k x) theta))``, with rho a ReLU on h
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
+from robustlab.errors import UserError, unknown
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.operators import (
     Adjacency,
@@ -126,6 +126,58 @@ class GraphNorm(nn.Module):
         return normalized(groups, x) * self.weight + self.bias
 
 
+class BatchNorm(nn.Module):
+    """BatchNorm over all rows of a batch, so that graphs go on to differ in their means; afterwards with what it saw in training.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.over = nn.BatchNorm1d(width)
+
+    def forward(self, groups: Groups, x: Tensor) -> Tensor:
+        """From ``(R, F)`` to ``(R, F)``.
+
+        Raises:
+            UserError: one row in training, which has no variance.
+        """
+        if self.training and len(x) < 2:
+            raise UserError(f"BatchNorm has to see at least 2 nodes in each batch of a training, got {len(x)}")
+        found: Tensor = self.over(x)
+        return found
+
+
+class NoNorm(nn.Module):
+    """Values as they are.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+
+    def forward(self, groups: Groups, x: Tensor) -> Tensor:
+        """From ``(R, F)`` to the same."""
+        return x
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"graph": GraphNorm, "batch": BatchNorm, "none": NoNorm}
+
+
+def norm_called(name: str, width: int) -> nn.Module:
+    """One of ``NORMS`` for ``width`` channels.
+
+    Raises:
+        UserError: no norm of that name.
+    """
+    if name not in NORMS:
+        raise unknown("norm of a graph network", name, NORMS)
+    return NORMS[name](width)
+
+
 def propagate(operators: Sequence[Operator], graphs: GraphBatch, x: Tensor) -> list[Tensor]:
     """What each operator makes of values ``(N, F)``.
 
@@ -177,16 +229,24 @@ class GraphLayer(nn.Module):
         operators: the ``Op_k``.
         fan_in, fan_out: channels.
         linear: leave rho out.
+        norm: one of ``NORMS``.
         source: random numbers of the first weights.
     """
 
     def __init__(
-        self, operators: Sequence[Operator], fan_in: int, fan_out: int, *, linear: bool = False, source: torch.Generator | None = None
+        self,
+        operators: Sequence[Operator],
+        fan_in: int,
+        fan_out: int,
+        *,
+        linear: bool = False,
+        norm: str = "graph",
+        source: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.operators, self.is_linear = tuple(operators), linear
         self.theta = drawn_linear(len(self.operators) * fan_in, fan_out, source)
-        self.norm = GraphNorm(fan_out)
+        self.norm = norm_called(norm, fan_out)
 
     def forward(self, graphs: GraphBatch, x: Tensor) -> Tensor:
         """From ``(N, fan_in)`` to ``(N, fan_out)``."""
@@ -200,14 +260,15 @@ class MessageLayer(nn.Module):
 
     Args:
         fan_in, fan_out: channels.
+        norm: one of ``NORMS``, before each ReLU.
         source: random numbers of the first weights.
     """
 
-    def __init__(self, fan_in: int, fan_out: int, *, source: torch.Generator | None = None) -> None:
+    def __init__(self, fan_in: int, fan_out: int, *, norm: str = "graph", source: torch.Generator | None = None) -> None:
         super().__init__()
         self.eps = nn.Parameter(torch.zeros(()))
         self.first, self.second = drawn_linear(fan_in, fan_out, source), drawn_linear(fan_out, fan_out, source)
-        self.inner, self.outer = GraphNorm(fan_out), GraphNorm(fan_out)
+        self.inner, self.outer = norm_called(norm, fan_out), norm_called(norm, fan_out)
 
     def forward(self, graphs: GraphBatch, x: Tensor) -> Tensor:
         """From ``(N, fan_in)`` to ``(N, fan_out)``."""

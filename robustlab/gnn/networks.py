@@ -20,7 +20,7 @@ from robustlab import seeding
 from robustlab.errors import UserError, unknown
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.layers import GraphLayer, LineGraphLayer, MessageLayer, drawn_linear, line_degree
-from robustlab.gnn.operators import Adjacency, Degree, GraphMean, Identity, Operator, Power, Reached
+from robustlab.gnn.operators import Adjacency, Degree, GraphMean, Identity, Operator, Power, Reached, ZeroOne
 
 LARGEST = {"features": 10_000, "out": 10_000, "width": 10_000, "depth": 1_000}
 
@@ -45,8 +45,10 @@ class GraphNetwork(nn.Module):
 
     Attributes:
         settings: what the network was made with, but for its seed.
+        of_graphs: whether its values are of graphs, ``(B, out)``, and not of their nodes.
     """
 
+    of_graphs = False
     layers: nn.ModuleList
     last: nn.Module
 
@@ -109,7 +111,7 @@ class SGNN(GraphNetwork):
         seed: int = 0,
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear})
-        self.settings["operators"] = _some(operators)
+        self.settings["operators"] = some(operators)
         source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(
             GraphLayer(operators, a, b, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
@@ -142,7 +144,7 @@ class LGNN(GraphNetwork):
         seed: int = 0,
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear, "reach": reach})
-        self.settings["operators"] = _some(operators)
+        self.settings["operators"] = some(operators)
         source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
         self.layers = nn.ModuleList(
             LineGraphLayer(operators, a, b, reach=reach, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
@@ -213,7 +215,7 @@ def from_description(description: Mapping[str, Any], source: str = "the descript
 
 
 def _operator(values: Mapping[str, Any]) -> Operator:
-    known = {kind.__name__: kind for kind in Operator.__subclasses__()}
+    known = {kind.__name__: kind for kind in (*Operator.__subclasses__(), *ZeroOne.__subclasses__()) if kind is not ZeroOne}
     settings = dict(values)
     name = settings.pop("operator")
     if name not in known:
@@ -221,7 +223,12 @@ def _operator(values: Mapping[str, Any]) -> Operator:
     return known[name](**settings)
 
 
-def _some(operators: Sequence[Operator]) -> tuple[Operator, ...]:
+def some(operators: Sequence[Operator]) -> tuple[Operator, ...]:
+    """A family of operators.
+
+    Raises:
+        UserError: none in it.
+    """
     if not operators:
         raise UserError("a graph network needs at least one operator")
     return tuple(operators)

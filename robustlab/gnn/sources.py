@@ -1,7 +1,9 @@
-"""Endless supplies of random graphs to train and to test on: a graph is a function of the source and the graph's number."""
+"""Endless supplies of graphs to train and to test on, drawn at random or a finite set over and over: a graph is a function of the source
+and the graph's number."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -21,7 +23,8 @@ class Source(Protocol):
 
 def described(source: Any) -> dict[str, Any]:
     """A source's kind and settings, in values that JSON holds."""
-    return {"kind": type(source).__name__, **asdict(source)}
+    settings = source.settings if isinstance(source, GivenGraphs) else asdict(source)
+    return {"kind": type(source).__name__, **settings}
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,43 @@ class Mixture:
             for number, (a, b) in pairs
         ]
         return side_by_side(graphs)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenGraphs:
+    """A finite set of graphs, over and over: each pass has every graph once, in an order of its own. A batch at the end of a pass goes on
+    with the next one, so that all batches are of one size; a graph can be in it twice.
+
+    Attributes:
+        graphs: the set, such as ``graphs.some(which)``.
+        seed: of the orders.
+    """
+
+    graphs: GraphBatch
+    seed: int = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """In values that JSON holds: of the graphs a fingerprint."""
+        return {"graphs": fingerprint(self.graphs), "count": len(self.graphs), "seed": self.seed}
+
+    def __call__(self, first: int, count: int) -> GraphBatch:
+        """Graphs number ``first`` to ``first + count - 1``: of ``n`` graphs, number ``i`` is in pass ``i // n``."""
+        n, numbers = len(self.graphs), torch.arange(first, first + count)
+        passes = numbers // n
+        orders = {one: seeding.permutation(self.seed, n, "pass", one) for one in passes.unique().tolist()}
+        return self.graphs.some(torch.cat([order[numbers[passes == one] % n] for one, order in orders.items()]))
+
+
+def fingerprint(graphs: GraphBatch) -> str:
+    """SHA-256 of all that is known of some graphs, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in ("edge_index", "sizes", "x", "y", "keys"):
+        value = getattr(graphs, name)
+        if value is not None:
+            array = value.cpu().contiguous().numpy()
+            digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def dissociative_five(n: int = 400, seed: int = 0) -> BlockModels:

@@ -1,7 +1,10 @@
-"""Training of graph networks, on random graphs that are drawn as they are needed: from a source and settings to a network.
+"""Training of graph networks, on random graphs that are drawn as they are needed, or on a set of them: from a source and settings to a
+network.
 
     trained = train_graphs(SGNN(5), dissociative_five(), communities, graphs=5000, batch_size=4, out="runs/five")
     trained.network
+
+    train_graphs(GIN(2, features=7), GivenGraphs(graphs), classes_of_graphs, judge=lambda network: {"accuracy": ...})
 
 A batch is a function of the source and the numbers of its graphs, so a training that was killed goes on as if it had not been.
 """
@@ -17,6 +20,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from robustlab.devices import choose_device
 from robustlab.errors import UserError
@@ -30,11 +34,13 @@ from robustlab.interrupts import interruptible
 from robustlab.models.placement import on_cpu
 from robustlab.paths import place_of
 from robustlab.records import Run
-from robustlab.training.fit import Optimization, TrainingState
+from robustlab.training.fit import Epoch, Optimization, TrainingState
 from robustlab.training.losses import Outcome, TrainingLoss
 from robustlab.training.prepare import check_room
 from robustlab.training.schedules import SCHEDULES, Schedule
 from robustlab.training.trainer import Line, Trainer
+
+Judge = Callable[[nn.Module], Mapping[str, float]]
 
 FORMAT = "robustlab-graph-training-1"  # under "format" in the checkpoints
 
@@ -49,7 +55,7 @@ class GraphTraining:
     """How a graph network is trained.
 
     Attributes:
-        graphs: to train on in all; each is seen once.
+        graphs: to train on in all; of a source of random graphs each is seen once.
         epochs: parts of the training, of as many graphs each, after which it is logged and saved.
         batch_size: graphs of one step.
         lr, optimizer, clip, ema: as in ``Optimization``.
@@ -111,6 +117,18 @@ def communities(model: nn.Module, batch: GraphBatch) -> Outcome:
     return Outcome(invariant_cross_entropy(batch, logits), {"overlap": invariant_overlap(batch, logits)})
 
 
+def classes_of_graphs(model: nn.Module, batch: GraphBatch) -> Outcome:
+    """The loss on classes of whole graphs: cross-entropy to the labels ``y``, ``(B,)``, with the ``accuracy`` as a metric.
+
+    Raises:
+        UserError: no label for each graph.
+    """
+    logits, y = model(batch), batch.y
+    if y is None or len(y) != len(batch):
+        raise UserError("the loss on classes of graphs needs the true label of each graph in `y`")
+    return Outcome(cross_entropy(logits, y, reduction="none"), {"accuracy": logits.detach().argmax(1) == y})
+
+
 @dataclass(frozen=True)
 class CommunitiesUnderFlips:
     """The loss on communities of graphs whose edges are flipped against the network as it is (adversarial training); see
@@ -131,8 +149,8 @@ class TrainedGraphs:
     Attributes:
         network: after the last step (its weight average where there is one), in evaluation mode.
         settings: with which it was trained.
-        history: the numbers of each epoch: ``epoch``, ``train/loss``, ``train/`` and the loss's metrics, ``lr``, ``graphs_per_second``,
-            ``seconds``.
+        history: the numbers of each epoch: ``epoch``, ``train/loss``, ``train/`` and the loss's metrics, ``val/`` and what was judged,
+            ``lr``, ``graphs_per_second``, ``seconds``.
         folder: of the run, which ``gnn.load_network`` reads; None where nothing was written.
     """
 
@@ -144,9 +162,20 @@ class TrainedGraphs:
 
 @dataclass(kw_only=True)
 class GraphTrainer(Trainer):
-    """A training on graphs under way; the last epoch is kept."""
+    """A training on graphs under way; the last epoch is kept.
+
+    Attributes:
+        judge: see ``train_graphs``.
+    """
 
     unit: ClassVar[str] = "graphs"
+    judge: Judge = lambda network: {}
+
+    def judged(self, epoch: Epoch) -> Line:
+        """What ``judge`` says, under ``val/``."""
+        with torch.no_grad():
+            found = self.judge(self.state.result.eval())  # the next epoch begins with train()
+        return {**super().judged(epoch), **{f"val/{name}": value for name, value in found.items()}}
 
     def described(self) -> dict[str, Any]:
         """The network's description."""
@@ -182,6 +211,7 @@ def train_graphs(
     device: str | torch.device = "cpu",
     stop: Callable[[], bool] = lambda: False,
     on_epoch: Callable[[Line], object] = lambda line: None,
+    judge: Judge = lambda network: {},
     progress: bool = False,
     **changes: Any,
 ) -> TrainedGraphs:
@@ -198,6 +228,8 @@ def train_graphs(
         device: where to compute.
         stop: asked after every step; after a true answer the training is saved and ends.
         on_epoch: called with the numbers of each epoch.
+        judge: called after each epoch with the network, in evaluation mode; the shares of 1 that it gives by name go into the epoch's
+            numbers, with ``val/`` before the name. The weights do not depend on it.
         progress: show a bar, and a line for each epoch.
         changes: settings by name, in place of those in ``settings``.
 
@@ -220,7 +252,7 @@ def train_graphs(
         steps = settings.graphs // settings.epochs // settings.batch_size
         batches = GraphBatches(source, settings.batch_size, steps, where)
         how: dict[str, Any] = {"loss": loss, "optimization": settings.optimization, "seed": settings.seed, "folder": folder}
-        trainer = GraphTrainer(state=state, training=batches, on_epoch=on_epoch, progress=progress, **how)
+        trainer = GraphTrainer(state=state, training=batches, on_epoch=on_epoch, judge=judge, progress=progress, **how)
         if folder and run is None:
             check_room(folder, state)
             run = Run.create(folder, about)

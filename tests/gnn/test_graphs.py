@@ -134,3 +134,14 @@ def test_a_permuted_graph_is_the_same_graph():
     A, B = one.adjacency(), moved.adjacency()
     assert torch.equal(B[order][:, order], A) and torch.equal(moved.y[order], one.y)
     assert torch.equal(moved.permuted(order.argsort()).edge_index, one.edge_index)
+
+
+def test_some_graphs_in_any_order_and_twice():
+    graphs = side_by_side([erdos_renyi(n, 0.5, seed=n) for n in (4, 1, 6)]).labelled(torch.tensor([7, 8, 9]))
+    found = graphs.some(torch.tensor([2, 0, 2, 1]))
+    assert found.sizes.tolist() == [6, 4, 6, 1] and found.y.tolist() == [9, 7, 9, 8] and torch.equal(found.keys, graphs.keys[[2, 0, 2, 1]])
+    wanted = side_by_side([graphs.one(which) for which in (2, 0, 2, 1)])
+    assert torch.equal(found.edge_index, wanted.edge_index)
+    assert graphs.some(torch.tensor([], dtype=torch.int64)).n == 0 and graphs.one(-1).n == 6
+    nodes = stochastic_block_model(9, 2, inside=0.9, between=0.1, graphs=3)
+    assert torch.equal(nodes.some(torch.tensor([1])).y, nodes.y[9:18])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robustlab import gnn
 from robustlab.errors import UserError
 from robustlab.gnn.generators import signal_to_noise
-from robustlab.gnn.sources import BlockModels, Mixture, described, dissociative_five, ratio_of
+from robustlab.gnn.sources import BlockModels, GivenGraphs, Mixture, described, dissociative_five, ratio_of
 
 
 @pytest.mark.parametrize("source", [BlockModels(60, 3, 0.2, 0.05, seed=2), Mixture(60, seed=2)], ids=lambda source: type(source).__name__)
@@ -37,3 +38,26 @@ def test_the_published_graphs_are_below_the_threshold() -> None:
 def test_a_ratio_that_the_degree_cannot_give_is_refused() -> None:
     with pytest.raises(UserError, match="a mean degree of 3 gives signal-to-noise ratios below it, so not 3"):
         Mixture(100, least=3)
+
+
+def test_given_graphs_come_once_in_every_pass_and_batches_do_not_matter() -> None:
+    sizes = [3, 4, 5, 6, 7]
+    graphs = gnn.side_by_side([gnn.erdos_renyi(n, 0.5) for n in sizes]).labelled(torch.arange(5))
+    source = GivenGraphs(graphs, seed=1)
+    passes = [source(5 * number, 5).y.tolist() for number in range(8)]
+    assert all(sorted(one) == [0, 1, 2, 3, 4] for one in passes) and len({tuple(one) for one in passes}) > 4
+    in_batches = [label for first in range(0, 40, 4) for label in source(first, 4).y.tolist()]
+    assert in_batches == sum(passes, [])
+    batch = source(3, 7)
+    for place, label in enumerate(batch.y.tolist()):
+        assert torch.equal(batch.one(place).edge_index, graphs.one(label).edge_index)
+    assert not torch.equal(source(0, 40).y, GivenGraphs(graphs, seed=2)(0, 40).y)
+
+
+def test_given_graphs_are_told_by_what_they_hold() -> None:
+    graphs = gnn.erdos_renyi(5, 0.5, graphs=3).labelled(torch.tensor([0, 1, 1]))
+    told = described(GivenGraphs(graphs, seed=3))
+    assert told == {"kind": "GivenGraphs", "graphs": told["graphs"], "count": 3, "seed": 3} and len(told["graphs"]) == 64
+    others = (graphs.labelled(torch.tensor([1, 0, 1])), graphs.some(torch.tensor([1, 0, 2])), graphs.some(torch.tensor([0, 1])))
+    assert len({described(GivenGraphs(one))["graphs"] for one in (graphs, *others)}) == 4
+    assert described(GivenGraphs(graphs.some(torch.arange(3))))["graphs"] == told["graphs"]

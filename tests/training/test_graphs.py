@@ -16,9 +16,9 @@ import torch
 
 from robustlab import gnn
 from robustlab.errors import UserError
-from robustlab.gnn.sources import BlockModels
+from robustlab.gnn.sources import BlockModels, GivenGraphs
 from robustlab.training import Stopped
-from robustlab.training.graphs import GraphBatches, GraphTraining, communities, train_graphs
+from robustlab.training.graphs import GraphBatches, GraphTraining, classes_of_graphs, communities, train_graphs
 
 EASY = BlockModels(40, 2, 0.5, 0.05)
 SHORT: dict[str, Any] = {"graphs": 24, "epochs": 3, "batch_size": 4}
@@ -73,7 +73,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> 
 import torch
 torch.set_num_threads(1)
 from robustlab import gnn
-from robustlab.gnn.sources import BlockModels
+from robustlab.gnn.sources import BlockModels, GivenGraphs
 from robustlab.training import trainer
 from robustlab.training.graphs import train_graphs
 trainer.SAVE_EVERY = -1.0
@@ -142,3 +142,59 @@ def test_every_graph_is_seen_once_and_batches_can_begin_anywhere() -> None:
     keys = [batch.keys.tolist() for n in range(2) for batch in batches.epoch(n)]
     assert keys == [EASY(2 * i, 2).keys.tolist() for i in range(6)] and len({k for pair in keys for k in pair}) == 12
     assert [batch.keys.tolist() for batch in batches.epoch(1, start=1)] == keys[4:]
+
+
+# A finite set of graphs with a class each
+
+
+def sparse_and_dense(count: int = 20) -> gnn.GraphBatch:
+    """Graphs of 8 to 12 nodes, every second one dense."""
+    graphs = [gnn.erdos_renyi(8 + i % 5, 0.5 if i % 2 else 0.25, seed=i) for i in range(count)]
+    return gnn.side_by_side(graphs).labelled(torch.arange(count) % 2)
+
+
+def gin(seed: int = 0) -> gnn.GIN:
+    return gnn.GIN(2, width=8, depth=2, seed=seed)
+
+
+def judge(model: torch.nn.Module) -> dict[str, float]:
+    assert not model.training and not torch.is_grad_enabled()
+    outcome = classes_of_graphs(model, sparse_and_dense(40))
+    return {"accuracy": float(outcome.metrics["accuracy"].double().mean())}
+
+
+def test_graphs_are_told_apart_by_their_class_and_judged_after_every_epoch(tmp_path: Path) -> None:
+    source = GivenGraphs(sparse_and_dense())
+    asked: dict[str, Any] = {"graphs": 400, "epochs": 4, "batch_size": 10, "lr": 0.01, "optimizer": "adam"}
+    trained = train_graphs(gin(), source, classes_of_graphs, judge=judge, out=tmp_path / "run", **asked)
+    last = trained.history[-1]
+    with torch.no_grad():
+        assert last["train/accuracy"] > 0.8 and last["val/accuracy"] == judge(trained.network)["accuracy"] > 0.7
+    assert [line["epoch"] for line in trained.history] == [0, 1, 2, 3] and all("val/accuracy" in line for line in trained.history)
+    told = json.loads((tmp_path / "run" / "model.json").read_text())["about"]
+    assert told["source"]["count"] == 20 and told["loss"] == "classes_of_graphs"
+    blind = train_graphs(gin(), source, classes_of_graphs, **asked)
+    assert all(torch.equal(a, b) for a, b in zip(blind.network.state_dict().values(), trained.network.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_a_training_on_given_graphs_that_is_stopped_goes_on_to_the_same_bytes(tmp_path: Path, steps: int) -> None:
+    """Batches of 8 do not divide 20 graphs; BatchNorm has statistics of its own to keep."""
+    asked: dict[str, Any] = {"graphs": 72, "epochs": 3, "batch_size": 8, "judge": judge}
+    source = GivenGraphs(sparse_and_dense())
+    whole = train_graphs(gin(), source, classes_of_graphs, out=tmp_path / "whole", **asked)
+    with pytest.raises(Stopped):
+        train_graphs(gin(), source, classes_of_graphs, out=tmp_path / "parts", stop=stop_after(steps), **asked)
+    resumed = train_graphs(gin(), source, classes_of_graphs, out=tmp_path / "parts", resume=True, **asked)
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (tmp_path / "parts" / "model.safetensors").read_bytes()
+    lines = [[line["val/accuracy"] for line in each.history] for each in (whole, resumed)]
+    assert lines[0] == lines[1]
+    other = GivenGraphs(sparse_and_dense().some(torch.arange(19)))
+    with pytest.raises(UserError, match="source.count: 20 there, 19 here"):
+        train_graphs(gin(), other, classes_of_graphs, out=tmp_path / "parts", resume=True, **asked)
+
+
+def test_classes_of_graphs_need_a_label_of_each() -> None:
+    for graphs in (EASY(0, 2), gnn.erdos_renyi(5, 0.5)):
+        with pytest.raises(UserError, match="needs the true label of each graph"):
+            classes_of_graphs(gin(), graphs)
