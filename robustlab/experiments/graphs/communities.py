@@ -23,8 +23,8 @@ from robustlab.errors import UserError, unknown
 from robustlab.experiments.cache import ExperimentCache, Measurement, Values
 from robustlab.experiments.finding import Finding, LinePlot
 from robustlab.experiments.graphs import mean_line, shown
+from robustlab.extras import networkx
 from robustlab.gnn.communities import METHODS, communities, one_by_one
-from robustlab.gnn.extras import networkx
 from robustlab.gnn.generators import signal_to_noise, stochastic_block_model
 from robustlab.gnn.graphs import GraphBatch, as_graphs
 from robustlab.gnn.networks import LGNN, SGNN, GraphNetwork
