@@ -8,7 +8,10 @@
 2019), at the published depth of 30. Beside it the same formula with dense matrices, written here; and the 295 s that the authors' program
 was seen to take for one such graph, scaled by a product of two dense 5752 x 5752 matrices in float64, which took 15.7 s on that machine.
 ``edges``: forward passes over numbers of edges. ``split``: the block model of a million nodes, and its two communities by the Bethe
-Hessian. Peak memory is that of a process of its own for each, beside what it held before the work: the libraries.
+Hessian. ``tensors``: the equivariant layer from order 2 to order 2, beside one written here in which all fifteen operations are made and
+stacked before one product with the weights. ``messages``: five layers of GIN beside torch_geometric's with the same weights, on graphs the
+size of molecules and on larger ones; ours are given a new batch each time, so that they keep nothing from the last. Peak memory is that of
+a process of its own for each, beside what it held before the work: the libraries.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import math
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +39,8 @@ from benchmarks.interleaved import Spread, clock, described, in_turn, table, tim
 from robustlab import files, gnn  # noqa: E402
 from robustlab.devices import choose_device  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
-from robustlab.gnn.layers import GraphNorm, Groups, LineGraphLayer, half_relu  # noqa: E402
+from robustlab.gnn.equivariant import TWO_TO_TWO, EquivariantLinear  # noqa: E402
+from robustlab.gnn.layers import BatchNorm, GraphNorm, Groups, LineGraphLayer, MessageLayer, half_relu  # noqa: E402
 from robustlab.gnn.losses import invariant_cross_entropy  # noqa: E402
 from robustlab.gnn.sources import dissociative_five  # noqa: E402
 from robustlab.options import positive  # noqa: E402
@@ -43,7 +49,10 @@ from robustlab.records import environment  # noqa: E402
 RECORDED = 295.0  # seconds of the authors' program for one training graph: 40.6 of preparation, 39.6 forward, 214.8 backward; 4.8 GB
 RECORDED_PRODUCT = 15.7  # seconds of a float64 product of two 5752 x 5752 matrices there
 PRODUCT_SIZE = 5752
-OURS, DENSE = "ours", "dense copy"
+OURS, DENSE, STACKED = "ours", "dense copy", "stacked"
+PYG, PYG_SPARSE = "torch_geometric, edge_index", "torch_geometric, sparse matrix"
+NORMS = ("none", "batch")
+LAYERS = 5  # of GIN
 
 
 class DenseGraph:
@@ -214,14 +223,144 @@ def split_memory(wanted: argparse.Namespace) -> dict[str, Any]:
     return {"peak_mb": peak(), "drawn_mb": drawn, "before_mb": before}
 
 
+def stacked_layer(layer: EquivariantLinear, x: Tensor) -> Tensor:
+    """The layer from order 2 to order 2 with its weights, by fifteen tensors ``(B, C, n, n)`` side by side and one product."""
+    n, (rows, columns, straight) = x.shape[-1], (x.mean(3), x.mean(2), x.diagonal(dim1=2, dim2=3))
+    across = [one[..., None].expand(-1, -1, -1, n) for one in (rows, columns, straight)]
+    down = [one[:, :, None].expand(-1, -1, n, -1) for one in (rows, columns, straight)]
+    diagonals = [one.diag_embed() for one in (rows, columns, straight)]
+    constants = [one.mean(2, keepdim=True).expand(-1, -1, n) for one in (rows, straight)]
+    everywhere, on_diagonal = [one[..., None].expand(-1, -1, -1, n) for one in constants], [one.diag_embed() for one in constants]
+    operations = torch.cat([x, x.transpose(2, 3), *across, *down, *diagonals, *everywhere, *on_diagonal], 1)
+    weight = layer.weight[list(TWO_TO_TWO)].transpose(0, 1).flatten(1)
+    assert layer.bias is not None
+    biases = layer.bias[1][:, None, None] + layer.bias[0][:, None, None] * torch.eye(n)
+    return (weight @ operations.flatten(2)).unflatten(2, (n, n)) + biases
+
+
+def _tensors_there(wanted: argparse.Namespace) -> tuple[EquivariantLinear, Tensor, dict[str, Callable[[int], Tensor]]]:
+    source = torch.Generator().manual_seed(0)
+    layer = EquivariantLinear(2, 2, wanted.channels, wanted.channels, source=source)
+    x = torch.randn(wanted.tensors, wanted.channels, wanted.side, wanted.side, generator=source).requires_grad_()
+    towards = torch.randn(x.shape, generator=source)
+
+    def both_ways(act: Callable[[Tensor], Tensor]) -> Tensor:
+        layer.zero_grad(set_to_none=True)
+        x.grad = None
+        found = act(x)
+        found.backward(towards)
+        return found.detach()
+
+    return layer, x, {OURS: lambda _: both_ways(layer), STACKED: lambda _: both_ways(lambda x: stacked_layer(layer, x))}
+
+
+def tensors(wanted: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of the layer from order 2 to order 2, forward and backward and forward alone; ours and stacked in turn."""
+    layer, x, tasks = _tensors_there(wanted)
+    last: dict[str, Tensor] = {}
+    tasks[OURS](-1)
+    both = in_turn(tasks, range(wanted.repeats), clock(torch.device("cpu")), lambda name, number, result: last.update({name: result}))
+    alone: dict[str, Callable[[int], Tensor]] = {OURS: lambda _: layer(x), STACKED: lambda _: stacked_layer(layer, x)}
+    with torch.no_grad():
+        forward = in_turn(alone, range(wanted.repeats), clock(torch.device("cpu")), lambda name, number, result: None)
+    return {
+        "shape": list(x.shape),
+        "rows": [
+            {
+                "pass": name,
+                "seconds": {one: vars(Spread.of(each)) for one, each in taken.items()},
+                "ratio": vars(Spread.ratio(taken[STACKED], taken[OURS])),
+            }
+            for name, taken in (("forward and backward", both), ("forward", forward))
+        ],
+        "difference": float((last[OURS] - last[STACKED]).abs().max()),
+    }
+
+
+def tensors_memory(wanted: argparse.Namespace, which: str = OURS) -> dict[str, Any]:
+    """The peak of a process that does so in one of the ways; ``tensor_mb`` is what one tensor ``(B, C, n, n)`` takes."""
+    _, x, tasks = _tensors_there(wanted)
+    before = held()
+    for _ in range(2):
+        tasks[which](0)
+    return {"peak_mb": peak(), "before_mb": before, "tensor_mb": x.numel() * x.element_size() / 1e6}
+
+
+def small_graphs(count: int, low: int = 10, high: int = 28, degree: float = 2.2) -> gnn.GraphBatch:
+    """Graphs the size of molecules: ``low`` to ``high`` nodes, with ``degree`` neighbours in the mean."""
+    sizes = torch.randint(low, high + 1, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+    drawn = [gnn.erdos_renyi(n, degree / (n - 1), seed=number) for number, n in enumerate(sizes)]
+    return gnn.side_by_side([gnn.GraphBatch(one.edge_index, one.sizes) for one in drawn])
+
+
+def messages(wanted: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of layers of GIN, forward and backward, ours and torch_geometric's in turn: without norms, and with BatchNorm in both. Its
+    sparse matrix is made before."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, at what torch_geometric does when it is imported
+            from torch_geometric.nn import GINConv
+    except ImportError:
+        return {"missing": "torch_geometric", "rows": []}
+    batches = {"molecules": small_graphs(wanted.molecules), "larger graphs": gnn.erdos_renyi(1000, 0.008, graphs=wanted.large)}
+    rows = []
+    for (name, graphs), norm in ((batch, norm) for batch in batches.items() for norm in NORMS):
+        ours = [MessageLayer(wanted.channels, wanted.channels, norm=norm) for _ in range(LAYERS)]
+        theirs = [GINConv(_two_linear_maps(layer), train_eps=True) for layer in ours]
+        x = torch.randn(graphs.n, wanted.channels, generator=torch.Generator().manual_seed(1))
+        ones = torch.ones(graphs.edge_index.shape[1])
+        matrix = torch.sparse_csr_tensor(graphs.row_starts, graphs.head, ones, (graphs.n, graphs.n), check_invariants=False)
+        tasks: dict[str, Callable[[int], Tensor]] = {
+            OURS: lambda _, graphs=graphs, ours=ours, x=x: _through(ours, gnn.GraphBatch(graphs.edge_index, graphs.sizes), x),  # type: ignore[misc]
+            PYG: lambda _, graphs=graphs, theirs=theirs, x=x: _through(theirs, graphs.edge_index, x, last=True),  # type: ignore[misc]
+            PYG_SPARSE: lambda _, matrix=matrix, theirs=theirs, x=x: _through(theirs, matrix, x, last=True),  # type: ignore[misc]
+        }
+        last: dict[str, Tensor] = {one: task(-1) for one, task in tasks.items()}
+        taken = in_turn(tasks, range(wanted.repeats), clock(torch.device("cpu")), lambda name, number, result: None)
+        rows.append(
+            {
+                "graphs": f"{len(graphs)} {name}, {graphs.n:,} nodes, {len(ones):,} directed edges",
+                "norm": norm,
+                "seconds": {one: vars(Spread.of(each)) for one, each in taken.items()},
+                "ratios": {one: vars(Spread.ratio(taken[one], taken[OURS])) for one in (PYG, PYG_SPARSE)},
+                "difference": max(float((last[one] - last[OURS]).abs().max()) for one in (PYG, PYG_SPARSE)),
+            }
+        )
+    return {"missing": None, "rows": rows}
+
+
+def _two_linear_maps(layer: MessageLayer) -> torch.nn.Module:
+    """The layer's own maps as one module of values alone."""
+    inner, outer = (one.over if isinstance(one, BatchNorm) else torch.nn.Identity() for one in (layer.inner, layer.outer))
+    return torch.nn.Sequential(layer.first, inner, torch.nn.ReLU(), layer.second, outer, torch.nn.ReLU())
+
+
+def _through(layers: Sequence[torch.nn.Module], where: Any, x: Tensor, *, last: bool = False) -> Tensor:
+    """Values after all layers, and their gradients; ``where`` is what a layer has of the graphs, its ``last`` argument or its first."""
+    for layer in layers:
+        x = layer(x, where) if last else layer(where, x)
+    x.sum().backward()
+    return x.detach()
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "step": step,
     "memory": memory,
     "edges": edges,
     "split": split,
     "split-memory": split_memory,
+    "tensors": tensors,
+    "tensors-memory": tensors_memory,
+    "stacked-memory": partial(tensors_memory, which=STACKED),
+    "messages": messages,
 }
-TOGETHER = {"step": ("step", "memory"), "edges": ("edges",), "split": ("split", "split-memory")}  # what ``--only`` names
+TOGETHER = {  # what ``--only`` names
+    "step": ("step", "memory"),
+    "edges": ("edges",),
+    "split": ("split", "split-memory"),
+    "tensors": ("tensors", "tensors-memory", "stacked-memory"),
+    "messages": ("messages",),
+}
 
 
 def apart(part: str, argv: Sequence[str]) -> dict[str, Any]:
@@ -307,7 +446,49 @@ def _split_shown(found: dict[str, Any]) -> str:
     return f"{table(rows)}\n\n{took}\npeak memory {_memory(memory)}, {memory['drawn_mb']:.0f} MB after drawing"
 
 
-SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {"step": _step_shown, "edges": _edges_shown, "split": _split_shown}
+def _tensors_shown(found: dict[str, Any]) -> str:
+    part = found["tensors"]
+    shape = " x ".join(map(str, part["shape"]))
+    rows = [
+        {f"from order 2 to order 2, {shape}": f"{row['pass']}, {name}", "seconds": str(Spread(**each))}
+        for row in part["rows"]
+        for name, each in row["seconds"].items()
+    ]
+    times = ", ".join(f"{Spread(**row['ratio'])} {row['pass']}" for row in part["rows"])
+    taken = [(name, found[f"{key}-memory"]) for name, key in ((OURS, "tensors"), (STACKED, "stacked"))]
+    memory = [f"{name} {(each['peak_mb'] - each['before_mb']) / each['tensor_mb']:.1f}" for name, each in taken]
+    return "\n".join(
+        [
+            table(rows),
+            f"\nstacked takes {times} times as long; the values differ by {part['difference']:.1g}",
+            f"memory on top of the input, in tensors of its size ({taken[0][1]['tensor_mb']:.0f} MB): {', '.join(memory)}",
+        ]
+    )
+
+
+def _messages_shown(found: dict[str, Any]) -> str:
+    part = found["messages"]
+    if part["missing"]:
+        return f"{part['missing']} is not installed: no layers of its own to compare with"
+    rows = [
+        {
+            f"{LAYERS} layers of GIN": row["graphs"],
+            "norm": row["norm"],
+            **{f"{name}, s": str(Spread(**each)) for name, each in row["seconds"].items()},
+            **{f"{name.partition(', ')[2]} / ours": str(Spread(**each)) for name, each in row["ratios"].items()},
+        }
+        for row in part["rows"]
+    ]
+    return f"{table(rows)}\n\nthe values differ by {max(row['difference'] for row in part['rows']):.1g}"
+
+
+SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
+    "step": _step_shown,
+    "edges": _edges_shown,
+    "split": _split_shown,
+    "tensors": _tensors_shown,
+    "messages": _messages_shown,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -319,6 +500,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--product", type=positive, default=PRODUCT_SIZE, help="rows of the bare product's matrices (default: 5752)")
     parser.add_argument("--edges", type=positive, nargs="+", default=[10_000, 100_000, 1_000_000], help="of the forward passes")
     parser.add_argument("--nodes", type=positive, default=1_000_000, help="of the graph that is split (default: 1000000)")
+    parser.add_argument("--channels", type=positive, default=64, help="of tensors and messages (default: 64)")
+    parser.add_argument("--side", type=positive, default=75, help="nodes of the graphs of the tensors (default: 75)")
+    parser.add_argument("--tensors", type=positive, default=4, help="graphs of the tensors (default: 4)")
+    parser.add_argument("--molecules", type=positive, default=128, help="small graphs that messages go through (default: 128)")
+    parser.add_argument("--large", type=positive, default=20, help="graphs of 1000 nodes that messages go through (default: 20)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--out", help="JSON file for everything measured")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)

@@ -105,14 +105,18 @@ def test_linear_bias_compares_steps_and_certifies_gaps(tmp_path, capsys):
     assert len(lines) == 6 + sum(len(found[part]) for part in ("small", "share", "size"))
 
 
-def test_graphs_compares_the_line_graph_network_with_its_formula(capsys):
+def test_graphs_compares_networks_with_their_formulas_and_with_others_layers(capsys):
     few = ["--n", "40", "--depth", "2", "--product", "50", "--repeats", "2", "--edges", "60", "300", "--nodes", "600"]
+    few += ["--channels", "3", "--side", "6", "--tensors", "2", "--molecules", "5", "--large", "1"]
     wanted = graphs._parser().parse_args(few)
     found = {part: run(wanted) for part, run in graphs.PARTS.items()}
     assert finite(found["step"]["ratio"]) and found["step"]["recorded_ratio"] > 0 and found["step"]["loss_difference"] < 1e-4
     assert found["memory"]["peak_mb"] >= found["memory"]["before_mb"] > 0
     assert [row["edges"] > 0 for row in found["edges"]["rows"]] == [True, True] and math.isfinite(found["edges"]["exponent"])
     assert finite(found["split"]["ratio"]) and 0.3 < found["split"]["overlap"] < 1
+    assert all(finite(row["ratio"]) for row in found["tensors"]["rows"]) and found["tensors"]["difference"] < 1e-5
+    assert found["tensors-memory"]["peak_mb"] > 0 and found["stacked-memory"]["tensor_mb"] > 0
+    assert len(found["messages"]["rows"]) == 4 and all(row["difference"] < 1e-4 for row in found["messages"]["rows"])
     for show in graphs.SHOWN.values():
         assert show(found).count("|") > 6
 

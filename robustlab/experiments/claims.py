@@ -19,6 +19,7 @@ from robustlab.experiments.finding import Finding
 from robustlab.interrupts import interruptible
 from robustlab.paths import place_of
 from robustlab.records import environment
+from robustlab.reports.orders import order_plot
 from robustlab.reports.plots import heat_map, line_plot
 
 # In the order of the talk; imported when asked for.
@@ -43,6 +44,8 @@ GRAPHS: dict[str, str] = {
     "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
     "edge-flips": "communities of graphs whose edges are flipped, at random or against a network: which method holds on longest",
     "tours": "short tours through cities: a network that scores edges, heuristics, and the shortest tours",
+    "expressive-power": "which graphs each method and class of networks tells apart: small graphs, skip links, hard pairs, and their order",
+    "universality": "which functions of graphs each class of networks approximates: a ReLU layer on its functions, with the least error",
     "metric-spaces": "how far apart metric spaces are: Gromov-Hausdorff between its bounds, Gromov-Wasserstein",
 }
 EXPERIMENTS |= GRAPHS
@@ -105,6 +108,8 @@ def reproduce(
         heat_map(out / f"{title}.png", grid)
     for title, plot in found.lines.items():
         line_plot(out / f"{title}.png", plot.lines, plot.axes, title=plot.title, references=plot.references)
+    for title, order in found.orders.items():
+        order_plot(out / f"{title}.png", order)
     record = {"config": dataclasses.asdict(config), "found": found.numbers, "environment": environment()}
     files.write_json(out / f"{name}.json", {**record, "seconds_of_the_last_call": round(time.monotonic() - began)})
     return found

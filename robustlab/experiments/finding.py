@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from robustlab.reports.orders import Order
 from robustlab.reports.plots import PLAIN, Axes, HeatMap, Line
 from robustlab.reports.tables import Table
 
@@ -27,10 +28,11 @@ class Finding:
     Attributes:
         tables: measurements beside what was published.
         numbers: the same in values that JSON holds.
-        maps, lines: heat maps and line plots to draw, by file name.
+        maps, lines, orders: heat maps, line plots and partial orders to draw, by file name.
     """
 
     tables: tuple[Table, ...]
     numbers: dict[str, Any]
     maps: dict[str, HeatMap] = field(default_factory=dict)
     lines: dict[str, LinePlot] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict)

@@ -64,6 +64,7 @@ from robustlab.gnn.separation import Separation, separates
 from robustlab.gnn.siamese import NoisyPairs, matching_network, similarities
 from robustlab.gnn.sources import BlockModels, GivenGraphs, Mixture, dissociative_five
 from robustlab.gnn.spectral import eigenvectors, estimated_k
+from robustlab.gnn.spectral_network import SpectralNetwork
 from robustlab.gnn.tours import Cities, beam_search, euclidean, optimal_tour
 from robustlab.gnn.weights import load_network, save_network
 
@@ -110,6 +111,7 @@ __all__ = [
     "RingLayer",
     "SGNN",
     "Separation",
+    "SpectralNetwork",
     "agreement",
     "all_graphs",
     "as_graphs",

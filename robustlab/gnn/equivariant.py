@@ -286,7 +286,7 @@ def _piece(x: Tensor, piece: Piece, known: dict[Piece, Tensor]) -> Tensor:
 
 def _routed(piece: Tensor, weight: Tensor, turn: Partition) -> Tensor:
     """The weights ``(Q, fan_out, fan_in)`` on a piece ``(B, fan_in, n, ...)``, its indices turned: ``(B, Q, fan_out, n, ...)``."""
-    values = weight.flatten(0, 1) @ piece.reshape(*piece.shape[:2], -1)
+    values = weight.flatten(0, 1) @ piece.reshape(*piece.shape[:2], math.prod(piece.shape[2:]))
     values = values.reshape(len(piece), *weight.shape[:2], *piece.shape[2:])
     return values.permute(0, 1, 2, *(3 + a for a in turn))
 

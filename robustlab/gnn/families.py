@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -86,4 +87,9 @@ def all_graphs(n: int) -> GraphBatch:
     """
     if not 1 <= n <= ATLAS:
         raise UserError(f"all graphs are listed for 1 to {ATLAS} nodes, got {n}")
-    return side_by_side([as_graphs(one) for one in networkx().graph_atlas_g() if one.number_of_nodes() == n])
+    return side_by_side([one for one in _atlas() if one.n == n])
+
+
+@cache
+def _atlas() -> tuple[GraphBatch, ...]:
+    return tuple(as_graphs(one) for one in networkx().graph_atlas_g() if one.number_of_nodes())

@@ -52,15 +52,17 @@ def sums(x: Tensor) -> Tensor:
 
 def moments(x: Tensor, most: int) -> Tensor:
     """Moments of the spectra of matrices A, centred as ``P A P`` with P = I - 1/n, of which the largest eigenvalue would say all else:
-    ``arsinh(tr (P A P / s)^t / n)`` for t = 2 to ``most``, with ``s^2 = |P A P|^2 / n``; and first ``s / sqrt(n)``. ``(B, C, most)``.
+    ``arsinh(tr (P A P / s)^t / n)`` for t = 2 to ``most``, with ``s^2 = (|P A P|^2 + 1e-6 |A|^2) / n``, so that rounding does not pass for
+    a spectrum; and first ``s / sqrt(n)``. ``(B, C, most)``.
 
     Each trace is the sum over the eigenvalues of one function, so its gradient is defined where eigenvalues coincide, and it exists for
-    every n. A need not be symmetric. Where ``P A P`` is zero all are.
+    every n. A need not be symmetric.
     """
-    x = x - x.mean(2, keepdim=True)
-    x, n = x - x.mean(3, keepdim=True), x.shape[-1]
-    size = (x.square().mean((2, 3), keepdim=True) + torch.finfo(x.dtype).eps ** 2).sqrt()
-    powers = [x / (size * math.sqrt(n))]
+    centred, n = x - x.mean(2, keepdim=True), x.shape[-1]
+    centred = centred - centred.mean(3, keepdim=True)
+    square = centred.square().mean((2, 3), keepdim=True) + 1e-6 * x.square().mean((2, 3), keepdim=True)
+    size = (square + torch.finfo(x.dtype).eps ** 2).sqrt()
+    powers = [centred / (size * math.sqrt(n))]
     while 2 * len(powers) < most:
         powers.append(powers[-1] @ powers[0])
     pairs = [(powers[t // 2 - 1], powers[t - t // 2 - 1]) for t in range(2, most + 1)]

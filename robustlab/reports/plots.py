@@ -160,10 +160,10 @@ def line_plot(
     """
     references = references or {}
     figure = _figure(lines, axes, references, size, bars=bars)
-    _title(figure.axes[0], title)
+    titled(figure.axes[0], title)
     dashes = [(name, Line2D([], [], **REFERENCE)) for name in references]
     _legend(figure, [(name, Line2D([], [], linewidth=2.2, **_look(place))) for place, name in enumerate(_names(lines)) if name] + dashes)
-    _save(path, figure)
+    save(path, figure)
 
 
 def line_svg(
@@ -214,19 +214,19 @@ def heat_map(path: str | os.PathLike[str], grid: HeatMap) -> None:
         for j, (_, value) in enumerate(zip(grid.columns, numbers, strict=True)):
             colour = [part / 255 for part in _diverging(value, grid)]
             panel.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1.5, antialiased=False, clip_on=False))
-            panel.text(j + 0.5, i + 0.5, _number(value, grid.percent), ha="center", va="center", **_font(10.5, INK))
+            panel.text(j + 0.5, i + 0.5, _number(value, grid.percent), ha="center", va="center", **font(10.5, INK))
     panel.set(xlim=(0, len(grid.columns)), ylim=(len(grid.rows), 0))
     steep = max(map(len, grid.columns), default=0) > 10  # too long to stand beside each other
     rotated: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if steep else {}
-    panel.set_xticks([j + 0.5 for j in range(len(grid.columns))], [_words(name) for name in grid.columns], **_font(10, INK), **rotated)
-    panel.set_yticks([i + 0.5 for i in range(len(grid.rows))], [_words(name) for name in grid.rows], **_font(10, INK))
+    panel.set_xticks([j + 0.5 for j in range(len(grid.columns))], [words(name) for name in grid.columns], **font(10, INK), **rotated)
+    panel.set_yticks([i + 0.5 for i in range(len(grid.rows))], [words(name) for name in grid.rows], **font(10, INK))
     panel.tick_params(length=0, pad=5)
     panel.grid(False)
     panel.set_frame_on(False)
-    _title(panel, grid.title)
-    panel.set_xlabel(_words(grid.x), labelpad=6, **_font(10, SOFT))
-    panel.set_ylabel(_words(grid.y), labelpad=8, **_font(10, SOFT))
-    _save(path, figure, tight=True)
+    titled(panel, grid.title)
+    panel.set_xlabel(words(grid.x), labelpad=6, **font(10, SOFT))
+    panel.set_ylabel(words(grid.y), labelpad=8, **font(10, SOFT))
+    save(path, figure, tight=True)
 
 
 def graph_plot(
@@ -268,8 +268,8 @@ def graph_plot(
     panel.set_xticks([])
     panel.set_yticks([])
     panel.set_frame_on(positions is None)
-    _title(panel, title)
-    _save(path, figure)
+    titled(panel, title)
+    save(path, figure)
 
 
 def _entries(panel: Panel, edges: Sequence[Sequence[int]], n: int, ends: Sequence[int]) -> None:
@@ -362,15 +362,15 @@ def _figure(lines: Sequence[Line], axes: Axes, references: Mapping[str, float], 
     panel.set(xlim=across.limits, ylim=up.limits)
     if axes.equal:
         panel.set_aspect("equal")
-    panel.set_xticks(across.ticks, [across.written(tick) for tick in across.ticks], **_font(9.5, SOFT))
-    panel.set_yticks(up.ticks, [up.written(tick) for tick in up.ticks], **_font(9.5, SOFT))
+    panel.set_xticks(across.ticks, [across.written(tick) for tick in across.ticks], **font(9.5, SOFT))
+    panel.set_yticks(up.ticks, [up.written(tick) for tick in up.ticks], **font(9.5, SOFT))
     panel.grid(True, color=RULE, linewidth=0.8, linestyle="solid", alpha=1, clip_on=False)
     panel.set_axisbelow(True)
     for side, spine in panel.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=SOFT, linewidth=0.8)
     panel.tick_params(length=0, pad=5)
-    panel.set_xlabel(_words(axes.x), labelpad=5, **_font(10, SOFT))
-    panel.set_ylabel(_words(axes.y), labelpad=5, **_font(10, SOFT))
+    panel.set_xlabel(words(axes.x), labelpad=5, **font(10, SOFT))
+    panel.set_ylabel(words(axes.y), labelpad=5, **font(10, SOFT))
     for height in references.values():
         panel.axhline(height, zorder=1.5, clip_on=False, **REFERENCE)
     for line in lines:
@@ -430,7 +430,7 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:
     """Names below the plot, as many beside each other as fit; more rows of them make the figure taller."""
     if not entries:
         return
-    columns = max(1, min(len(entries), round(13 * figure.get_figwidth()) // (max(len(_words(name)) for name, _ in entries) + 8)))
+    columns = max(1, min(len(entries), round(13 * figure.get_figwidth()) // (max(len(words(name)) for name, _ in entries) + 8)))
     rows = -(-len(entries) // columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
     legend = figure.legend(
@@ -447,29 +447,29 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:
         labelspacing=0.5,
     )
     for text, (name, _) in zip(legend.get_texts(), entries, strict=True):
-        text.set_text(_words(name))  # only now: a legend drops names that begin with an underscore
-        text.set(**_font(9.5, INK))
+        text.set_text(words(name))  # only now: a legend drops names that begin with an underscore
+        text.set(**font(9.5, INK))
 
 
 # Letters and files
 
 
-def _font(size: float, colour: str) -> dict[str, Any]:
+def font(size: float, colour: str) -> dict[str, Any]:
     """How text looks; a ``$`` in it is a ``$``."""
     return {"fontfamily": FONT, "fontsize": size, "color": colour, "parse_math": False, "usetex": False, "fontweight": "normal"}
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
     """A name, shortened where it is long, with a replacement character for what the font cannot show: matplotlib would warn of both."""
     shown = "".join(c if ord(c) in _characters() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.splitlines()))
     return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _title(panel: Panel, text: str) -> None:
+def titled(panel: Panel, text: str) -> None:
     """A title above the left end of the axis, over several lines where it is long."""
     lines = textwrap.wrap(text, LONGEST)
     if lines:
-        panel.set_title("\n".join(map(_words, lines)), loc="left", pad=10, linespacing=1.3, **_font(11, INK))
+        panel.set_title("\n".join(map(words, lines)), loc="left", pad=10, linespacing=1.3, **font(11, INK))
 
 
 @cache
@@ -477,7 +477,7 @@ def _characters() -> frozenset[int]:
     return frozenset(get_font(findfont(FontProperties(family=FONT))).get_charmap())
 
 
-def _save(path: str | os.PathLike[str], figure: Figure, *, tight: bool = False) -> None:
+def save(path: str | os.PathLike[str], figure: Figure, *, tight: bool = False) -> None:
     """Write a figure as its ending says; ``tight`` makes the picture as large as all that is in it."""
     ending, frame = Path(path).suffix.lower(), _frame(figure, tight)
     if ending == ".svg":
