@@ -211,7 +211,14 @@ class ExperimentCache:
         (folder / "last.pt").unlink(missing_ok=True)  # three times as large as the weights, and nothing goes on from it
 
     def trained_on_graphs(
-        self, network: GraphNetwork, source: Source, loss: TrainingLoss, training: GraphTraining, name: str
+        self,
+        network: GraphNetwork,
+        source: Source,
+        loss: TrainingLoss,
+        training: GraphTraining,
+        name: str,
+        *,
+        begun: Mapping[str, Any] | None = None,
     ) -> tuple[GraphNetwork, float]:
         """A network trained on random graphs, in evaluation mode, and the seconds that it took; trained now, unless it was before.
 
@@ -221,8 +228,9 @@ class ExperimentCache:
             loss: see ``train_graphs``.
             training: how to train.
             name: what it learns, for a reader of the folder.
+            begun: what the first weights depend on, where they are not those that a seed gives.
         """
-        settings = asked(network, source, loss, training)
+        settings = asked(network, source, loss, training) | ({"begun": begun} if begun else {})
         folder = self.out / "models" / _slug(f"graphs {name}", settings)
         with self._alone(folder):
             if not (folder / f"{RUN_WEIGHTS}.json").exists():

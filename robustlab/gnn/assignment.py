@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.errors import UserError, unknown
-from robustlab.gnn.extras import scipy_module
+from robustlab.extras import scipy_module
 from robustlab.gnn.graphs import GraphBatch
 
 

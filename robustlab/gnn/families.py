@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from robustlab.errors import UserError
-from robustlab.gnn.extras import networkx
+from robustlab.extras import networkx
 from robustlab.gnn.generators import from_pairs
 from robustlab.gnn.graphs import GraphBatch, as_graphs, side_by_side
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robustlab.errors import UserError, unknown
-from robustlab.gnn.extras import scipy_module
+from robustlab.extras import scipy_module
 from robustlab.gnn.graphs import GraphBatch, side_by_side
 from robustlab.gnn.networks import GraphNetwork
 from robustlab.gnn.refinement import refine

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustlab.errors import UserError
-from robustlab.gnn.extras import scipy_module
+from robustlab.extras import scipy_module
 from robustlab.gnn.graphs import GraphBatch
 
 ENUMERATED = 6  # communities up to which all ways to name them are looked at, k! of them

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.errors import UserError
-from robustlab.gnn.extras import cvxpy, scipy_module
+from robustlab.extras import cvxpy, scipy_module
 
 MOST_STEPS = 2_000_000  # of the search for a correspondence
 SOLVED = 1e-5  # what the SDP's forbidden mass may be where there should be none

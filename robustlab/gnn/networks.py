@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -59,6 +59,15 @@ class GraphNetwork(nn.Module):
             if not least <= settings[name] <= most:
                 raise UserError(f"`{name}` of a graph network must be {least} to {most:,}, got {settings[name]}")
         self.settings = dict(settings)
+
+    @property
+    def widths(self) -> list[int]:
+        """The channels before the first layer and after each."""
+        return [self.settings["features"] or 1, *[self.settings["width"]] * self.settings["depth"]]
+
+    def stacked(self, layer: Callable[[int, int], nn.Module]) -> nn.ModuleList:
+        """Layers one after the other, each made from the channels that go in and come out."""
+        return nn.ModuleList(layer(a, b) for a, b in zip(self.widths, self.widths[1:], strict=False))
 
     def start(self, graphs: GraphBatch) -> Tensor:
         """The first values of the nodes, ``(N, features)``: the degree where ``features`` is 0.
@@ -112,10 +121,8 @@ class SGNN(GraphNetwork):
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear})
         self.settings["operators"] = some(operators)
-        source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
-        self.layers = nn.ModuleList(
-            GraphLayer(operators, a, b, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        source = seeding.generator(seed, "weights")
+        self.layers = self.stacked(lambda a, b: GraphLayer(operators, a, b, linear=linear, source=source))
         self.last = drawn_linear(width, out, source)
 
 
@@ -145,10 +152,8 @@ class LGNN(GraphNetwork):
     ) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth, "linear": linear, "reach": reach})
         self.settings["operators"] = some(operators)
-        source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
-        self.layers = nn.ModuleList(
-            LineGraphLayer(operators, a, b, reach=reach, linear=linear, source=source) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        source = seeding.generator(seed, "weights")
+        self.layers = self.stacked(lambda a, b: LineGraphLayer(operators, a, b, reach=reach, linear=linear, source=source))
         self.last = drawn_linear(width, out, source)
 
     def forward(self, graphs: GraphBatch) -> Tensor:
@@ -173,8 +178,8 @@ class MPNN(GraphNetwork):
 
     def __init__(self, out: int, *, features: int = 0, width: int = 16, depth: int = 10, seed: int = 0) -> None:
         super().__init__({"out": out, "features": features, "width": width, "depth": depth})
-        source, widths = seeding.generator(seed, "weights"), [features or 1, *[width] * depth]
-        self.layers = nn.ModuleList(MessageLayer(a, b, source=source) for a, b in zip(widths, widths[1:], strict=False))
+        source = seeding.generator(seed, "weights")
+        self.layers = self.stacked(lambda a, b: MessageLayer(a, b, source=source))
         self.last = drawn_linear(width, out, source)
 
 

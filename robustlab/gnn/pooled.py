@@ -35,9 +35,8 @@ class Pooled(GraphNetwork):
         if settings["pool"] not in POOLS:
             raise unknown("pool of a graph network", settings["pool"], POOLS)
         source = seeding.generator(seed, "weights")
-        widths = [settings["features"] or 1, *[settings["width"]] * settings["depth"]]
-        self.layers = nn.ModuleList(layer(a, b, source) for a, b in zip(widths, widths[1:], strict=False))
-        self.readouts = nn.ModuleList(drawn_linear(width, settings["out"], source) for width in widths)
+        self.layers = self.stacked(lambda a, b: layer(a, b, source))
+        self.readouts = nn.ModuleList(drawn_linear(width, settings["out"], source) for width in self.widths)
 
     def forward(self, graphs: GraphBatch) -> Tensor:
         """Values of the graphs, ``(B, out)``."""

@@ -3,6 +3,7 @@ Zdeborová 2011)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from robustlab.gnn.graphs import GraphBatch, side_by_side
 
 PARTS = 12  # of the nodes, updated one after the other; all at once collapse into one community
 LEAST = 1e-3  # an affinity that takes the place of smaller ones: no message may be impossible
-ROUNDS = 12  # of learning
-LEAVE = 5  # sweeps between two looks at what has converged
+LEARNING = 60  # sweeps while a model is learned
+LEAVE = 5  # sweeps between two looks at what has converged, or at what the model should be
 SPREADS = (0.1, 1.0)  # of the first messages around those that know nothing, one start after the other: where that is a fixed point
 # of its own beside better ones, only a start away from it finds them
 
@@ -105,8 +106,12 @@ def belief_propagation(
 
 
 def learned_blocks(graph: GraphBatch, k: int, *, assortative: bool = True, seed: int = 0) -> Beliefs:
-    """Belief propagation on one graph with a planted model whose two affinities are learned on the way, by expectation maximization;
-    communities count as equal in size.
+    """Belief propagation on one graph with a planted model whose two affinities are learned on the way, by expectation maximization every
+    few sweeps; communities count as equal in size.
+
+    Learning begins with communities as strong as can be, all edges inside or all between: with a weaker model, messages that know nothing
+    may be a stable fixed point, at which nothing is learned. Where that ends above the free energy of no communities at all, as it does
+    where everything fell into one community, a weaker model is tried too, and the lower free energy is taken.
 
     Args:
         graph: one.
@@ -114,16 +119,35 @@ def learned_blocks(graph: GraphBatch, k: int, *, assortative: bool = True, seed:
         assortative: whether they like each other at the beginning.
         seed: of all draws.
     """
-    mean, ratio = max(graph.mean_degree, LEAST), 0.2
-    a, b = (mean * k * part / (1 + (k - 1) * ratio) for part in (1, ratio))
-    if not assortative:
-        a, b = (mean * k * part / (ratio + (k - 1)) for part in (ratio, 1))
-    for _ in range(ROUNDS):
-        found, before = belief_propagation(graph, Blocks.planted(k, a, b), restarts=1, sweeps=60, seed=seed), (a, b)
-        a, b = _maximized(graph, found)
-        if max(abs(a - before[0]), abs(b - before[1])) < 0.01 * mean:
-            break
-    return belief_propagation(graph, Blocks.planted(k, a, b), seed=seed)
+    found = belief_propagation(graph, _learned(graph, k, _strong(graph, k, assortative, 0.0), seed), seed=seed)
+    mean = max(graph.mean_degree, LEAST)
+    if float(found.energy) <= mean * (1 - math.log(mean)) / 2:  # of a model with one affinity
+        return found
+    other = belief_propagation(graph, _learned(graph, k, _strong(graph, k, assortative, 0.2), seed), seed=seed)
+    return min(found, other, key=lambda beliefs: float(beliefs.energy))
+
+
+def _strong(graph: GraphBatch, k: int, assortative: bool, ratio: float) -> tuple[float, float]:
+    """Affinities inside and between communities that fit the mean degree; ``ratio`` is the smaller over the larger."""
+    a, b = (1.0, ratio) if assortative or k == 1 else (ratio, 1.0)
+    scale = max(graph.mean_degree, LEAST) * k / (a + (k - 1) * b)
+    return a * scale, b * scale
+
+
+def _learned(graph: GraphBatch, k: int, begin: tuple[float, float], seed: int) -> Blocks:
+    """The planted model that makes one graph most likely, or what ``LEARNING`` sweeps reach of it."""
+    (a, b), blocks = begin, Blocks.planted(k, *begin)
+    spread = torch.tensor(SPREADS[-1:], dtype=torch.float64)
+    state = _State(_bare(graph), blocks, seeding.fold(_keys(graph, seed), "learning"), spread)
+    for number in range(1, LEARNING + 1):
+        change = float(state.sweep(number))
+        if number % LEAVE == 0:
+            before, (a, b) = (a, b), _maximized(state)
+            blocks = Blocks.planted(k, a, b)
+            state.assume(blocks)
+            if change < 1e-3 and max(abs(a - before[0]), abs(b - before[1])) < 0.01 * graph.mean_degree:
+                break
+    return blocks
 
 
 def by_propagation(graph: GraphBatch, k: int, *, blocks: Blocks | None = None, assortative: bool = True, seed: int = 0) -> Tensor:
@@ -135,11 +159,11 @@ def by_propagation(graph: GraphBatch, k: int, *, blocks: Blocks | None = None, a
     return belief_propagation(graph, blocks, seed=seed).labels
 
 
-def _maximized(graph: GraphBatch, found: Beliefs) -> tuple[float, float]:
-    """The affinities inside and between communities that make the found beliefs most likely."""
-    inside, n = float(found.inside) * graph.edge_index.shape[1], graph.n
-    same = float((found.marginals.mean(0) ** 2).sum())
-    return max(inside / (n * same), LEAST), max((graph.edge_index.shape[1] - inside) / (n * max(1 - same, 1 / n)), LEAST)
+def _maximized(state: _State) -> tuple[float, float]:
+    """The affinities inside and between communities that make the beliefs about one graph most likely."""
+    edges, n = state.graphs.edge_index.shape[1], state.graphs.n
+    inside, same = float(state.energies()[0, 1]) * edges, float((state.marginals.mean(1) ** 2).sum())
+    return max(inside / (n * same), LEAST), max((edges - inside) / (n * max(1 - same, 1 / n)), LEAST)
 
 
 def _keys(graphs: GraphBatch, seed: int) -> Tensor:
@@ -152,33 +176,33 @@ def _bare(graph: GraphBatch) -> GraphBatch:
 
 
 class _State:
-    """Starts side by side, and where they are.
+    """Starts side by side, and where they are. Communities come first in its arrays: rows of a few numbers are slow to go through.
 
     Attributes:
-        factor: for each directed edge the logarithm of what its message brings to its head, ``(E, k)``.
-        marginals: of the nodes, ``(N, k)``.
-        total: their sum over each graph, ``(P, k)``.
+        factor: for each directed edge the logarithm of what its message brings to its head, ``(k, E)``.
+        marginals: of the nodes, ``(k, N)``.
+        total: their sum over each graph, ``(k, P)``.
     """
 
     def __init__(self, graphs: GraphBatch, blocks: Blocks, keys: Tensor, spreads: Tensor) -> None:
-        self.graphs, self.blocks, self.keys = graphs, blocks, keys
-        self.affinity = blocks.affinity.clamp(min=LEAST)
-        self.bias = blocks.shares.log()
-        k = len(blocks.shares)
+        self.graphs, k = graphs, len(blocks.shares)
+        self.assume(blocks)
         edges = torch.bincount(graphs.graph[graphs.tail], minlength=len(graphs))
-        noise = _drawn(keys, "messages", edges.tolist(), k)
-        wide = spreads[graphs.graph][:, None]
-        messages = (self.bias + wide[graphs.tail] * noise).softmax(1)
-        self.factor = (messages @ self.affinity).log()
-        self.marginals = (self.bias + wide * _drawn(keys, "nodes", graphs.sizes.tolist(), k)).softmax(1)
+        noise, wide = _drawn(keys, "messages", edges.tolist(), k), spreads[graphs.graph]
+        self.factor = (self.affinity @ (self.bias + wide[graphs.tail] * noise.T).softmax(0)).log_()
+        self.marginals = (self.bias + wide * _drawn(keys, "nodes", graphs.sizes.tolist(), k).T).softmax(0)
         self.part = (_drawn(keys, "parts", graphs.sizes.tolist(), 1, normal=False)[:, 0] * PARTS).long()
         self._prepare()
+
+    def assume(self, blocks: Blocks) -> None:
+        """Take another model for true; messages stay as they are until the next sweep."""
+        self.affinity, self.bias = blocks.affinity.clamp(min=LEAST), blocks.shares.log()[:, None]
 
     def _prepare(self) -> None:
         """What depends on which starts are left."""
         graphs = self.graphs
-        self.total = graphs.summed(self.marginals)
-        self.weight = 1 / graphs.sizes.double()[:, None]
+        self.total = graphs.summed(self.marginals.T).T.contiguous()
+        self.weight = 1 / graphs.sizes.double()
         reverse, self.parts = graphs.reverse, []
         of_edges = self.part[graphs.tail]
         for part in range(PARTS):
@@ -192,31 +216,32 @@ class _State:
         before = self.marginals.clone()
         for index in seeding.permutation(0, len(self.parts), "sweep", number).tolist():
             nodes, out, back, place, owner = self.parts[index]
-            field = self.bias - (self.total @ self.affinity) * self.weight
-            brought = self.factor[back]
-            sums = field[owner].index_add(0, place, brought)
-            self.factor[out] = ((sums[place] - brought).softmax(1) @ self.affinity).log_()
-            new = sums.softmax(1)
-            self.total.index_add_(0, owner, new - self.marginals[nodes])
-            self.marginals[nodes] = new
-        change = (self.marginals - before).abs().amax(1)
+            brought = self.factor.index_select(1, back)
+            sums = self._field().index_select(1, owner).index_add_(1, place, brought)
+            messages = sums.index_select(1, place).sub_(brought).softmax(0)
+            self.factor.index_copy_(1, out, (self.affinity @ messages).log_())
+            new = sums.softmax(0)
+            self.total.index_add_(1, owner, new - self.marginals.index_select(1, nodes))
+            self.marginals.index_copy_(1, nodes, new)
+        change = before.sub_(self.marginals).abs_().amax(0)
         return change.new_zeros(len(self.graphs)).scatter_reduce(0, self.graphs.graph, change, "amax")
+
+    def _field(self) -> Tensor:
+        """What a node is brought by the nodes that are not its neighbours, and by the shares of communities: ``(k, P)``."""
+        return self.bias - self.affinity @ self.total * self.weight
 
     def energies(self) -> Tensor:
         """Bethe free energy for each node on average, and the expected share of edges within a community: ``(P, 2)``."""
-        graphs = self.graphs
-        mean = self.total * self.weight
-        field = self.bias - mean @ self.affinity
-        sums = field[graphs.graph].index_add(0, graphs.head, self.factor)
-        nodes = graphs.summed(sums.logsumexp(1))
+        graphs, mean = self.graphs, self.total * self.weight
+        sums = self._field()[:, graphs.graph].index_add(1, graphs.head, self.factor)
+        nodes = graphs.summed(sums.logsumexp(0))
         # The message of an edge, from what comes into its tail but through the edge itself.
         back = graphs.reverse
-        messages = (sums[graphs.tail] - self.factor[back]).softmax(1)
-        weights = messages @ self.affinity * messages[back]
-        pairs, owner = weights.sum(1), graphs.graph[graphs.tail]
-        inside = (messages * self.affinity.diagonal() * messages[back]).sum(1) / pairs
+        messages = (sums[:, graphs.tail] - self.factor[:, back]).softmax(0)
+        pairs, owner = (self.affinity @ messages * messages[:, back]).sum(0), graphs.graph[graphs.tail]
+        inside = (messages * self.affinity.diagonal()[:, None] * messages[:, back]).sum(0) / pairs
         edges = torch.zeros_like(nodes).index_add(0, owner, pairs.log()) / 2
-        energy = (edges - nodes) * self.weight[:, 0] - (mean @ self.affinity * mean).sum(1) / 2
+        energy = (edges - nodes) * self.weight - (self.affinity @ mean * mean).sum(0) / 2
         counts = torch.bincount(owner, minlength=len(graphs)).clamp(min=1)
         return torch.stack([energy, torch.zeros_like(nodes).index_add(0, owner, inside) / counts], 1)
 
@@ -226,14 +251,14 @@ class _State:
         edges = nodes[self.graphs.tail]
         new = nodes.cumsum(0) - 1
         self.graphs = GraphBatch(new[self.graphs.edge_index[:, edges]], self.graphs.sizes[left])
-        self.factor, self.marginals, self.part = self.factor[edges], self.marginals[nodes], self.part[nodes]
+        self.factor, self.marginals, self.part = self.factor[:, edges], self.marginals[:, nodes], self.part[nodes]
         self._prepare()
 
 
 def _settled(state: _State, sweeps: int, tolerance: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Marginals, energy, share of edges inside and convergence of every start."""
     count = len(state.graphs)
-    marginals, owner = torch.empty_like(state.marginals), state.graphs.graph
+    marginals, owner = torch.empty_like(state.marginals.T), state.graphs.graph
     told, converged = torch.empty(count, 2, dtype=torch.float64), torch.zeros(count, dtype=torch.bool)
     left = torch.arange(count)
     for number in range(1, sweeps + 1):
@@ -245,7 +270,7 @@ def _settled(state: _State, sweeps: int, tolerance: float) -> tuple[Tensor, Tens
         if leaving.any():
             gone = torch.zeros(count, dtype=torch.bool)
             gone[left[leaving]] = True
-            marginals[gone[owner]] = state.marginals[leaving[state.graphs.graph]]
+            marginals[gone[owner]] = state.marginals.T[leaving[state.graphs.graph]]
             told[left[leaving]], converged[left] = state.energies()[leaving], done
             left = left[~leaving]
             if not len(left):

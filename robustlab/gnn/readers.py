@@ -22,8 +22,8 @@ from robustlab import files
 from robustlab.data.archive import Archive
 from robustlab.data.limits import check_expansion
 from robustlab.errors import UserError, unknown
+from robustlab.extras import networkx
 from robustlab.gnn.assignment import QuadraticAssignment, inverse
-from robustlab.gnn.extras import networkx
 from robustlab.gnn.generators import triangle
 from robustlab.gnn.graphs import GraphBatch, as_graphs, graph, side_by_side
 from robustlab.gnn.metric_spaces import check_metric

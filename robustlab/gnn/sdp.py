@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from robustlab import seeding
 from robustlab.errors import UserError
-from robustlab.gnn.extras import scipy_module
+from robustlab.extras import scipy_module
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.operators import Adjacency
 from robustlab.gnn.spectral import as_scipy, grouped
@@ -175,7 +175,8 @@ def by_semidefinite(graph: GraphBatch, k: int, *, assortative: bool = True, seed
     """Communities from the directions in which the vectors of ``community_relaxation`` differ most. Other arguments see ``communities``."""
     if k == 1:
         return torch.zeros(graph.n, dtype=torch.int64)
-    vectors = solved(community_relaxation(graph, assortative=assortative), seed=seed).vectors
+    tolerance = 1e-5 if k == 2 else 1e-6  # the signs in one direction are there before the directions of many groups
+    vectors = solved(community_relaxation(graph, assortative=assortative), tolerance=tolerance, seed=seed).vectors
     left, values, _ = torch.linalg.svd(vectors, full_matrices=False)
     if k == 2:
         return (left[:, 0] > 0).long()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.errors import UserError
-from robustlab.gnn.extras import scipy_module
+from robustlab.extras import scipy_module
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.operators import Adjacency, BetheHessian, Laplacian
 

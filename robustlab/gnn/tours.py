@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.errors import UserError
-from robustlab.gnn.extras import scipy_module
+from robustlab.extras import scipy_module
 
 
 @dataclass(frozen=True, eq=False)

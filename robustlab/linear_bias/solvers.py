@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from importlib import import_module
+from functools import partial
 from typing import Any
 
+from robustlab import extras
 from robustlab.errors import UserError
 
-
-def scipy_optimize() -> Any:
-    """The module ``scipy.optimize``: linear programs by HiGHS, nonnegative least squares.
-
-    Raises:
-        UserError: scipy is not installed.
-    """
-    return _needed("scipy.optimize", "scipy")
-
-
-def scipy_integrate() -> Any:
-    """The module ``scipy.integrate``: implicit methods for gradient flow.
-
-    Raises:
-        UserError: scipy is not installed.
-    """
-    return _needed("scipy.integrate", "scipy")
-
-
-def cvxpy() -> Any:
-    """The module ``cvxpy``, with the solver Clarabel.
-
-    Raises:
-        UserError: cvxpy is not installed.
-    """
-    return _needed("cvxpy", "cvxpy")
+NEEDS = "this exact solution"
+scipy_optimize = partial(extras.scipy_module, "optimize", "bias", NEEDS)  # linear programs by HiGHS, nonnegative least squares
+scipy_integrate = partial(extras.scipy_module, "integrate", "bias", NEEDS)  # implicit methods for gradient flow
+cvxpy = partial(extras.cvxpy, NEEDS)
 
 
 def solve_program(program: Any) -> None:
@@ -47,10 +26,3 @@ def solve_program(program: Any) -> None:
         program.solve(solver="CLARABEL")
     if program.status not in ("optimal", "optimal_inaccurate"):
         raise UserError(f"the convex program has no solution: it is {program.status}")
-
-
-def _needed(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise UserError(f"this exact solution needs {package}: pip install robustlab[bias]") from None

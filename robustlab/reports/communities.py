@@ -11,8 +11,8 @@ from torch import Tensor
 
 from robustlab import files
 from robustlab.evaluation import Rate
+from robustlab.extras import networkx
 from robustlab.gnn.choice import Answer
-from robustlab.gnn.extras import networkx
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.operators import Adjacency
 from robustlab.gnn.overlap import agreement, chance

@@ -112,6 +112,12 @@ def test_the_model_is_learned(a, b):
     assert float(overlap(one, found.labels, 2)) > 0.9
 
 
+def test_a_model_is_learned_where_messages_that_know_nothing_are_stable():
+    one = stochastic_block_model(400, 5, inside=0, between=18 / 400)
+    learned = learned_blocks(one, 5, assortative=False).blocks.affinity[0]
+    assert float(learned[0]) < 0.1 and abs(float(learned[1]) - 18) < 1
+
+
 def test_models_and_settings_that_do_not_fit_are_refused():
     one, half = tree(4, 0), torch.tensor([0.5, 0.5]).double()
     with pytest.raises(UserError, match=r"2 communities need a symmetric `affinity` of shape \(2, 2\), got \(3, 3\)"):

@@ -22,7 +22,9 @@ def half_width(values: Sequence[float]) -> float:
 
 
 def shown(values: Sequence[float], digits: int = 3) -> str:
-    """The mean of some values with its 95 % interval: ``0.873 ± 0.021``."""
+    """The mean of some values with its 95 % interval: ``0.873 ± 0.021``; of no values nothing."""
+    if not values:
+        return ""
     half = half_width(values)
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean if math.isnan(half) else f"{mean} ± {half:.{digits}f}"

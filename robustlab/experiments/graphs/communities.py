@@ -13,7 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -23,8 +23,8 @@ from robustlab.errors import UserError, unknown
 from robustlab.experiments.cache import ExperimentCache, Measurement, Values
 from robustlab.experiments.finding import Finding, LinePlot
 from robustlab.experiments.graphs import mean_line, shown
+from robustlab.extras import networkx
 from robustlab.gnn.communities import METHODS, communities, one_by_one
-from robustlab.gnn.extras import networkx
 from robustlab.gnn.generators import signal_to_noise, stochastic_block_model
 from robustlab.gnn.graphs import GraphBatch, as_graphs
 from robustlab.gnn.networks import LGNN, SGNN, GraphNetwork
@@ -41,6 +41,7 @@ from robustlab.training.graphs import asked as as_asked
 from robustlab.training.graphs import communities as loss_on_communities
 
 VERSION = 1  # of the measurements: another one measures again
+VERSIONS = {"belief propagation": 2, "semidefinite": 2}  # of methods that have changed since
 PARTS = ("ratios", "five", "laplacians", "second-eigenvector", "own")
 Find = Callable[[GraphBatch], Tensor]
 
@@ -88,31 +89,54 @@ class Learned:
     Attributes:
         made: from the number of communities to a network to begin with.
         graphs: to train on, for two communities and for five; 0 trains none.
+        after: another of ``NETWORKS``, as which this one begins when it has been trained, to learn the task's own two probabilities alone;
+            for ratios within ``HARD``.
     """
 
     made: Callable[[int], GraphNetwork]
     graphs: tuple[int, int]
+    after: str = ""
 
     def asked(self, task: Task) -> tuple[GraphNetwork, Mixture | BlockModels, GraphTraining] | None:
         """What to train, on what and how: on two communities of every ratio above 1 and both kinds at once, or on the task's own model."""
         count = self.graphs[task.k > 2]
-        if not count or task.k not in (2, 5):
+        if not count or task.k not in (2, 5) or (self.after and not HARD[0] < task.ratio < HARD[1]):
             return None
-        source = Mixture(task.n, (task.a + task.b) / 2) if task.k == 2 else BlockModels(task.n, task.k, task.a / task.n, task.b / task.n)
-        return self.made(task.k), source, GraphTraining(count, 10, 4)
+        own = BlockModels(task.n, task.k, task.a / task.n, task.b / task.n)
+        source = Mixture(task.n, (task.a + task.b) / 2) if task.k == 2 and not self.after else own
+        training = GraphTraining(count, 10, 4)
+        return self.made(task.k), source, replace(training, lr=0.01, schedule="one-cycle") if self.after else training
 
-    def find(self, cache: ExperimentCache, task: Task, name: str) -> Find:
-        """The trained network as a function from graphs to labels."""
+    def settings(self, task: Task) -> Values:
+        """All that the trained weights depend on; nothing where there is no network for the task."""
+        asked = self.asked(task)
+        if not asked:
+            return {}
+        begun = {"after": NETWORKS[self.after].settings(task)} if self.after else {}
+        return {"trained": as_asked(asked[0], asked[1], loss_on_communities, asked[2]), **begun}
+
+    def trained(self, cache: ExperimentCache, task: Task, name: str) -> GraphNetwork:
+        """The trained network."""
         asked = self.asked(task)
         assert asked
         network, source, training = asked
-        trained, _ = cache.trained_on_graphs(network, source, loss_on_communities, training, f"{name} {task.k} communities")
-        trained = trained.cpu()
+        told = f"{name} {task.k} communities"
+        if self.after:
+            network, told = NETWORKS[self.after].trained(cache, task, self.after), f"{told} a {task.a:g} b {task.b:g}"
+        begun = self.settings(task).get("after")
+        trained, _ = cache.trained_on_graphs(network, source, loss_on_communities, training, told, begun=begun)
+        return trained.cpu()
+
+    def find(self, cache: ExperimentCache, task: Task, name: str) -> Find:
+        """The trained network as a function from graphs to labels."""
+        trained = self.trained(cache, task, name)
         return lambda graphs: one_by_one(lambda graph: trained(graph).detach().argmax(1), graphs)
 
 
+HARD = (1.0, 2.0)  # ratios, between which a network that learned all at once falls behind
 NETWORKS: dict[str, Learned] = {
     "sGNN": Learned(lambda k: SGNN(k, depth=30 if k == 2 else 15), (4000, 3000)),
+    "sGNN, one ratio": Learned(lambda k: SGNN(k, depth=30), (4000, 0), "sGNN"),
     "LGNN": Learned(lambda k: LGNN(k, depth=15), (1600, 2400)),
     "linear LGNN": Learned(lambda k: LGNN(k, depth=15, linear=True), (0, 1600)),
 }
@@ -220,18 +244,18 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
 
 def measured(cache: ExperimentCache, task: Task, found: Mapping[str, Find]) -> dict[str, list[float]]:
     """The overlaps of every method on a task's graphs."""
-    settings = {**vars(task), "version": VERSION}
     where = f"k {task.k} a {task.a:g} b {task.b:g}"
     measurements = [
-        Measurement(f"{name} {where}", settings | _method(name, task), partial(_overlaps, task, find)) for name, find in found.items()
+        Measurement(f"{name} {where}", {**vars(task), **_method(name, task)}, partial(_overlaps, task, find))
+        for name, find in found.items()
     ]
     return {name: values["overlaps"] for name, values in zip(found, cache.measured("communities", measurements), strict=True)}
 
 
 def _method(name: str, task: Task) -> Values:
     """What tells a measurement of a method from others: of a network also how it was trained."""
-    asked = NETWORKS[name].asked(task) if name in NETWORKS else None
-    return {"method": name, **({"trained": as_asked(asked[0], asked[1], loss_on_communities, asked[2])} if asked else {})}
+    learned = NETWORKS[name].settings(task) if name in NETWORKS else {}
+    return {"version": VERSIONS.get(name, VERSION), "method": name, **learned}
 
 
 def _overlaps(task: Task, find: Find) -> Values:
@@ -248,13 +272,17 @@ def _ratios(cache: ExperimentCache, config: Config) -> Finding:
     names = list(dict.fromkeys(name for each in runs.values() for name in each))
     level = chance(config.tasks[0].drawn(), 2)
     about = f"{config.seeds} graphs of {config.n:,} nodes with mean degree {config.degree:g} for each row"
-    rows = [(_kind(task), f"{task.ratio:.2f}", *(shown(runs[task][name]) for name in names)) for task in config.tasks]
+    rows = [(_kind(task), f"{task.ratio:.2f}", *(shown(runs[task].get(name, ())) for name in names)) for task in config.tasks]
+    trained = "A network is trained on all ratios above 1 and both kinds at once; *one ratio*: then on the row's two probabilities alone."
     table = Table(
         "Two communities: overlap over the signal-to-noise ratio",
         f"{about}; mean with its 95 % interval. Above a ratio of 1 communities can be found. Labels at random have {level:.3f}.",
         ("communities", "ratio", *names),
         tuple(rows),
-        (f"{GIVEN}: it is told both probabilities; the other methods are told only whether communities like or avoid each other.",),
+        (
+            f"{GIVEN}: it is told both probabilities; the other methods are told only whether communities like or avoid each other.",
+            *([trained] if set(names) & set(NETWORKS) else []),
+        ),
     )
     told = [{**vars(task), "ratio": task.ratio, "overlaps": runs[task]} for task in config.tasks]
     plots = {f"communities-{_kind(task)}": _plot(config, runs, task.assortative, level) for task in (config.tasks[0], config.tasks[-1])}
@@ -415,9 +443,14 @@ def _own(cache: ExperimentCache, config: Config, graphs: GraphBatch | None = Non
     estimate, likes = estimated_k(one, min(20, one.n))
     k = estimate if one.y is None else max(int(one.y.max()) + 1, 2)
     chosen = [method for method in METHODS if _wanted(config, method)]
-    settings = {"graph": name, "k": k, "assortative": likes, "version": VERSION}
+    settings = {"graph": name, "k": k, "assortative": likes}
     measurements = [
-        Measurement(f"{method} own", {**settings, "method": method}, partial(_labels, one, k, likes, method)) for method in chosen
+        Measurement(
+            f"{method} own",
+            {**settings, "version": VERSIONS.get(method, VERSION), "method": method},
+            partial(_labels, one, k, likes, method),
+        )
+        for method in chosen
     ]
     found = dict(zip(chosen, cache.measured("communities", measurements), strict=True))
     labels = {method: torch.tensor(values["labels"]) for method, values in found.items()}

@@ -25,7 +25,7 @@ from robustlab.experiments.cache import ExperimentCache, Measurement, Values
 from robustlab.experiments.finding import Finding, LinePlot
 from robustlab.experiments.graphs import shown
 from robustlab.experiments.graphs.contrast import judged_pair
-from robustlab.gnn.extras import networkx
+from robustlab.extras import networkx
 from robustlab.gnn.families import all_graphs, cai_furer_immerman, skip_links, strongly_regular
 from robustlab.gnn.generators import renumbered
 from robustlab.gnn.graphs import GraphBatch, as_graphs, side_by_side

@@ -25,7 +25,7 @@ from robustlab import seeding
 from robustlab.errors import UserError, unknown
 from robustlab.experiments.cache import ExperimentCache, Measurement, Values
 from robustlab.experiments.finding import Finding, LinePlot
-from robustlab.gnn.extras import networkx, scipy_module
+from robustlab.extras import networkx, scipy_module
 from robustlab.gnn.families import ATLAS, all_graphs
 from robustlab.gnn.graphs import GraphBatch, side_by_side
 from robustlab.gnn.ign import IGN

@@ -14,6 +14,7 @@ from robustlab.experiments.graphs import communities
 from robustlab.experiments.graphs.communities import GIVEN, Config, Learned, Task, finders, karate, run, without_root
 from robustlab.gnn.generators import stochastic_block_model
 from robustlab.gnn.networks import SGNN
+from robustlab.training.graphs import train_graphs
 
 SMALL = Config(n=100, degree=4.0, differences=(7.0, 6.0), seeds=2, five=1, methods=("bethe hessian", "adjacency"))
 
@@ -51,6 +52,26 @@ def test_a_trained_network_joins_where_it_is_for_the_task(tmp_path, monkeypatch)
     assert "small" not in finders(ExperimentCache(tmp_path), config, five)
     without = Config(**{**vars(config), "methods": (), "networks": False})
     assert "small" not in finders(ExperimentCache(tmp_path), without, config.tasks[0])
+
+
+def test_a_network_goes_on_from_another_on_one_ratio(tmp_path, monkeypatch):
+    def made(k):
+        return SGNN(k, depth=2, width=4)
+
+    monkeypatch.setattr(communities, "NETWORKS", {"all": Learned(made, (40, 0)), "one": Learned(made, (40, 0), "all")})
+    config = Config(n=100, differences=(6.0, 4.5), seeds=2, parts=("ratios",), methods=("all", "one"))
+    found, cache = run(ExperimentCache(tmp_path), config), ExperimentCache(tmp_path)
+    assert [bool(row[-1]) for row in found.tables[0].rows] == [False, True, False, True]  # ratios 3 and 1.69
+    assert len([path for path in (tmp_path / "models").iterdir() if path.is_dir()]) == 3
+    first, second = communities.NETWORKS.values()
+    hard = config.tasks[1]
+    _, source, training = second.asked(hard)
+    expected = train_graphs(first.trained(cache, hard, "all"), source, settings=training).network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in second.trained(cache, hard, "one").state_dict().items())
+    other = Learned(made, (80, 0))
+    before = second.settings(hard)
+    monkeypatch.setattr(communities, "NETWORKS", {"all": other, "one": second})
+    assert second.settings(hard) != before  # a change of the first is a change of the second
 
 
 def test_the_reference_is_compared_where_the_graphs_are_the_same(tmp_path):
