@@ -43,6 +43,7 @@ GRAPHS: dict[str, str] = {
     "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
     "edge-flips": "communities of graphs whose edges are flipped, at random or against a network: which method holds on longest",
     "tours": "short tours through cities: a network that scores edges, heuristics, and the shortest tours",
+    "graph-classification": "classes of graphs by GIN, sGNN, 2-IGN and Ring-GNN: the papers' way to judge beside nested folds",
     "metric-spaces": "how far apart metric spaces are: Gromov-Hausdorff between its bounds, Gromov-Wasserstein",
 }
 EXPERIMENTS |= GRAPHS
