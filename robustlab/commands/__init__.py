@@ -23,6 +23,7 @@ COMMANDS = {
     "export": settings.Export,
     "reproduce": settings.Reproduce,
     "communities": settings.Communities,
+    "isomorphic": settings.Isomorphic,
     "synthesize": settings.Synthesize,
     "demo": settings.Demo,
     "models": settings.Models,

@@ -60,9 +60,9 @@ def parse(settings: type[Settings], argv: Sequence[str], prog: str) -> Settings:
     choose = getattr(settings, "for_words", None)  # of a command whose options depend on what is said
     settings = choose(argv) if choose else settings
     known = leaves(settings)
-    first = getattr(settings, "first_word", None)  # the option whose value may stand alone, as the first word
-    if first and argv and not argv[0].startswith("-"):
-        argv = [f"--{first}", *argv]
+    words = getattr(settings, "first_words", ())  # the options whose values may stand alone, as the first words
+    alone = next((i for i, word in enumerate(argv[: len(words)]) if word.startswith("-")), min(len(argv), len(words)))
+    argv = [part for name, word in zip(words, argv[:alone], strict=False) for part in (f"--{name}", word)] + list(argv[alone:])
     values, rest = build_parser(settings, prog).parse_known_args(argv)
     if rest:
         if rest[0].startswith("-"):
@@ -97,9 +97,8 @@ def build_parser(settings: type, prog: str) -> argparse.ArgumentParser:
 
 
 def _first(settings: type) -> str:
-    """The first word of the command line and a space; empty where none may stand alone."""
-    name = getattr(settings, "first_word", None)
-    return f"{leaves(settings)[name].default or name.upper()} " if name else ""
+    """The first words of the command line and a space after each; empty where none may stand alone."""
+    return "".join(f"{leaves(settings)[name].default or name.upper()} " for name in getattr(settings, "first_words", ()))
 
 
 def _description(settings: type) -> str:

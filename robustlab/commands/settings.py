@@ -267,7 +267,7 @@ class ExperimentMachine(Machine):
 class Reproduce:
     """Run an experiment of the talks and print its table beside the published numbers."""
 
-    first_word: ClassVar[str] = "experiment"
+    first_words: ClassVar[tuple[str, ...]] = ("experiment",)
     examples: ClassVar[tuple[str, ...]] = (
         "robustlab reproduce mislabelled --data datasets/cifar10",
         "robustlab reproduce known-features --seeds 1",
@@ -295,6 +295,24 @@ class Communities:
     model: str | None = option(None, "folder of a trained graph network, which joins in", location, metavar="PATH")
     seed: int = option(0, "of the random draws", count)
     out: str | None = option(None, "folder for labels.csv, a table and a picture; new or empty", location, metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class Isomorphic:
+    """Say which methods tell two graphs apart, and by what; and whether they are isomorphic."""
+
+    first_words: ClassVar[tuple[str, ...]] = ("graph", "other")
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab isomorphic A.npz B.npz",
+        "robustlab isomorphic both.g6 --methods 1-WL,2-FWL,spectrum --out runs/isomorphic",
+    )
+
+    graph: str | None = option(None, "file with a graph: .npz with edge_index (2, E), .gml, .g6, .rudy", location, metavar="FILE")
+    other: str | None = option(None, "file with the other one", location, metavar="FILE", shown="the second graph of the first file")
+    methods: Any = option(None, "only these methods", names, metavar="NAME,...", shown="all")
+    model: str | None = option(None, "folder of a trained network with one answer for a graph, which joins in", location, metavar="PATH")
+    tries: int = option(10_000, "refinements at most of the search for an isomorphism", positive)
+    out: str | None = option(None, "folder for the table, and the isomorphism if there is one; new or empty", location, metavar="FOLDER")
 
 
 def chosen_settings(task: Task | None = None) -> type:
@@ -349,7 +367,7 @@ class SynthesisOutput:
 class Synthesize:
     """Make and edit pictures with classifiers: generate, inpaint, translate, invert, ...; TASK --help lists a task's options."""
 
-    first_word: ClassVar[str] = "task"
+    first_words: ClassVar[tuple[str, ...]] = ("task",)
     topics: ClassVar[dict[str, str]] = {name: task.about for name, task in TASKS.items()}
     examples: ClassVar[tuple[str, ...]] = (
         "robustlab synthesize generate --model cifar10-small-l2 --data datasets/cifar10 --out runs/generated",
@@ -418,7 +436,7 @@ def synthesize_settings(name: str) -> type:
         "Synthesize",
         [*fields, *((each, cls, group(cls)) for each, cls in groups.items())],
         frozen=True,
-        namespace={"first_word": "task", "examples": (example, *own), "__doc__": cleandoc(task.settings.__doc__ or "")},
+        namespace={"first_words": ("task",), "examples": (example, *own), "__doc__": cleandoc(task.settings.__doc__ or "")},
     )
 
 

@@ -10,11 +10,12 @@ Graphs are undirected and have no weights. Several of them lie side by side as o
 ``Data`` and adjacency matrices become one by ``as_graphs``.
 """
 
-from robustlab.gnn.assignment import QuadraticAssignment, isomorphism, matching, solve
+from robustlab.gnn.assignment import QuadraticAssignment, matching, solve
 from robustlab.gnn.choice import Answer, find_communities, likelihood
 from robustlab.gnn.communities import METHODS, communities
 from robustlab.gnn.cuts import CUTS, cut_size, max_cut, p_value
 from robustlab.gnn.equivariant import EquivariantLinear, basis, dimension, set_partitions
+from robustlab.gnn.families import all_graphs, cai_furer_immerman, skip_links, strongly_regular
 from robustlab.gnn.flips import budgets, flipped, guided_flips, random_flips
 from robustlab.gnn.gated import GatedGNN, RandomCities, edge_scores
 from robustlab.gnn.generators import (
@@ -31,6 +32,7 @@ from robustlab.gnn.generators import (
 from robustlab.gnn.graph_sets import read_tu
 from robustlab.gnn.graphs import GraphBatch, as_graphs, from_adjacency, graph, side_by_side
 from robustlab.gnn.ign import IGN, EquivariantIGN
+from robustlab.gnn.isomorphisms import Comparison, compare, fractional_isomorphism, isomorphism
 from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.metric_spaces import entropic_gromov_wasserstein, gromov_hausdorff, gromov_wasserstein, sdp_bound
 from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
@@ -53,10 +55,12 @@ from robustlab.gnn.operators import (
 from robustlab.gnn.overlap import agreement, chance, confusion, overlap
 from robustlab.gnn.pooled import GIN, PooledSGNN
 from robustlab.gnn.propagation import Beliefs, Blocks, belief_propagation, learned_blocks
-from robustlab.gnn.readers import read_graph, read_qap, read_spaces, read_tour, read_tsp
+from robustlab.gnn.readers import read_graph, read_pairs, read_qap, read_spaces, read_tour, read_tsp
+from robustlab.gnn.refinement import Colouring, refine, refine_pairs, refine_tuples
 from robustlab.gnn.relaxed import RelaxedGraphs, relaxed
 from robustlab.gnn.ring import RingGNN, RingLayer
 from robustlab.gnn.sdp import Embedding, Relaxation, community_relaxation, cut_relaxation, solved
+from robustlab.gnn.separation import Separation, separates
 from robustlab.gnn.siamese import NoisyPairs, matching_network, similarities
 from robustlab.gnn.sources import BlockModels, GivenGraphs, Mixture, dissociative_five
 from robustlab.gnn.spectral import eigenvectors, estimated_k
@@ -72,7 +76,9 @@ __all__ = [
     "Blocks",
     "CUTS",
     "Cities",
+    "Colouring",
     "CompactNonBacktracking",
+    "Comparison",
     "Degree",
     "Embedding",
     "EquivariantIGN",
@@ -103,21 +109,25 @@ __all__ = [
     "RingGNN",
     "RingLayer",
     "SGNN",
+    "Separation",
     "agreement",
+    "all_graphs",
     "as_graphs",
     "basis",
     "beam_search",
     "belief_propagation",
     "budgets",
+    "cai_furer_immerman",
     "chance",
     "communities",
     "community_relaxation",
+    "compare",
     "confusion",
     "cut_relaxation",
     "cut_size",
     "degree_corrected_block_model",
-    "dissociative_five",
     "dimension",
+    "dissociative_five",
     "dyadic",
     "edge_scores",
     "eigenvectors",
@@ -127,6 +137,7 @@ __all__ = [
     "euclidean",
     "find_communities",
     "flipped",
+    "fractional_isomorphism",
     "from_adjacency",
     "graph",
     "gromov_hausdorff",
@@ -150,22 +161,29 @@ __all__ = [
     "random_flips",
     "random_regular",
     "read_graph",
+    "read_pairs",
     "read_qap",
     "read_spaces",
     "read_tour",
     "read_tsp",
     "read_tu",
+    "refine",
+    "refine_pairs",
+    "refine_tuples",
     "relaxed",
     "renumbered",
     "save_network",
     "sdp_bound",
+    "separates",
     "set_partitions",
     "side_by_side",
     "signal_to_noise",
     "similarities",
+    "skip_links",
     "solve",
     "solved",
     "stochastic_block_model",
+    "strongly_regular",
     "to_edges",
     "to_nodes",
 ]

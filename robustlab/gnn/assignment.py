@@ -1,4 +1,4 @@
-"""Quadratic assignment: one problem whose cases are matching two graphs, isomorphism and tours; and the methods that do not learn.
+"""Quadratic assignment: one problem whose cases are matching two graphs and tours; and the methods that do not learn.
 
 problem = matching(first, second)
 found = solve(problem, "faq", starts=5)          # node i of the first is node found[i] of the second
@@ -108,32 +108,6 @@ def matching(first: GraphBatch, second: GraphBatch) -> QuadraticAssignment:
     if first.n != second.n:
         raise UserError(f"two graphs to match must be of one size, got {first.n} and {second.n} nodes")
     return QuadraticAssignment(first.adjacency(), second.adjacency(), True)
-
-
-def isomorphism(first: GraphBatch, second: GraphBatch, *, starts: int = 10, seed: int = 0) -> Tensor | None:
-    """A permutation that makes one graph the other, int64 ``(n,)``: a matching in which all edges come together.
-
-    Args:
-        first, second: one graph each.
-        starts: of every method that draws.
-        seed: of the first of them.
-
-    Returns:
-        Node ``i`` of the first is this node of the second; None where no method finds one, which proves nothing.
-
-    Raises:
-        UserError: as for ``matching``.
-    """
-    problem = matching(first, second)
-    edges = first.edge_index.shape[1]
-    if edges != second.edge_index.shape[1] or not torch.equal(first.degree.sort().values, second.degree.sort().values):
-        return None
-    for method in SOLVERS:
-        for start in range(starts if method in RANDOM else 1):
-            found = two_opt(problem, solve(problem, method, seed=seed + start))
-            if problem.value(found) == edges:
-                return found
-    return None
 
 
 def touring(distances: Tensor) -> QuadraticAssignment:

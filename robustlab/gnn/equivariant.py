@@ -158,6 +158,7 @@ class EquivariantLinear(nn.Module):
 
     The same weights serve every n: sums over nodes are means. Where n is below the number of indices, the partitions of more than n blocks
     are left out. Each contraction of the input is made once, the weights act on it, and the result is spread: no tensor holds all maps.
+    First weights are those of He et al. 2015 for layers with ReLU, as no norm follows.
 
     Attributes:
         weight: of each partition of the indices, in the order of ``set_partitions``: ``(D, fan_out, fan_in)``.
@@ -183,9 +184,8 @@ class EquivariantLinear(nn.Module):
         count, biases = dimension(order_in, order_out), dimension(0, order_out)
         _check_memory(order_in, order_out, count, 4 * count * fan_in * fan_out, f"the weights of {fan_in} x {fan_out} channels")
         self.order_in, self.order_out, self.fan_in, self.fan_out = order_in, order_out, fan_in, fan_out
-        bound = 1 / math.sqrt(count * fan_in)
-        self.weight = drawn((count, fan_out, fan_in), bound, source)
-        self.bias = drawn((biases, fan_out), bound, source) if bias else None
+        self.weight = drawn((count, fan_out, fan_in), math.sqrt(6 / (count * fan_in)), source)
+        self.bias = drawn((biases, fan_out), 1 / math.sqrt(count * fan_in), source) if bias else None
 
     def extra_repr(self) -> str:
         return f"{self.order_in}, {self.order_out}, {self.fan_in}, {self.fan_out}, bias={self.bias is not None}"
@@ -286,7 +286,7 @@ def _piece(x: Tensor, piece: Piece, known: dict[Piece, Tensor]) -> Tensor:
 
 def _routed(piece: Tensor, weight: Tensor, turn: Partition) -> Tensor:
     """The weights ``(Q, fan_out, fan_in)`` on a piece ``(B, fan_in, n, ...)``, its indices turned: ``(B, Q, fan_out, n, ...)``."""
-    values = weight.flatten(0, 1) @ piece.reshape(*piece.shape[:2], -1)
+    values = weight.flatten(0, 1) @ piece.reshape(*piece.shape[:2], math.prod(piece.shape[2:]))
     values = values.reshape(len(piece), *weight.shape[:2], *piece.shape[2:])
     return values.permute(0, 1, 2, *(3 + a for a in turn))
 

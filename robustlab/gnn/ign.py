@@ -62,7 +62,17 @@ def _by_size(graphs: GraphBatch) -> list[OneSize]:
 
 
 def tensor_of(graphs: GraphBatch, group: OneSize, features: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Adjacency matrices of graphs of one size, and beside them each feature ``(N, F)`` on a diagonal: ``(b, 1 + F, n, n)``."""
+    """Adjacency matrices of graphs of one size, and beside them each feature on a diagonal.
+
+    Args:
+        graphs: the batch.
+        group: which of its graphs.
+        features: of all nodes ``(N, F)``, or None.
+        dtype: of the result.
+
+    Returns:
+        ``(b, 1 + F, n, n)``.
+    """
     count, n = group.nodes.shape
     if isinstance(graphs, RelaxedGraphs):
         adjacency = graphs.weights[group.which].to(dtype)

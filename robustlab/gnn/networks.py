@@ -20,7 +20,7 @@ from robustlab import seeding
 from robustlab.errors import UserError, unknown
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.layers import GraphLayer, LineGraphLayer, MessageLayer, drawn_linear, line_degree
-from robustlab.gnn.operators import Adjacency, Degree, GraphMean, Identity, Operator, Power, Reached
+from robustlab.gnn.operators import Adjacency, Degree, GraphMean, Identity, Operator, Power, Reached, ZeroOne
 
 LARGEST = {"features": 10_000, "out": 10_000, "width": 10_000, "depth": 1_000}
 
@@ -215,7 +215,7 @@ def from_description(description: Mapping[str, Any], source: str = "the descript
 
 
 def _operator(values: Mapping[str, Any]) -> Operator:
-    known = {kind.__name__: kind for kind in Operator.__subclasses__()}
+    known = {kind.__name__: kind for kind in (*Operator.__subclasses__(), *ZeroOne.__subclasses__()) if kind is not ZeroOne}
     settings = dict(values)
     name = settings.pop("operator")
     if name not in known:

@@ -41,6 +41,21 @@ class Operator(ABC):
         return self.apply(graphs, torch.eye(graphs.n, dtype=torch.float64, device=graphs.edge_index.device))
 
 
+class ZeroOne(Operator):
+    """An operator whose matrix is symmetric and has zeros and ones only: a sum over some nodes for each."""
+
+    @abstractmethod
+    def pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
+        """Row pointers, ``(N + 1,)``, and columns of the matrix; worked out once for a batch."""
+
+    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
+        return spread(*self.pattern(graphs), x)
+
+    def sparse(self, graphs: GraphBatch) -> Tensor:
+        starts, columns = self.pattern(graphs)
+        return csr(starts, columns, torch.ones(len(columns), dtype=torch.float64, device=columns.device), graphs.n)
+
+
 @dataclass(frozen=True)
 class Identity(Operator):
     """Every node's own value."""
@@ -66,14 +81,11 @@ class GraphMean(Operator):
 
 
 @dataclass(frozen=True)
-class Adjacency(Operator):
+class Adjacency(ZeroOne):
     """The sum over the neighbours."""
 
-    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
-        return spread(graphs.row_starts, graphs.head, x)
-
-    def sparse(self, graphs: GraphBatch) -> Tensor:
-        return csr(graphs.row_starts, graphs.head, torch.ones(len(graphs.head), dtype=torch.float64, device=graphs.head.device), graphs.n)
+    def pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
+        return graphs.row_starts, graphs.head
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class Power(Operator):
 
 
 @dataclass(frozen=True)
-class Reached(Operator):
+class Reached(ZeroOne):
     """``min(1, A^t)``: the sum over the nodes that some walk of exactly ``t`` steps reaches (the power graph of Chen, Li and Bruna 2019).
 
     Attributes:
@@ -107,17 +119,9 @@ class Reached(Operator):
     def __post_init__(self) -> None:
         _check_length(self.t)
 
-    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
-        starts, columns = self.pattern(graphs)
-        return spread(starts, columns, x)
-
-    def sparse(self, graphs: GraphBatch) -> Tensor:
-        starts, columns = self.pattern(graphs)
-        return csr(starts, columns, torch.ones(len(columns), dtype=torch.float64, device=columns.device), graphs.n)
-
     def pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
-        """Row pointers, ``(N + 1,)``, and columns of the matrix; worked out once for a batch."""
-        return cached(graphs, self, self._pattern)
+        found: tuple[Tensor, Tensor] = cached(graphs, self, self._pattern)
+        return found
 
     def _pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
         step = Adjacency().sparse(graphs)
@@ -128,7 +132,7 @@ class Reached(Operator):
 
 
 @dataclass(frozen=True)
-class HopRing(Operator):
+class HopRing(ZeroOne):
     """The sum over the nodes at distance exactly ``t``."""
 
     t: int
@@ -136,13 +140,9 @@ class HopRing(Operator):
     def __post_init__(self) -> None:
         _check_length(self.t)
 
-    def apply(self, graphs: GraphBatch, x: Tensor) -> Tensor:
-        starts, columns = cached(graphs, self, self._pattern)
-        return spread(starts, columns, x)
-
-    def sparse(self, graphs: GraphBatch) -> Tensor:
-        starts, columns = cached(graphs, self, self._pattern)
-        return csr(starts, columns, torch.ones(len(columns), dtype=torch.float64, device=columns.device), graphs.n)
+    def pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = cached(graphs, self, self._pattern)
+        return found
 
     def _pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
         step, n = Adjacency().sparse(graphs), graphs.n

@@ -49,6 +49,23 @@ def read_graph(path: Place) -> GraphBatch:
     return GRAPH_FORMATS[ending](place)
 
 
+def read_two(path: Place, other: Place | None = None) -> tuple[GraphBatch, GraphBatch]:
+    """Two graphs, from a file each or both from one.
+
+    Args:
+        path: of a file that ``read_graph`` reads.
+        other: of the second graph; where left out, the first file has two.
+
+    Raises:
+        UserError: what ``read_graph`` refuses, or another number of graphs.
+    """
+    found = [read_graph(place) for place in (path, other) if place is not None]
+    for graphs, place in zip(found, (path, other), strict=False):
+        if len(graphs) != (wanted := 2 if other is None else 1):
+            raise UserError(f"{shown(place_of(place or path))} must hold {wanted} graph{'s' * (wanted - 1)} here, it holds {len(graphs)}")
+    return (found[0].one(0), found[0].one(1)) if other is None else (found[0], found[1])
+
+
 # Graphs
 
 
@@ -152,6 +169,36 @@ GRAPH_FORMATS: dict[str, Callable[[Path], GraphBatch]] = {
     ".rud": _rudy,
     ".mc": _rudy,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two graphs to tell apart, of a ``category``."""
+
+    category: str
+    graph: GraphBatch
+    other: GraphBatch
+
+
+def read_pairs(path: Place) -> list[Pair]:
+    """Pairs of graphs from a file with a category and two graphs in graph6 on each line, with tabs between, such as the 400 of BREC (Wang
+    and Zhang 2024) can be written.
+
+    Raises:
+        UserError: a damaged line, or none.
+    """
+    place, found = place_of(path), []
+    for number, line in enumerate(files.read_text(place, "pairs of graphs").splitlines(), 1):
+        if not line.strip():
+            continue
+        with _at(place, number):
+            words = line.rstrip("\n").split("\t")
+            if len(words) != 3:
+                raise UserError(f"a pair is a category and two graphs in graph6, with tabs between: got {len(words)} of the three")
+            found.append(Pair(words[0], *(_from_graph6(word.strip()) for word in words[1:])))
+    if not found:
+        raise UserError(f"{shown(place)} holds no pair of graphs")
+    return found
 
 
 # QAPLIB

@@ -5,6 +5,7 @@ B1 = rho(L_a(A)),   B2 = rho(L_b(A) L_g(A)),   A' = k1 B1 + k2 B2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -50,18 +51,23 @@ def sums(x: Tensor) -> Tensor:
 
 
 def moments(x: Tensor, most: int) -> Tensor:
-    """``tr (A / |A|)^t`` for t = 2 to ``most``, with the Frobenius norm |A|; and first ``|A| / n``: ``(B, C, most)``.
+    """Moments of the spectra of matrices A, centred as ``P A P`` with P = I - 1/n, of which the largest eigenvalue would say all else:
+    ``arsinh(tr (P A P / s)^t / n)`` for t = 2 to ``most``, with ``s^2 = (|P A P|^2 + 1e-6 |A|^2) / n``, so that rounding does not pass for
+    a spectrum; and first ``s / sqrt(n)``. ``(B, C, most)``.
 
-    Each is the sum over the eigenvalues of A of one function, so its gradient is defined where eigenvalues coincide, and it exists for every
-    n. A need not be symmetric. The traces lie between -1 and 1; the zero matrix has zeros.
+    Each trace is the sum over the eigenvalues of one function, so its gradient is defined where eigenvalues coincide, and it exists for
+    every n. A need not be symmetric.
     """
-    norm = (x.square().sum((2, 3), keepdim=True) + torch.finfo(x.dtype).tiny).sqrt()
-    powers = [x / norm]
+    centred, n = x - x.mean(2, keepdim=True), x.shape[-1]
+    centred = centred - centred.mean(3, keepdim=True)
+    square = centred.square().mean((2, 3), keepdim=True) + 1e-6 * x.square().mean((2, 3), keepdim=True)
+    size = (square + torch.finfo(x.dtype).eps ** 2).sqrt()
+    powers = [centred / (size * math.sqrt(n))]
     while 2 * len(powers) < most:
         powers.append(powers[-1] @ powers[0])
     pairs = [(powers[t // 2 - 1], powers[t - t // 2 - 1]) for t in range(2, most + 1)]
-    traces = [(a * b.transpose(2, 3)).sum((2, 3)) for a, b in pairs]
-    return torch.stack([norm[:, :, 0, 0] / x.shape[-1], *traces], 2)
+    traces = [((a * b.transpose(2, 3)).sum((2, 3)) / n).asinh() for a, b in pairs]
+    return torch.stack([size[:, :, 0, 0], *traces], 2)
 
 
 def sorted_eigenvalues(x: Tensor) -> Tensor:
