@@ -152,11 +152,12 @@ class ExperimentCache:
         """Where the data lie; None where there are none."""
         return None if self.data is None else place_of(self.data)
 
-    def own_file(self, read: Callable[[Path], T]) -> T | None:
-        """The data as a file of any other kind, known by its bytes; None where there are no data.
+    def own_file(self, read: Callable[[Path], T], known_by: Callable[[T], str] | None = None) -> T | None:
+        """The data as a file of any other kind, known by its bytes, or a folder; None where there are no data.
 
         Args:
             read: from the file's place to what it holds.
+            known_by: from that to a digest of it; of a folder, which has no bytes of its own.
 
         Raises:
             UserError: what ``read`` refuses.
@@ -165,7 +166,7 @@ class ExperimentCache:
         if place is None:
             return None
         found = read(place)
-        self._identity = files.sha256(place)
+        self._identity = files.sha256(place) if known_by is None else known_by(found)
         return found
 
     def source(self, name: str, arch: str = "small") -> Classifier:

@@ -44,9 +44,10 @@ GRAPHS: dict[str, str] = {
     "matching": "find the same node in two noisy copies of a graph: every method of quadratic assignment, and a learned one",
     "edge-flips": "communities of graphs whose edges are flipped, at random or against a network: which method holds on longest",
     "tours": "short tours through cities: a network that scores edges, heuristics, and the shortest tours",
+    "metric-spaces": "how far apart metric spaces are: Gromov-Hausdorff between its bounds, Gromov-Wasserstein",
     "expressive-power": "which graphs each method and class of networks tells apart: small graphs, skip links, hard pairs, and their order",
     "universality": "which functions of graphs each class of networks approximates: a ReLU layer on its functions, with the least error",
-    "metric-spaces": "how far apart metric spaces are: Gromov-Hausdorff between its bounds, Gromov-Wasserstein",
+    "graph-classification": "classes of graphs by GIN, sGNN, 2-IGN and Ring-GNN: the papers' way to judge beside nested folds",
 }
 EXPERIMENTS |= GRAPHS
 WITHOUT_DATA = ("known-features", "linear-bias", *GRAPHS)

@@ -113,15 +113,12 @@ def _edges(stem: Path, owner: np.ndarray, n: int) -> np.ndarray:
         return np.zeros((0, 2), dtype=np.int64)
     rows = _Rows.of(stem, "A", 2)
     pairs = rows.values
-    outside = np.asarray((pairs < 1) | (pairs > n)).any(axis=1)
+    outside = (pairs.min(axis=1) < 1) | (pairs.max(axis=1) > n)
     rows.refuse(outside, lambda row: f"an edge joins two of the nodes 1 to {n}, got {pairs[row].tolist()}")
     i, j = pairs.T
-    rows.refuse(np.asarray(i == j), lambda row: f"node {i[row]} has an edge to itself: leave self-loops out")
+    rows.refuse(i == j, lambda row: f"node {i[row]} has an edge to itself: leave self-loops out")
     graphs = owner[pairs - 1]
-    rows.refuse(
-        np.asarray(graphs[:, 0] != graphs[:, 1]),
-        lambda row: f"the edge {i[row]}, {j[row]} joins graphs {graphs[row, 0]} and {graphs[row, 1]}",
-    )
+    rows.refuse(graphs[:, 0] != graphs[:, 1], lambda row: f"the edge {i[row]}, {j[row]} joins graphs {graphs[row, 0]} and {graphs[row, 1]}")
     forward, backward = i * n + j, j * n + i
     again = np.ones(len(i), dtype=bool)
     again[np.unique(forward, return_index=True)[1]] = False

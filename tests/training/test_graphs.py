@@ -18,7 +18,7 @@ from robustlab import gnn
 from robustlab.errors import UserError
 from robustlab.gnn.sources import BlockModels, GivenGraphs
 from robustlab.training import Stopped
-from robustlab.training.graphs import GraphBatches, GraphTraining, classes_of_graphs, communities, train_graphs
+from robustlab.training.graphs import GraphBatches, GraphTraining, classes_of_graphs, communities, halving, train_graphs
 
 EASY = BlockModels(40, 2, 0.5, 0.05)
 SHORT: dict[str, Any] = {"graphs": 24, "epochs": 3, "batch_size": 4}
@@ -135,6 +135,11 @@ def test_settings_that_make_no_training_are_refused() -> None:
         GraphTraining(graphs=10, epochs=3)
     with pytest.raises(UserError, match="`schedule` must be one of constant, one-cycle"):
         GraphTraining(schedule="linear")
+
+
+def test_a_learning_rate_is_halved_six_times() -> None:
+    factors = [halving(k / 700) for k in range(700)]
+    assert [factors.count(0.5**k) for k in range(7)] == [100] * 7
 
 
 def test_every_graph_is_seen_once_and_batches_can_begin_anywhere() -> None:
