@@ -478,7 +478,11 @@ def _characters() -> frozenset[int]:
 
 
 def save(path: str | os.PathLike[str], figure: Figure, *, tight: bool = False) -> None:
-    """Write a figure as its ending says; ``tight`` makes the picture as large as all that is in it."""
+    """Write a figure as its ending says; ``tight`` makes the picture as large as all that is in it.
+
+    Raises:
+        UserError: another ending than ``.png`` or ``.svg``, or a place that cannot be written.
+    """
     ending, frame = Path(path).suffix.lower(), _frame(figure, tight)
     if ending == ".svg":
         files.write_text(path, document(svg_element(figure, "plot", **frame)))

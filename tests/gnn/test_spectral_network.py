@@ -38,7 +38,7 @@ def test_gradients_at_ties_move_along_with_the_nodes(graph):
 
     def gradient(matrix: torch.Tensor) -> torch.Tensor:
         matrix = matrix.clone().requires_grad_()
-        network.on_tensors(matrix[None, None]).sum().backward()
+        network.answers(network.on_tensors(matrix[None, None])).sum().backward()
         return matrix.grad + matrix.grad.T  # of symmetric changes
 
     own, moved = gradient(graph.adjacency()), gradient(graph.adjacency()[order][:, order])

@@ -286,7 +286,11 @@ def _network(first: nn.Linear, weights: Tensor, shift: float) -> nn.Sequential:
 
 def nearest(columns: Tensor, values: Tensor) -> tuple[Tensor, float]:
     """The weights and the shift for which ``columns @ weights + shift`` is nearest to the values in the maximum (Chebyshev), from
-    ``(B, m)`` and ``(B,)``; a linear program."""
+    ``(B, m)`` and ``(B,)``; a linear program.
+
+    Raises:
+        UserError: it was not solved.
+    """
     scale = columns.abs().amax(0)
     scaled = columns / torch.where(scale > 0, scale, torch.inf)
     one = torch.ones(len(values), 1, dtype=torch.float64)
