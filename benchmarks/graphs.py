@@ -10,8 +10,9 @@ was seen to take for one such graph, scaled by a product of two dense 5752 x 575
 ``edges``: forward passes over numbers of edges. ``split``: the block model of a million nodes, and its two communities by the Bethe
 Hessian. ``tensors``: the equivariant layer from order 2 to order 2, beside one written here in which all fifteen operations are made and
 stacked before one product with the weights. ``messages``: five layers of GIN beside torch_geometric's with the same weights, on graphs the
-size of molecules and on larger ones; ours are given a new batch each time, so that they keep nothing from the last. Peak memory is that of
-a process of its own for each, beside what it held before the work: the libraries.
+size of molecules and on larger ones; ours are given a new batch each time, so that they keep nothing from the last. ``refinement``: rounds
+of 1-WL over numbers of edges, and 2-FWL by products of matrices beside sorted multisets, on pairs of a file by ``--pairs``. Peak memory is
+that of a process of its own for each, beside what it held before the work: the libraries.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ from robustlab.records import environment  # noqa: E402
 RECORDED = 295.0  # seconds of the authors' program for one training graph: 40.6 of preparation, 39.6 forward, 214.8 backward; 4.8 GB
 RECORDED_PRODUCT = 15.7  # seconds of a float64 product of two 5752 x 5752 matrices there
 PRODUCT_SIZE = 5752
+SORTED = "sorted multisets"
+ROUNDS = 5  # of 1-WL
 OURS, DENSE, STACKED = "ours", "dense copy", "stacked"
 PYG, PYG_SPARSE = "torch_geometric, edge_index", "torch_geometric, sparse matrix"
 NORMS = ("none", "batch")
@@ -158,20 +161,41 @@ def peak() -> float:
     return float(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
-def edges(wanted: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a forward pass over numbers of edges, at a mean degree of 3, and the exponent of a power law through them."""
-    network, rows, before = gnn.LGNN(2, depth=3), [], held()
+def over_edges(wanted: argparse.Namespace, run: Callable[[gnn.GraphBatch], object]) -> dict[str, Any]:
+    """Seconds of a run over numbers of edges, at a mean degree of 3, and the exponent of a power law through them."""
+    rows, before = [], held()
     for count in wanted.edges:
         n = max(2 * count // 3, 4)
         graphs = gnn.stochastic_block_model(n, 2, inside=min(5 / n, 1), between=min(1 / n, 1))
         with torch.no_grad():
-            _, first = timed(lambda graphs=graphs: network(graphs), clock(torch.device("cpu")))  # type: ignore[misc]
-            taken = [timed(lambda graphs=graphs: network(graphs), clock(torch.device("cpu")))[1] for _ in range(wanted.repeats)]  # type: ignore[misc]
+            first, *taken = [timed(partial(run, graphs), clock(torch.device("cpu")))[1] for _ in range(1 + wanted.repeats)]
         there = graphs.edge_index.shape[1] // 2
         rows.append({"edges": there, "seconds": min(taken), "first": first, "us_per_edge": 1e6 * min(taken) / there})
     edges, seconds = (np.log(np.array([row[key] for row in rows], float)) for key in ("edges", "seconds"))
     exponent = float(np.polyfit(edges, seconds, 1)[0]) if len(rows) > 1 else math.nan
     return {"rows": rows, "exponent": exponent, "peak_mb": peak(), "before_mb": before}
+
+
+def edges(wanted: argparse.Namespace) -> dict[str, Any]:
+    """Forward passes of a line-graph network over numbers of edges."""
+    return over_edges(wanted, gnn.LGNN(2, depth=3))
+
+
+def refinement(wanted: argparse.Namespace) -> dict[str, Any]:
+    """Rounds of 1-WL over numbers of edges, and 2-FWL on pairs of graphs, beside the exact one with sorted multisets."""
+    found = over_edges(wanted, lambda graphs: gnn.refine(graphs, rounds=ROUNDS))
+    pairs = [gnn.side_by_side([pair.graph, pair.other]) for pair in gnn.read_pairs(wanted.pairs)] if wanted.pairs else [skip_link_pair()]
+    _, seconds = timed(lambda: [gnn.refine_pairs(pair) for pair in pairs], clock(torch.device("cpu")))
+    link = skip_link_pair()
+    runs = {OURS: lambda number: gnn.refine_pairs(link), SORTED: lambda number: gnn.refine_tuples(link, 2)}
+    times = in_turn(runs, range(wanted.repeats), clock(torch.device("cpu")), lambda *seen: None)
+    ratio = vars(Spread.ratio(times[SORTED], times[OURS]))
+    return found | {"pairs": len(pairs), "pairs_seconds": seconds, "ratio": ratio}
+
+
+def skip_link_pair() -> gnn.GraphBatch:
+    """Two of the skip-link graphs."""
+    return gnn.side_by_side([gnn.skip_links().one(which) for which in (0, 1)])
 
 
 def naive_block_model(n: int, a: float, b: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -353,6 +377,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "tensors-memory": tensors_memory,
     "stacked-memory": partial(tensors_memory, which=STACKED),
     "messages": messages,
+    "refinement": refinement,
 }
 TOGETHER = {  # what ``--only`` names
     "step": ("step", "memory"),
@@ -360,6 +385,7 @@ TOGETHER = {  # what ``--only`` names
     "split": ("split", "split-memory"),
     "tensors": ("tensors", "tensors-memory", "stacked-memory"),
     "messages": ("messages",),
+    "refinement": ("refinement",),
 }
 
 
@@ -425,17 +451,24 @@ def _memory(found: dict[str, Any]) -> str:
     return f"{found['peak_mb']:.0f} MB, of which {found['before_mb']:.0f} MB before the work"
 
 
-def _edges_shown(found: dict[str, Any]) -> str:
+def _edges_shown(found: dict[str, Any], part: str = "edges", what: str = "forward") -> str:
     rows = [
         {
             "edges": f"{row['edges']:,}",
-            "forward, s": f"{row['seconds']:.3g}",
+            f"{what}, s": f"{row['seconds']:.3g}",
             "first, s": f"{row['first']:.3g}",
             "us/edge": f"{row['us_per_edge']:.3g}",
         }
-        for row in found["edges"]["rows"]
+        for row in found[part]["rows"]
     ]
-    return f"{table(rows)}\n\ntime ~ edges^{found['edges']['exponent']:.2f}; peak memory {_memory(found['edges'])}"
+    return f"{table(rows)}\n\ntime ~ edges^{found[part]['exponent']:.2f}; peak memory {_memory(found[part])}"
+
+
+def _refinement_shown(found: dict[str, Any]) -> str:
+    part = found["refinement"]
+    pairs = f"2-FWL: {part['pairs']} pair{'s' * (part['pairs'] != 1)} of graphs in {part['pairs_seconds']:.2f} s"
+    rounds = _edges_shown(found, "refinement", f"{ROUNDS} rounds of 1-WL")
+    return f"{rounds}\n{pairs}; with sorted multisets {Spread(**part['ratio'])} times as long"
 
 
 def _split_shown(found: dict[str, Any]) -> str:
@@ -488,6 +521,7 @@ SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "split": _split_shown,
     "tensors": _tensors_shown,
     "messages": _messages_shown,
+    "refinement": _refinement_shown,
 }
 
 
@@ -505,6 +539,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tensors", type=positive, default=4, help="graphs of the tensors (default: 4)")
     parser.add_argument("--molecules", type=positive, default=128, help="small graphs that messages go through (default: 128)")
     parser.add_argument("--large", type=positive, default=20, help="graphs of 1000 nodes that messages go through (default: 20)")
+    parser.add_argument("--pairs", help="file of pairs for 2-FWL, see gnn.read_pairs (default: one pair of skip links)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--out", help="JSON file for everything measured")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)

@@ -117,6 +117,7 @@ def test_graphs_compares_networks_with_their_formulas_and_with_others_layers(cap
     assert all(finite(row["ratio"]) for row in found["tensors"]["rows"]) and found["tensors"]["difference"] < 1e-5
     assert found["tensors-memory"]["peak_mb"] > 0 and found["stacked-memory"]["tensor_mb"] > 0
     assert len(found["messages"]["rows"]) == 4 and all(row["difference"] < 1e-4 for row in found["messages"]["rows"])
+    assert finite(found["refinement"]["ratio"]) and found["refinement"]["pairs"] == 1 and len(found["refinement"]["rows"]) == 2
     for show in graphs.SHOWN.values():
         assert show(found).count("|") > 6
 
