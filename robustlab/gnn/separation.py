@@ -4,8 +4,8 @@
     print(found.told_apart, found.reason)
 
 No method tells apart two graphs that are the same up to the numbers of their nodes. What each cannot tell apart is a bound for the graph
-networks that it stands for: 1-WL for message passing, clipped powers for sGNN(M), 2-FWL for 2-IGN and Ring-GNN. Features of nodes are not
-looked at.
+networks that it stands for: 1-WL for message passing and 2-IGN, clipped powers for sGNN(M), 2-FWL for Ring-GNN. Features of nodes are
+not looked at.
 """
 
 from __future__ import annotations

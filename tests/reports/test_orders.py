@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from robustlab.errors import UserError
-from robustlab.reports.orders import order_plot, ordered, positions
+from robustlab.reports.orders import laid_out, order_plot, ordered
 
 some_sets = st.dictionaries(st.sampled_from("abcdefg"), st.frozensets(st.integers(0, 4)), min_size=1)
 
@@ -31,11 +31,15 @@ def test_lines_upwards_are_inclusion(sets):
 
 
 @given(some_sets)
-def test_what_is_larger_stands_higher_and_no_two_at_one_place(sets):
+def test_what_is_larger_stands_higher_and_no_line_passes_a_name(sets):
     order = ordered("sets", sets)
-    places = positions(order)
-    assert len(set(places.values())) == len(order.names)
-    assert all(places[smaller][1] < places[larger][1] for smaller, larger in order.covers)
+    places, lines = laid_out(order)
+    assert set(places) == set(order.names) and len(set(places.values())) == len(order.names)
+    assert [(line[0], line[-1]) for line in lines] == [(places[larger], places[smaller]) for smaller, larger in order.covers]
+    for line in lines:
+        assert [y for _, y in line] == [line[0][1] - step for step in range(len(line))]  # one row after the other
+        for x, y in line[1:-1]:
+            assert all(abs(x - u) >= 0.7 for u, v in places.values() if v == y)
 
 
 def test_a_picture(tmp_path):
