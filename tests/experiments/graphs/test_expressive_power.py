@@ -12,6 +12,7 @@ pytest.importorskip("networkx")
 
 from robustlab.errors import UserError  # noqa: E402
 from robustlab.experiments import reproduce  # noqa: E402
+from robustlab.experiments.graphs import expressive_power  # noqa: E402
 from robustlab.experiments.graphs.contrast import Copies, alike, judged_pair, t_squared  # noqa: E402
 from robustlab.experiments.graphs.expressive_power import BOUND, NETWORKS, TRAINED, Config, asked, link_copies, own_pairs  # noqa: E402
 from robustlab.gnn import GIN, all_graphs, graph, refine, separates, side_by_side, skip_links, strongly_regular  # noqa: E402
@@ -72,7 +73,9 @@ def test_copies_are_their_graphs_in_turn():
     assert found == pytest.approx(0, abs=1e-6)  # copies differ in nothing, so there is no noise to compare with
 
 
-def test_the_experiment(tmp_path):
+def test_the_experiment(tmp_path, monkeypatch):
+    few = {category: some[:12] for category, some in own_pairs().items()}
+    monkeypatch.setattr(expressive_power, "own_pairs", lambda: few)
     parts, methods = ("small", "skip-links", "pairs", "order", "rates"), ("1-WL", "spectrum", "2-FWL", "GIN")
     asked_for = {"out": tmp_path, "parts": parts, "methods": methods, "nodes": (4, 6), "powers": 3}
     (tmp_path / "pairs.tsv").write_text("regular\tEhEG\tEwCW\nsame degrees\tDqK\tD{O\n")
