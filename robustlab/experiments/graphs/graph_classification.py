@@ -70,7 +70,7 @@ class Learned:
 NETWORKS: dict[str, Learned] = {
     "GIN": Learned(partial(GIN, width=32, depth=4), 0.01),
     "sGNN": Learned(partial(PooledSGNN, operators=dyadic(3), width=16, depth=4), 0.01),
-    "2-IGN": Learned(partial(IGN, order=2, width=16, depth=2), 0.003, share=1 / 3),
+    "2-IGN": Learned(partial(IGN, order=2, width=16, depth=2), 0.01, share=1 / 3),
     "Ring-GNN": Learned(partial(RingGNN, width=(16, 16)), 0.003, share=1 / 5),
 }
 BASELINES = ("majority class", "counts of labels")
