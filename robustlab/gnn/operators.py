@@ -19,6 +19,8 @@ from torch import Tensor
 from robustlab.errors import UserError
 from robustlab.gnn.graphs import GraphBatch
 
+FLAGS = 16  # places of all blocks for each entry that is found, up to which marks are made
+
 with warnings.catch_warnings():
     # Torch says once in each process that its CSR tensors are new.
     warnings.simplefilter("ignore", UserWarning)
@@ -124,11 +126,12 @@ class Reached(ZeroOne):
         return found
 
     def _pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
-        step = Adjacency().sparse(graphs)
-        found = step
+        rows, columns = graphs.edge_index
         for _ in range(self.t - 1):
-            found = _ones(found @ step)
-        return _entries(found if self.loops else _without_diagonal(found))
+            rows, columns = _further(graphs, rows, columns)
+        if not self.loops:
+            rows, columns = rows[rows != columns], columns[rows != columns]
+        return _starts(rows, graphs.n), columns
 
 
 @dataclass(frozen=True)
@@ -145,14 +148,15 @@ class HopRing(ZeroOne):
         return found
 
     def _pattern(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
-        step, n = Adjacency().sparse(graphs), graphs.n
-        nodes = torch.arange(n, device=step.device)
-        nearer, ring = nodes * n + nodes, _codes(step)
+        n = graphs.n
+        nodes = torch.arange(n, device=graphs.tail.device)
+        (rows, columns), nearer = graphs.edge_index, nodes * n + nodes
         for _ in range(self.t - 1):
-            nearer = torch.cat([nearer, ring])
-            reached = _codes(csr(*_rows(ring, n), torch.ones(len(ring), dtype=torch.float64, device=ring.device), n) @ step)
-            ring = reached[~torch.isin(reached, nearer)]
-        return _rows(ring.sort().values, n)
+            nearer = torch.cat([nearer, rows * n + columns])
+            rows, columns = _further(graphs, rows, columns)
+            new = ~torch.isin(rows * n + columns, nearer)
+            rows, columns = rows[new], columns[new]
+        return _starts(rows, n), columns
 
 
 @dataclass(frozen=True)
@@ -387,30 +391,29 @@ def _check_length(t: int) -> None:
         raise UserError(f"a walk has a length of at least 1, got {t}")
 
 
-def _ones(matrix: Tensor) -> Tensor:
-    return csr(matrix.crow_indices(), matrix.col_indices(), torch.ones_like(matrix.values()), len(matrix))
+def _further(graphs: GraphBatch, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """One step further: from the entries of a matrix to those of its product with the adjacency matrix, each once, sorted by row and
+    column. Torch's own product of two sparse matrices takes memory on the CPU that it never gives back."""
+    n, counts = graphs.n, graphs.degree[columns]
+    total = int(counts.sum())
+    shift = graphs.row_starts[columns] - (counts.cumsum(0) - counts)  # of a column's first edge, less its place among all
+    heads = graphs.head[torch.repeat_interleave(shift, counts, output_size=total).add_(torch.arange(total, device=rows.device))]
+    width = int(graphs.sizes.max()) if len(graphs) else 0
+    if n * width > FLAGS * total:
+        reached = heads.add_(torch.repeat_interleave(rows * n, counts, output_size=total)).unique()
+        return reached // n, reached % n
+    # A mark at each place of the blocks is faster than sorting where many are reached.
+    begin = graphs.starts[graphs.graph]  # the first node of each node's graph
+    there = torch.zeros(n * width, dtype=torch.bool, device=rows.device)
+    there[heads.add_(torch.repeat_interleave(rows * width - begin[rows], counts, output_size=total))] = True
+    rows, places = there.reshape(n, width).nonzero().unbind(1)
+    return rows, places + begin[rows]
 
 
-def _entries(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    return matrix.crow_indices().long(), matrix.col_indices().long()
-
-
-def _codes(matrix: Tensor) -> Tensor:
-    """Row times size plus column of every entry."""
-    starts, columns = _entries(matrix)
-    return torch.repeat_interleave(torch.arange(len(matrix), device=columns.device), starts.diff()) * len(matrix) + columns
-
-
-def _rows(codes: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Row pointers and columns of entries that are sorted."""
-    counts = torch.bincount(codes // n, minlength=n)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), codes % n
-
-
-def _without_diagonal(matrix: Tensor) -> Tensor:
-    codes, n = _codes(matrix).sort().values, len(matrix)
-    codes = codes[codes // n != codes % n]
-    return csr(*_rows(codes, n), torch.ones(len(codes), dtype=torch.float64, device=codes.device), n)
+def _starts(rows: Tensor, n: int) -> Tensor:
+    """Row pointers of entries that are sorted, ``(n + 1,)``."""
+    counts = torch.bincount(rows, minlength=n)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def cached(graphs: GraphBatch, key: Any, make: Any) -> Any:
