@@ -35,7 +35,7 @@ from robustlab.gnn.ign import IGN, EquivariantIGN
 from robustlab.gnn.isomorphisms import Comparison, compare, fractional_isomorphism, isomorphism
 from robustlab.gnn.losses import invariant_cross_entropy, invariant_overlap
 from robustlab.gnn.metric_spaces import entropic_gromov_wasserstein, gromov_hausdorff, gromov_wasserstein, sdp_bound
-from robustlab.gnn.networks import LGNN, MPNN, SGNN, dyadic
+from robustlab.gnn.networks import LGNN, MPNN, SGNN, clipped, dyadic
 from robustlab.gnn.operators import (
     Adjacency,
     BetheHessian,
@@ -121,6 +121,7 @@ __all__ = [
     "budgets",
     "cai_furer_immerman",
     "chance",
+    "clipped",
     "communities",
     "community_relaxation",
     "compare",

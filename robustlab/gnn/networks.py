@@ -40,6 +40,17 @@ def dyadic(count: int, *, clipped: bool = True) -> tuple[Operator, ...]:
     return (Identity(), Degree(), Adjacency(), *(kind(2**j) for j in range(1, count)))
 
 
+def clipped(count: int) -> tuple[Operator, ...]:
+    """The operators ``I, D, min(1, A), min(1, A^2), min(1, A^3), ...`` with ``count`` powers.
+
+    Raises:
+        UserError: fewer than one power.
+    """
+    if count < 1:
+        raise UserError(f"a graph network needs at least one power of the adjacency matrix, got {count}")
+    return (Identity(), Degree(), *(Reached(t + 1) for t in range(count)))
+
+
 class GraphNetwork(nn.Module):
     """What graph networks share; each is made by ``SGNN``, ``LGNN`` or ``MPNN``.
 

@@ -325,7 +325,7 @@ class _BySize(Answers):
         found = torch.zeros(len(graphs), dtype=torch.int64)
         for size in graphs.sizes.unique().tolist():
             which = (graphs.sizes == size).nonzero()[:, 0]
-            self.parts[size] = which, method(side_by_side([bare(graphs.one(int(one))) for one in which]))
+            self.parts[size] = which, method(bare(graphs.some(which)))
             found[which] = self.parts[size][1].labels
         self._labels = ranked(graphs.sizes, found)
 

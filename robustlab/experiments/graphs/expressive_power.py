@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as once
 from functools import partial
 
 import torch
-from torch.optim.swa_utils import update_bn
 
 from robustlab import seeding
 from robustlab.errors import unknown
 from robustlab.experiments.cache import ExperimentCache, Measurement, Values
 from robustlab.experiments.finding import Finding, LinePlot
-from robustlab.experiments.graphs import shown
 from robustlab.experiments.graphs.contrast import judged_pair
+from robustlab.experiments.graphs.skip_links import TRAINED, trained
 from robustlab.extras import networkx
 from robustlab.gnn.families import all_graphs, cai_furer_immerman, skip_links, strongly_regular
 from robustlab.gnn.generators import renumbered
 from robustlab.gnn.graphs import GraphBatch, as_graphs, side_by_side
 from robustlab.gnn.ign import IGN
-from robustlab.gnn.networks import GraphNetwork
-from robustlab.gnn.operators import Degree, HopRing, Identity, Reached
+from robustlab.gnn.networks import GraphNetwork, clipped
+from robustlab.gnn.operators import HopRing, Reached
 from robustlab.gnn.pooled import GIN, PooledSGNN
 from robustlab.gnn.readers import Pair, read_pairs
 from robustlab.gnn.ring import RingGNN
@@ -46,43 +45,24 @@ from robustlab.gnn.separation import (
     closed_walks,
     refinement_by,
 )
-from robustlab.gnn.sources import GivenGraphs
-from robustlab.gnn.spectral_network import SpectralNetwork
 from robustlab.reports.orders import ordered
 from robustlab.reports.plots import Axes, Line
 from robustlab.reports.tables import Table
-from robustlab.training.graphs import GraphTraining, classes_of_graphs
 
 VERSION = 2  # of the measurements: another one measures again
 PROTOCOL_VERSION = 1
 PARTS = ("small", "skip-links", "pairs", "order", "rates", "trained", "protocol")
 LARGEST = {"3-FWL": 16}  # nodes up to which a method is asked
-COPIES, FOLDS = 15, 5  # of the skip-link graphs (Murphy et al. 2019)
-
-
-def _clipped(count: int) -> tuple[Identity | Degree | Reached, ...]:
-    return (Identity(), Degree(), *(Reached(t + 1) for t in range(count)))
 
 
 # Networks with random weights, in float64, by name: what a class can tell apart, some network with weights drawn at random does.
 NETWORKS: dict[str, Callable[[int], GraphNetwork]] = {
     "GIN": lambda seed: GIN(16, width=16, depth=4, norm="none", seed=seed),
     "2-IGN": lambda seed: IGN(16, width=8, depth=3, seed=seed),
-    "sGNN, clipped powers to 5": lambda seed: PooledSGNN(16, _clipped(5), width=16, depth=3, norm="none", seed=seed),
+    "sGNN, clipped powers to 5": lambda seed: PooledSGNN(16, clipped(5), width=16, depth=3, norm="none", seed=seed),
     "Ring-GNN": lambda seed: RingGNN(16, width=(8, 8), seed=seed),
 }
 BOUND = {"GIN": "1-WL", "2-IGN": "1-WL", "sGNN, clipped powers to 5": "clipped powers to 5", "Ring-GNN": "2-FWL"}
-# Chen, Villar, Chen and Bruna 2019: per cent of the ten skip-link classes, the largest of ten runs.
-PUBLISHED_LINKS = {
-    "GIN": "10",
-    "2-IGN": "10",
-    "LGNN": "30",
-    "sGNN-1": "10",
-    "sGNN-2": "30",
-    "sGNN-5": "80",
-    "Ring-GNN": "80",
-    "RP-GIN": "53.3",
-}
 # Wang and Zhang 2024, of the 400 pairs.
 PUBLISHED_PAIRS = {"GIN": "0", "2-FWL": "270"}
 
@@ -129,7 +109,7 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         "pairs": lambda: _pairs(cache, config, pairs, given is not None),
         "order": lambda: _order(cache, config, pairs),
         "rates": lambda: _rates(cache, config, pairs),
-        "trained": lambda: _trained(cache, config),
+        "trained": lambda: trained(cache, names_of(config, TRAINED), config.seeds, config.epochs),
         "protocol": lambda: _protocol(cache, config, pairs),
     }
     found = [made[part]() for part in config.parts]
@@ -146,7 +126,12 @@ def asked(config: Config) -> dict[str, Method]:
     known: dict[str, Method] = {**METHODS, "clipped powers to 5": clipped_powers(5)}
     known["clipped powers without the diagonal"] = refinement_by([Reached(t + 1, loops=False) for t in range(6)])
     known |= {name: partial(_by_random, name) for name in NETWORKS}
-    return {name: method for name, method in known.items() if not config.methods or name in config.methods}
+    return {name: known[name] for name in names_of(config, known)}
+
+
+def names_of(config: Config, known: Iterable[str]) -> list[str]:
+    """Those of some names that a configuration asks for."""
+    return [name for name in known if not config.methods or name in config.methods]
 
 
 @once
@@ -413,77 +398,13 @@ def _rates(cache: ExperimentCache, config: Config, pairs: Mapping[str, list[Grap
     return Finding(tables, {"rates": counts, "rounds": by_round}, lines={"expressive-power-rates": plot})
 
 
-# Networks that are trained
-
-TRAINED: dict[str, Callable[[], GraphNetwork]] = {
-    "GIN": lambda: GIN(10, width=32, depth=4),
-    "2-IGN": lambda: IGN(10, width=16, depth=2),
-    "sGNN, A and A^2 clipped": lambda: PooledSGNN(10, _clipped(2), width=32, depth=2),
-    "sGNN, clipped powers to 5": lambda: PooledSGNN(10, _clipped(5), width=32, depth=2),
-    "sGNN, clipped powers to 6": lambda: PooledSGNN(10, _clipped(6), width=32, depth=2),
-    "Ring-GNN": lambda: RingGNN(10, width=(16, 16), powers=8, norm="batch"),
-    "spectrum": lambda: SpectralNetwork(10, norm="batch"),
-}
-
-
-def _trained(cache: ExperimentCache, config: Config) -> Finding:
-    names = [name for name in TRAINED if not config.methods or name in config.methods]
-    measurements = [
-        Measurement(
-            f"trained {name} seed {seed}",
-            {"network": name, "seed": seed, "epochs": config.epochs, "version": VERSION},
-            partial(_accuracies, cache, config, name, seed),
-        )
-        for name in names
-        for seed in range(config.seeds)
-    ]
-    values = cache.measured("expressive-power", measurements)
-    found = {
-        name: [share for each in values[i * config.seeds : (i + 1) * config.seeds] for share in each["accuracies"]]
-        for i, name in enumerate(names)
-    }
-    rows = [
-        (name, shown([100 * share for share in shares], 1), f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}")
-        for name, shares in found.items()
-    ]
-    rows += [(name, value, "", "published, the largest of ten runs") for name, value in PUBLISHED_LINKS.items()]
-    table = Table(
-        "Circular skip links, trained: accuracy on graphs not trained on, in per cent",
-        f"Ten classes, {COPIES} renumbered copies of each, {FOLDS} folds, {config.seeds} split{'s' * (config.seeds != 1)}; "
-        "mean with its 95 % interval over folds. Chance is 10.",
-        ("network", "accuracy", "smallest fold", "largest fold"),
-        tuple(rows),
-    )
-    return Finding((table,), {"trained": found})
-
-
-def link_copies(seed: int) -> GraphBatch:
-    """The ten skip-link graphs, ``COPIES`` renumbered copies of each, with their class as ``y``."""
-    links = skip_links()
-    many = side_by_side([replace(links.one(int(which)), keys=None) for which in torch.arange(10).repeat(COPIES)])
-    return renumbered(replace(many, keys=seeding.example_keys(seed, torch.arange(len(many)))))[0]
-
-
-def _accuracies(cache: ExperimentCache, config: Config, name: str, seed: int) -> Values:
-    graphs = link_copies(seed)
-    fold = torch.arange(COPIES).repeat_interleave(10) % FOLDS  # every class as often in every fold
-    found = []
-    for held in range(FOLDS):
-        training = GraphTraining(config.epochs * 120, config.epochs, 30, lr=0.01, optimizer="adam", schedule="one-cycle")
-        source = GivenGraphs(graphs.some((fold != held).nonzero()[:, 0]), seed)
-        network, _ = cache.trained_on_graphs(TRAINED[name](), source, classes_of_graphs, training, f"skip links {name} {seed} {held}")
-        test, network = graphs.some((fold == held).nonzero()[:, 0]), network.cpu()
-        update_bn([source.graphs], network)  # what BatchNorm knows lags behind weights that moved, by more than the classes differ
-        with torch.no_grad():
-            found.append(float((network.eval()(test).argmax(1) == test.y).double().mean()))
-    return {"accuracies": found}
-
+# Networks that are trained for each pair
 
 PROTOCOL: dict[str, Callable[[int], GraphNetwork]] = {"GIN": lambda seed: GIN(16, width=16, depth=4, norm="batch", seed=seed)}
 
 
 def _protocol(cache: ExperimentCache, config: Config, pairs: Mapping[str, list[GraphBatch]]) -> Finding:
-    names = [name for name in PROTOCOL if not config.methods or name in config.methods]
+    names = names_of(config, PROTOCOL)
     keys = list(itertools.product(names, pairs))
 
     def measure(name: str, category: str) -> Values:

@@ -29,8 +29,7 @@ from robustlab.extras import networkx, scipy_module
 from robustlab.gnn.families import ATLAS, all_graphs
 from robustlab.gnn.graphs import GraphBatch, side_by_side
 from robustlab.gnn.ign import IGN
-from robustlab.gnn.networks import GraphNetwork
-from robustlab.gnn.operators import Adjacency, Degree, Identity, Reached
+from robustlab.gnn.networks import GraphNetwork, clipped
 from robustlab.gnn.pooled import GIN, PooledSGNN
 from robustlab.gnn.ring import RingGNN
 from robustlab.gnn.separation import METHODS, Method, by_network, clipped_powers
@@ -63,9 +62,7 @@ CLASSES: dict[str, Class] = {
     "GIN": Class(lambda seed: [GIN(16, width=64, depth=6, norm="none", seed=seed)], METHODS["1-WL"], "1-WL"),
     "2-IGN": Class(lambda seed: [IGN(16, width=16, depth=4, seed=seed)], METHODS["1-WL"], "1-WL"),
     "sGNN, clipped powers to 3": Class(
-        lambda seed: [
-            PooledSGNN(16, (Identity(), Degree(), Adjacency(), Reached(2), Reached(3)), width=32, depth=4, norm="none", seed=seed)
-        ],
+        lambda seed: [PooledSGNN(16, clipped(3), width=32, depth=4, norm="none", seed=seed)],
         clipped_powers(3),
         "clipped powers to 3",
     ),

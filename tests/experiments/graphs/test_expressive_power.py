@@ -14,7 +14,8 @@ from robustlab.errors import UserError  # noqa: E402
 from robustlab.experiments import reproduce  # noqa: E402
 from robustlab.experiments.graphs import expressive_power  # noqa: E402
 from robustlab.experiments.graphs.contrast import Copies, alike, judged_pair, t_squared  # noqa: E402
-from robustlab.experiments.graphs.expressive_power import BOUND, NETWORKS, TRAINED, Config, asked, link_copies, own_pairs  # noqa: E402
+from robustlab.experiments.graphs.expressive_power import BOUND, NETWORKS, Config, asked, own_pairs  # noqa: E402
+from robustlab.experiments.graphs.skip_links import TRAINED, link_copies  # noqa: E402
 from robustlab.gnn import GIN, all_graphs, graph, refine, separates, side_by_side, skip_links, strongly_regular  # noqa: E402
 from robustlab.gnn.separation import METHODS, by_network, clipped_powers  # noqa: E402
 
