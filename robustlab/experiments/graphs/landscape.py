@@ -6,7 +6,7 @@ minimum exceeds the smallest one by a factor that goes to 1 with n.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,9 +28,10 @@ from robustlab.reports.plots import Axes, Line
 from robustlab.reports.tables import Table
 from robustlab.steps import Adam, Decaying
 
-VERSION = 1  # of the measurements: another one measures again
+VERSION = 2  # of the measurements: another one measures again
 OPERATORS: tuple[Operator, ...] = (Identity(), Degree(), Adjacency())  # of them a layer can be a shifted step with the Bethe Hessian
-REST = 0.01  # slope below which a start counts as arrived
+REST = 1e-4  # slope below which a start counts as arrived
+MOST = 500  # steps of L-BFGS from where Adam ended
 TEST_SEED = 1  # of the graphs that nothing is fitted to
 
 
@@ -70,17 +71,17 @@ class Condition:
 class Config:
     """Attributes:
     seeds: starts of each network.
-    steps: of each start.
+    steps: of Adam from each start, before L-BFGS.
     base: the condition from which one thing is changed at a time.
     ns, ratios, depths: what it is changed to.
     """
 
     seeds: int = 100
-    steps: int = 500
+    steps: int = 200
     base: Condition = Condition()
     ns: tuple[int, ...] = (200, 400, 800)
     ratios: tuple[float, ...] = (1.5, 2.0, 2.5)
-    depths: tuple[int, ...] = (3, 10, 20)
+    depths: tuple[int, ...] = (3, 5, 10, 20)
 
     @property
     def conditions(self) -> list[Condition]:
@@ -90,7 +91,7 @@ class Config:
         return list(dict.fromkeys([self.base, *changed, *(replace(self.base, depth=depth) for depth in self.depths)]))
 
 
-FULL = Config(steps=5000, base=Condition(n=1000, graphs=40), ns=(500, 1000, 4000), depths=(3, 10, 30))
+FULL = Config(steps=1000, base=Condition(n=1000, graphs=40), ns=(500, 1000, 4000), depths=(3, 10, 30))
 
 
 def outputs(graphs: GraphBatch, theta: Tensor) -> Tensor:
@@ -161,19 +162,16 @@ def measured(condition: Condition, seeds: int, steps: int) -> Values:
 
     # A weight's scale means nothing, as each layer is normalized, so the angle of a step becomes smaller as weights grow.
     rule = Decaying(Adam(0.1), power=1.0, offset=steps / 4)
-    kept = sorted({0, steps * 9 // 10, steps})
-    path = descend(objective, starts(seeds, condition.depth), rule, steps, keep=kept)
-    theta = path.last.clone().requires_grad_()
-    losses = objective(theta)
-    (gradient,) = torch.autograd.grad(losses.sum(), theta)
-    slope = (gradient.norm(dim=2) * theta.detach().norm(dim=2)).amax(1)  # of the loss by the angle of a layer's weights
+    path = descend(objective, starts(seeds, condition.depth), rule, steps, keep=sorted({0, steps}))
+    theta = torch.cat([arrived(objective, one) for one in path.last.split(1)])
+    losses, slope = slopes(objective, theta)
     with torch.no_grad():
         here, there = outputs(graphs, theta), outputs(unseen, theta)
     eigen, eigen_unseen = by_spectrum(graphs), by_spectrum(unseen)
     return {
         "first": path.values[0].tolist(),
         "losses": losses.tolist(),
-        "moved": (path.values[-2] - path.values[-1]).tolist(),
+        "by_adam": path.values[-1].tolist(),
         "slope": slope.tolist(),
         "overlap": overlaps(graphs, here).mean(0).tolist(),
         "unseen": cosine_losses(unseen, there, signs(unseen)).mean(0).tolist(),
@@ -183,6 +181,30 @@ def measured(condition: Condition, seeds: int, steps: int) -> Values:
         "spectral_unseen": float(cosine_losses(unseen, eigen_unseen, signs(unseen)).mean()),
         "spectral_overlap": float(overlaps(unseen, eigen_unseen).mean()),
     }
+
+
+def slopes(objective: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each network, and the largest slope of the loss by the angle of a layer's weights, in a layer: ``(S,)`` each."""
+    theta = theta.clone().requires_grad_()
+    losses = objective(theta)
+    (gradient,) = torch.autograd.grad(losses.sum(), theta)
+    return losses.detach(), (gradient.norm(dim=2) * theta.detach().norm(dim=2)).amax(1)
+
+
+def arrived(objective: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    """Where L-BFGS comes to rest from one network, ``(1, L, M)``, or after ``MOST`` steps."""
+    theta = (theta / theta.norm(dim=2, keepdim=True)).clone().requires_grad_()  # no layer's scale means anything
+    limits: dict[str, Any] = {"max_iter": MOST, "max_eval": 2 * MOST, "history_size": 50, "tolerance_grad": REST / 10}
+    optimizer = torch.optim.LBFGS([theta], tolerance_change=0.0, line_search_fn="strong_wolfe", **limits)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = objective(theta).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return theta.detach()
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
@@ -207,7 +229,8 @@ def _table(found: Sequence[tuple[Condition, Values]], config: Config) -> Table:
         "Are all local minima of a linear graph network good?",
         f"Linear networks of one feature with the operators I, D and A on two communities, mean degree {config.base.degree:g}. The loss "
         f"is 1 - cos^2 of the angle to the communities, over {config.base.graphs} graphs; {config.seeds} random starts, {config.steps} "
-        "steps of Adam each; unseen: the same weights on as many new graphs. Spectral: the Bethe Hessian's second eigenvector, untrained.",
+        f"steps of Adam each and then L-BFGS, at most {MOST:,}; unseen: the same weights on as many new graphs. Spectral: the Bethe "
+        "Hessian's second eigenvector, untrained.",
         (*columns, *unseen),
         tuple((str(condition), *_cells(values)) for condition, values in found),
         (

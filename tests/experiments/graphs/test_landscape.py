@@ -45,7 +45,7 @@ def test_a_start_is_a_function_of_its_number() -> None:
 
 def test_conditions_change_one_thing_at_a_time() -> None:
     config = landscape.Config()
-    assert len(config.conditions) == 7
+    assert len(config.conditions) == 8
     for condition in config.conditions:
         assert sum(getattr(condition, name) != getattr(config.base, name) for name in ("n", "ratio", "depth")) <= 1
     graphs = landscape.Condition(n=4000, ratio=1.5, graphs=1).drawn(0)
@@ -53,6 +53,19 @@ def test_conditions_change_one_thing_at_a_time() -> None:
     assert gnn.signal_to_noise(a, b) == pytest.approx(1.5, abs=0.2)
     with pytest.raises(UserError, match="the signal-to-noise ratio is 0 to 3, got 4"):
         landscape.Condition(ratio=4)
+
+
+def test_a_start_comes_to_rest_where_every_step_is_worse() -> None:
+    graphs = SMALL.drawn(0)
+
+    def objective(theta: torch.Tensor) -> torch.Tensor:
+        return landscape.cosine_losses(graphs, landscape.outputs(graphs, theta), landscape.signs(graphs)).mean(0)
+
+    found = landscape.arrived(objective, landscape.starts(1, 3))
+    loss, slope = landscape.slopes(objective, found)
+    assert float(slope) < landscape.REST and float(loss) <= float(objective(landscape.starts(1, 3)))
+    around = found + 0.02 * landscape.starts(200, 3, seed=5) * found.norm(dim=2, keepdim=True)
+    assert float((objective(around) - loss).min()) > -1e-4
 
 
 def test_the_experiment_is_run_and_goes_on(tmp_path: Path) -> None:
@@ -64,7 +77,7 @@ def test_the_experiment_is_run_and_goes_on(tmp_path: Path) -> None:
         assert len(values["losses"]) == 6 and all(
             0 <= loss <= first + 1e-9 for loss, first in zip(values["losses"], values["first"], strict=True)
         )
-        assert 0 < values["spectral"] < 1
+        assert 0 < values["spectral"] < 1 and max(values["slope"]) < landscape.REST
     assert sorted(path.name for path in tmp_path.glob("*.png")) == [f"landscape-{name}.png" for name in ("depth", "n", "ratio")]
     again = reproduce("landscape", out=tmp_path, device="cpu", say=said.append, **small)
     assert len(said) == 3 and again.numbers == found.numbers
