@@ -286,9 +286,9 @@ def by_network(network: GraphNetwork, *, copies: int = COPIES, seed: int = 0) ->
         UserError: a network with answers for nodes; or, when it is asked, one whose answers to copies differ by more than ``ALIKE`` times
             the largest.
     """
-    if not getattr(network, "of_graphs", False):
+    if not network.of_graphs:
         raise UserError(f"{type(network).__name__} has answers for nodes: a network with one answer for a graph tells graphs apart")
-    own = deepcopy(network).double().eval()
+    own = deepcopy(network).cpu().double().eval()
 
     def answers(graphs: GraphBatch) -> Answers:
         keyed = replace(graphs, keys=seeding.example_keys(seed, torch.arange(len(graphs))))
