@@ -70,7 +70,7 @@ def test_where_nothing_is_fooled_it_reaches_the_worst_case_of_a_linear_model(nor
 
 
 @every_norm
-@settings(seeded, max_examples=15)
+@settings(seeded, max_examples=8)
 @given(
     eps=st.one_of(st.sampled_from([0.0, 1e-12, 8 / 255, 1.0, 100.0]), st.floats(0, 2)),
     name=st.sampled_from(NAMES),
