@@ -26,8 +26,8 @@ class APGD:
     """Auto-PGD from one or more random starts at distance eps, with the loss for plain labels or aimed at one class after another.
 
     The settings are those of AutoAttack's ``apgd-ce``; with ``surrogate=dlr`` its ``apgd-dlr``, with ``targets=9`` its ``apgd-t``. With
-    three classes the targeted DLR is in units of the first logit minus the mean of the others, and with two both DLR are the margin. In L1 the
-    directions are the sparse ones of ``PGD``, not yet those of APGD-L1 (Croce and Hein 2021).
+    three classes the targeted DLR is in units of the first logit minus the mean of the others, and with two both DLR are the margin.
+    In L1 the directions are the sparse ones of ``PGD``, not yet those of APGD-L1 (Croce and Hein 2021).
 
     An example is done when it is fooled: it leaves the batch, and no further start or target is run for it. What it costs an example
     that withstands is, for each start, ``steps`` forward and backward passes and one forward pass more; targets take one forward

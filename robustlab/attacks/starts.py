@@ -68,7 +68,14 @@ def first_else_best(run: Run, starts: int, solve: Callable[[Run, int], Solution]
 
 
 def solve_some(run: Run, index: Tensor, solve: Callable[[Run, int], Solution], number: int) -> Solution:
-    """What a start finds for the examples at ``index``; it runs no others, unless they belong together."""
+    """What a start finds for some of the examples; it runs no others, unless they belong together.
+
+    Args:
+        run: of all the examples.
+        index: the positions of some, int64 ``(b,)``.
+        solve: from a run and the number of a start to evaluated points.
+        number: of the start.
+    """
     try:
         some = run.at(index)
     except Indivisible:
