@@ -40,6 +40,30 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """The logit of ``target`` minus the one of ``y``, in units of first minus mean of third and fourth logit (Croce and Hein 2020, eq. 7).
+
+    Unchanged when logits are shifted or scaled. With three classes there is no fourth: the unit is first minus mean of second and
+    third, since first minus third would be flat where the target is third. With two classes it is the plain margin.
+
+    Args:
+        logits: ``(B, K)``.
+        y, target: int64 ``(B,)``.
+    """
+    ahead = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+    classes = logits.shape[1]
+    if classes < 3:
+        return ahead
+    top = logits.topk(min(classes, 4), dim=1).values
+    return ahead / (top[:, 0] - (top[:, -2] + top[:, -1]) / 2 + 1e-12)
+
+
+def likeliest_others(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """The ``count`` classes of the largest logits beside ``y``, the largest first, or all where there are fewer: int64 ``(B, count)``."""
+    own = F.one_hot(y, logits.shape[1]).bool()
+    return logits.masked_fill(own, -torch.inf).topk(min(count, logits.shape[1] - 1), dim=1).indices
+
+
 def recordable(constant: Tensor) -> Tensor:
     """The tensor itself, or a copy where it was made in inference mode, which autograd cannot keep for its backward pass."""
     return constant.clone() if constant.is_inference() else constant
@@ -93,6 +117,23 @@ class Targeted:
 
     def at(self, index: Tensor) -> Targeted:
         return replace(self, target=self.target[index])
+
+
+@dataclass(frozen=True)
+class LeftFor:
+    """Any class but ``y``, looked for in the direction of ``target``, by the targeted DLR; both int64 ``(B,)``."""
+
+    y: Tensor
+    target: Tensor
+
+    def loss(self, logits: Tensor) -> Tensor:
+        return -targeted_dlr(logits, recordable(self.y), recordable(self.target))
+
+    def achieved(self, logits: Tensor) -> Tensor:
+        return logits.argmax(1) != self.y
+
+    def at(self, index: Tensor) -> LeftFor:
+        return LeftFor(self.y[index], self.target[index])
 
 
 @dataclass(frozen=True)

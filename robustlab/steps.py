@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustlab.constraints import ConstraintSet
 from robustlab.errors import UserError
-from robustlab.norms import L1, L2, Norm, per_example
+from robustlab.norms import L1, L2, Norm, expanded, per_example
 from robustlab.subsets import restricted
 
 
@@ -102,6 +102,110 @@ class Momentum:
 
     def at(self, index: Tensor) -> Momentum:
         return replace(self, step_size=restricted(self.step_size, index))
+
+
+# Checkpoints of Auto-PGD in percent of the steps: p <- p + max(last gap - 3, 6), from 0 and 22.
+_CHECKPOINTS = (22, 41, 57, 70, 80, 87, 93, 99)
+
+
+def checkpoints(steps: int) -> frozenset[int]:
+    """After how many of ``steps`` steps Auto-PGD looks back (Croce and Hein 2020): of 100 after 22, 41, 57, 70, 80, 87, 93 and 99."""
+    return frozenset(-(-percent * steps // 100) for percent in _CHECKPOINTS)
+
+
+@dataclass(frozen=True)
+class AutoStep:
+    """The step of Auto-PGD (Croce and Hein 2020, algorithm 1): steepest, with momentum, and of a size that each example finds by itself.
+
+    At a checkpoint an example halves its step and goes on from its best point, where since the last one at most a share ``rho``
+    of its steps improved the value, or where it kept its step and its best value stayed as it was. Momentum does not start anew there.
+    Where paper and public code differ: checkpoints for other than 100 steps are the paper's; that exactly ``rho`` is too few and that
+    the second condition needs a checkpoint before it is the code's.
+
+    Attributes:
+        norm: where to go.
+        step_size: of the first step, the paper's ``2 eps``; in pixel units, a number or one per example ``(B,)``.
+        alpha: share of the new step; ``1 - alpha`` of the last move is added.
+        rho: the share of steps that must improve the value.
+    """
+
+    norm: Directions
+    step_size: float | Tensor
+    alpha: float = 0.75
+    rho: float = 0.75
+
+    def init(self, x: Tensor, steps: int) -> Course:
+        """Nothing is known; as if the step had been halved just now."""
+        rows = torch.ones(len(x), dtype=torch.float64, device=x.device)
+        worst, halved = rows * torch.inf, torch.ones_like(rows, dtype=torch.bool)
+        return Course(0, 0, steps, rows * self.step_size, x, x, torch.zeros_like(x), worst, -worst, rows * 0, worst, halved)
+
+    def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Course) -> tuple[Tensor, Course]:
+        course = state.seen(x, value, grad)
+        if course.taken in checkpoints(course.steps):
+            course = course.checked(self.rho)
+            again = expanded(course.halved, x)
+            x, grad = torch.where(again, course.best, x), torch.where(again, course.best_grad, grad)
+        moved = constraint.project(x - per_example(course.size, x) * self.norm.steepest(grad))
+        if course.taken:
+            moved = constraint.project(x + self.alpha * (moved - x) + (1 - self.alpha) * (x - course.previous))
+        return moved, replace(course, taken=course.taken + 1, since=course.since + 1, previous=x)
+
+    def at(self, index: Tensor) -> AutoStep:
+        return replace(self, step_size=restricted(self.step_size, index))
+
+
+@dataclass(frozen=True)
+class Course:
+    """What Auto-PGD remembers.
+
+    Attributes:
+        taken, since, steps: steps taken, steps since the last checkpoint, steps in all.
+        size: of the next step, ``(B,)``.
+        previous: the point before this one, shape ``(B, ...)``.
+        best, best_grad, best_value: the best point so far, its gradient and value.
+        value: at the last point, ``(B,)``.
+        improved: how many steps since the last checkpoint improved the value, ``(B,)``.
+        best_then: the best value at the last checkpoint, ``(B,)``.
+        halved: whether the step was halved there, bool ``(B,)``.
+    """
+
+    taken: int
+    since: int
+    steps: int
+    size: Tensor
+    previous: Tensor
+    best: Tensor
+    best_grad: Tensor
+    best_value: Tensor
+    value: Tensor
+    improved: Tensor
+    best_then: Tensor
+    halved: Tensor
+
+    def seen(self, x: Tensor, value: Tensor, grad: Tensor) -> Course:
+        """With the value and gradient of the current point."""
+        value = value.double()
+        better = value < self.best_value
+        here = expanded(better, x)
+        return replace(
+            self,
+            best=torch.where(here, x, self.best),
+            best_grad=torch.where(here, grad, self.best_grad),
+            best_value=torch.where(better, value, self.best_value),
+            value=value,
+            improved=self.improved + (value < self.value),
+        )
+
+    def checked(self, rho: float) -> Course:
+        """At a checkpoint: with half the step where it is too long."""
+        stuck = ~self.halved & (self.best_value >= self.best_then)
+        halved = (self.improved <= rho * self.since) | stuck
+        size = torch.where(halved, self.size / 2, self.size)
+        return replace(self, since=0, size=size, improved=self.improved * 0, best_then=self.best_value, halved=halved)
+
+    def at(self, index: Tensor) -> Course:
+        return Course(*restricted(tuple(getattr(self, field.name) for field in fields(self)), index))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import drawn, seeded
 
-from robustlab.goals import Away, Targeted, Untargeted, cross_entropy, divergence, dlr, margin
+from robustlab.goals import Away, LeftFor, Targeted, Untargeted, cross_entropy, divergence, dlr, margin, targeted_dlr
 
 SURROGATES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES.values(), ids=SURROGATES.keys())
@@ -111,3 +111,41 @@ def test_the_prediction_to_leave_is_a_constant():
     logits = drawn(2, 3, seed=1).requires_grad_()
     Away(reference).loss(logits).sum().backward()
     assert reference.grad is None and logits.grad is not None
+
+
+# The targeted DLR.
+
+
+def test_targeted_dlr_by_hand():
+    """Units of 5 - (1 - 2) / 2, of 5 - (3 + 1) / 2 with three classes, and of one with two."""
+    logits, y, target = torch.tensor([[5.0, 3.0, 1.0, -2.0, -9.0]], dtype=torch.float64), torch.tensor([0]), torch.tensor([2])
+    for k, expected in ((5, -4 / 5.5), (4, -4 / 5.5), (3, -4 / 3)):
+        torch.testing.assert_close(targeted_dlr(logits[:, :k], y, target), torch.tensor([expected]).double())
+    torch.testing.assert_close(targeted_dlr(logits[:, :2], y, torch.tensor([1])), torch.tensor([-2.0]).double())
+
+
+@seeded
+@given(k=classes, seed=seeds, shift=st.sampled_from([-100.0, 50.0]), scale=st.sampled_from([1e-3, 0.1, 7.0, 1e3]))
+def test_targeted_dlr_sees_neither_shift_nor_scale_of_logits(k, seed, shift, scale):
+    """With two classes it sees the scale, as it says."""
+    logits, y = logits_and_labels(k, seed)
+    target = (y + 1 + seed % (k - 1)) % k
+    unit = scale if k == 2 else 1.0
+    torch.testing.assert_close(
+        targeted_dlr(scale * logits + shift, y, target), unit * targeted_dlr(logits, y, target), rtol=1e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_the_targeted_dlr_of_a_predicted_label_is_flat_for_no_target(k):
+    logits = drawn(1, k).sort(descending=True).values.requires_grad_()
+    for target in range(1, k):
+        (grad,) = torch.autograd.grad(targeted_dlr(logits, torch.tensor([0]), torch.tensor([target])).sum(), logits)
+        assert grad[0, target] > 0
+
+
+def test_a_label_left_for_a_target_may_be_left_for_any_class():
+    goal = LeftFor(torch.tensor([0, 0, 0]), torch.tensor([1, 1, 1]))
+    logits = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 3.0, 2.0]])
+    assert goal.achieved(logits).tolist() == [False, True, True]
+    assert torch.equal(goal.at(torch.tensor([2, 0])).loss(logits[[2, 0]]), goal.loss(logits)[[2, 0]])

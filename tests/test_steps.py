@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
 import pytest
 import torch
 from laws import drawn, every_norm, every_optimizer_norm
+from torch import Tensor
 
-from robustlab.constraints import Box, Everywhere, Masked
+from robustlab.constraints import Box, Everywhere, Masked, ThreatModel
 from robustlab.errors import UserError
-from robustlab.norms import L1, L2, Linf, expanded
+from robustlab.norms import L1, L2, Linf, Norm, expanded
 from robustlab.optimize import minimize
-from robustlab.steps import Adam, Decaying, Momentum, Relative, RunningMean, Sparse, Steepest, attack_directions
+from robustlab.steps import Adam, AutoStep, Decaying, Momentum, Relative, RunningMean, Sparse, Steepest, attack_directions, checkpoints
 from robustlab.subsets import restricted
 
 X, GRAD, VALUE = drawn(4, 2, 3), drawn(4, 2, 3, seed=1), torch.zeros(4)
@@ -58,6 +63,7 @@ RULES = [
     Steepest(L2(), 0.3),
     Momentum(Linf(), 0.3, 0.9),
     Adam(0.3),
+    AutoStep(L2(), 0.3),
     Steepest(L1(), 0.3, scaled=True),
     Decaying(Adam(0.3)),
     Relative(Steepest(L2(), 0.3)),
@@ -193,3 +199,115 @@ def test_examples_that_leave_do_not_change_the_steps_of_the_others(rule):
     whole, _ = rule.step(x, VALUE, GRAD, Everywhere(), state)
     part, _ = restricted(rule, index).step(x[index], VALUE[index], GRAD[index], Everywhere(), restricted(state, index))
     torch.testing.assert_close(part, whole[index])
+
+
+# Auto-PGD.
+
+
+def test_checkpoints_are_those_of_the_paper():
+    """p_0 = 0, p_1 = .22, then p_(j+1) = p_j + max(p_j - p_(j-1) - .03, .06), in exact fractions; of N steps after ceil(p_j N)."""
+    assert sorted(checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+    for steps in (1, 7, 20, 50, 333):
+        before, p, expected = Fraction(0), Fraction(22, 100), set()
+        while p <= 1:
+            expected.add(math.ceil(p * steps))
+            before, p = p, p + max(p - before - Fraction(3, 100), Fraction(6, 100))
+        assert checkpoints(steps) == expected
+
+
+def sizes_after(values: list[float], rho: float = 0.75) -> dict[int, float]:
+    """The first step size is 1; the size after each of Auto-PGD's checkpoints, by the values that it is told."""
+    rule = AutoStep(Linf(), 1.0, rho=rho)
+    x, state, sizes = X[:1], rule.init(X[:1], 100), {}
+    for t, value in enumerate(values):
+        x, state = rule.step(x, torch.tensor([value]), GRAD[:1], Everywhere(), state)
+        if t in checkpoints(100):
+            sizes[t] = float(state.size)
+    return sizes
+
+
+def test_auto_steps_stay_as_they_are_while_values_fall():
+    assert set(sizes_after([-float(t) for t in range(100)]).values()) == {1.0}
+
+
+def test_auto_steps_halve_at_every_checkpoint_while_values_do_not_fall():
+    assert list(sizes_after([float(t) for t in range(100)]).values()) == [0.5**n for n in range(1, 9)]
+
+
+def test_the_share_of_steps_that_must_improve():
+    """Of the 16 steps from 41 to 57 exactly 12, or 13, go down, each far enough for a new best value."""
+    for down, size in ((12, 0.5), (13, 1.0)):
+        values = [-float(t) for t in range(42)]
+        values += [values[-1] - 10.0 * n for n in range(1, down + 1)]
+        values += [values[-1] + n for n in range(1, 17 - down)]
+        assert sizes_after(values)[57] == size
+
+
+def test_a_best_value_that_stays_halves_the_step_unless_it_was_halved_just_before():
+    """After 22 steps down, one jump up, and steps down that never come back to the best value."""
+    values = [-float(t) for t in range(23)] + [-0.01 * t for t in range(77)]
+    assert list(sizes_after(values).values()) == [1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625]
+
+
+def by_hand(f: Callable[[Tensor], Tensor], x: Tensor, norm: Norm, eps: float, center: Tensor) -> Tensor:
+    """Auto-PGD (Croce and Hein 2020, algorithm 1) for one example, line by line, in 100 steps."""
+
+    def gradient(z: Tensor) -> tuple[float, Tensor]:
+        z = z.clone().requires_grad_()
+        value = f(z)
+        return float(value.detach()), torch.autograd.grad(value, z)[0]
+
+    def project(z: Tensor) -> Tensor:
+        moved = z - center
+        short = moved.clamp(-eps, eps) if norm == Linf() else moved * min(1.0, eps / float(moved.norm()))
+        return (center + short).clamp(0, 1)
+
+    value, g = gradient(x)
+    best, x_best, g_best = value, x, g
+    eta, halved, best_then, since, improved, before = 2 * eps, True, value, 0, 0, x
+    for i in range(100):
+        z = project(x - eta * (g.sign() if norm == Linf() else g / g.norm()))
+        a = 1.0 if i == 0 else 0.75
+        x, before = project(x + a * (z - x) + (1 - a) * (x - before)), x
+        last = value
+        value, g = gradient(x)
+        improved, since = improved + (value < last), since + 1
+        if value < best:
+            best, x_best, g_best = value, x, g
+        if i + 1 in (22, 41, 57, 70, 80, 87, 93, 99):
+            halved = improved <= 0.75 * since or (not halved and best_then <= best)
+            if halved:
+                eta, x, g = eta / 2, x_best, g_best
+            best_then, since, improved = best, 0, 0
+    return x_best
+
+
+@pytest.mark.parametrize("norm, eps", [(Linf(), 0.1), (L2(), 0.4)], ids=repr)
+def test_auto_steps_as_published(norm, eps):
+    """On functions with several valleys, one for each example. With steeper ones a change of 1e-12 at the start leads elsewhere."""
+    center, waves = 0.2 + 0.6 * drawn(5, 6, seed=4).sigmoid(), 6 * drawn(5, 6, 6, seed=5)
+    start = center + 0.1 * norm.steepest(drawn(5, 6, seed=6))
+
+    def valleys(z: Tensor, rows: slice = slice(None)) -> Tensor:
+        return torch.einsum("bij,bj->bi", waves[rows], z).sin().sum(1)
+
+    allowed = ThreatModel(norm, eps).around(center)
+    found = minimize(valleys, start, allowed, AutoStep(norm, 2 * eps), steps=100)
+    for i in range(5):
+        row = slice(i, i + 1)
+        expected = by_hand(lambda z, row=row: valleys(z, row).sum(), start[row], norm, eps, center[row])
+        torch.testing.assert_close(found.x[row], expected, rtol=0, atol=1e-7)
+
+
+def test_auto_steps_are_cut_with_their_examples():
+    rule, index = AutoStep(L2(), torch.tensor([0.1, 0.2, 0.3, 0.4])), torch.tensor([3, 1])
+    x, state = X, rule.init(X, 20)
+    some, rest, cut = X, rule, state
+    for s in range(20):
+        grad, value = drawn(4, 2, 3, seed=s), drawn(4, seed=s + 100)
+        if s == 6:
+            some, rest, cut = restricted((x, rule, state), index)
+        if s >= 6:
+            some, cut = rest.step(some, value[index], grad[index], Everywhere(), cut)
+        x, state = rule.step(x, value, grad, Everywhere(), state)
+    assert torch.equal(some, x[index]) and torch.equal(cut.size, state.size[index])

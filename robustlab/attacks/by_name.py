@@ -8,12 +8,17 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
+from robustlab.attacks.apgd import APGD
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.constraints import ThreatModel
 from robustlab.errors import unknown
+from robustlab.goals import dlr
 
 # N-FGSM is none of them: it leaves the eps ball, so it must not measure robustness.
-ATTACKS: dict[str, Callable[[ThreatModel], PGD]] = {
+ATTACKS: dict[str, Callable[[ThreatModel], PGD | APGD]] = {
+    "apgd-ce": APGD,
+    "apgd-dlr": partial(APGD, surrogate=dlr),
+    "apgd-t": partial(APGD, targets=9),
     "fgsm": FGSM,
     "mi-fgsm": MIFGSM,
     "pgd": PGD,
@@ -22,7 +27,7 @@ ATTACKS: dict[str, Callable[[ThreatModel], PGD]] = {
 }
 
 
-def named_attack(name: str, threat: ThreatModel, **options: Any) -> PGD:
+def named_attack(name: str, threat: ThreatModel, **options: Any) -> PGD | APGD:
     """An attack from its name, in any case.
 
     Args:

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.attacks.protocols import Model
+from robustlab.attacks.starts import Run, first_else_best, judged
 from robustlab.checks import attack_inputs, with_logit_checks
-from robustlab.constraints import ConstraintSet, ThreatModel
+from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
 from robustlab.models.frozen import frozen
-from robustlab.objectives import Objective, evaluate_objective, goal_objective
+from robustlab.objectives import goal_objective
 from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite
 from robustlab.steps import Momentum, Steepest, attack_directions
-from robustlab.subsets import Indivisible, restricted
 
 
 @dataclass(frozen=True)
@@ -134,57 +134,17 @@ class PGD:
         stepped = fast_model or model
         with frozen(model, training=self.training_mode), frozen(stepped, training=self.training_mode):
             objective = goal_objective(with_logit_checks(stepped, highest_label), goal)
-            judge = goal_objective(with_logit_checks(model, highest_label), goal) if fast_model and self.restarts > 1 else None
-            run = _Run(objective, judge, self.threat.around(x), self._rule(x.device), x, self.threat.radius(x), keys)
-            best = self._start(run, 0)
-            for restart in range(1, self.restarts):
-                assert best.achieved is not None
-                unsolved = (~best.achieved).nonzero()[:, 0]
-                if not len(unsolved):
-                    break
-                best = best.put(unsolved, best.at(unsolved).or_better(self._start_some(run, restart, unsolved)))
-        return best
+            judges = (goal_objective(with_logit_checks(model, highest_label), goal),) if fast_model and self.restarts > 1 else ()
+            run = Run((objective,), judges, self.threat.around(x), self._rule(x.device), x, self.threat.radius(x), keys)
+            return first_else_best(run, self.restarts, self._start, whole=self.training_mode)
 
-    def _start(self, run: _Run, restart: int) -> Solution:
+    def _start(self, run: Run, restart: int) -> Solution:
         start = run.x
         if self.random_start:
             noise = self.threat.norm.sample(seeding.fold(run.keys, "start", restart), run.x.shape[1:], run.eps)
             start = run.x + noise.to(run.x)
-        found = minimize(run.objective, start, run.allowed, run.rule, steps=self.steps, keep_best=self.keep_best, allow_nonfinite=True)
-        return _judged(found, run.judge) if run.judge else found
-
-    def _start_some(self, run: _Run, restart: int, index: Tensor) -> Solution:
-        """Only the examples at ``index``, unless they belong together: batch statistics are those of a whole batch."""
-        try:
-            some = None if self.training_mode else run.at(index)
-        except Indivisible:
-            some = None
-        return self._start(some, restart) if some else self._start(run, restart).at(index)
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What the starts of one call share."""
-
-    objective: Objective
-    judge: Objective | None
-    allowed: ConstraintSet
-    rule: StepRule
-    x: Tensor
-    eps: float | Tensor
-    keys: Tensor
-
-    def at(self, index: Tensor) -> _Run:
-        allowed = restricted(self.allowed, index, self.x)
-        objective, judge, rule, x, eps, keys = restricted((self.objective, self.judge, self.rule, self.x, self.eps, self.keys), index)
-        return _Run(objective, judge, allowed, rule, x, eps, keys)
-
-
-@torch.no_grad()
-def _judged(found: Solution, judge: Objective) -> Solution:
-    value, achieved = evaluate_objective(judge, found.x)
-    assert found.finite is not None
-    return Solution(found.x, value, achieved, found.finite & ~value.isnan())
+        found = minimize(run.objectives[0], start, run.allowed, run.rule, steps=self.steps, keep_best=self.keep_best, allow_nonfinite=True)
+        return judged(found, run.judges[0]) if run.judges else found
 
 
 _SIGN, _MOMENTUM = (1, 1, False, 0), (10, 1, False, 1)

@@ -66,7 +66,9 @@ class Train:
 class EvaluationAttack:
     """The attacks."""
 
-    attack: str = option("pgd", "attacks by name, with commas: pgd, fgsm, mi-fgsm, pgd-50, pgd-20x5 (steps x restarts)", metavar="NAME,...")
+    attack: str = option(
+        "pgd", "attacks by name, with commas: pgd, fgsm, mi-fgsm, apgd-ce, apgd-t, pgd-50, pgd-20x5 (steps x restarts)", metavar="NAME,..."
+    )
     steps: int = option(20, "gradient steps of pgd", count)
     step_size: float | None = option(None, "length of a step in pixel units", radius, shown="2.5 eps / steps")
     restarts: int = option(1, "random starts of pgd; the first success counts, else the strongest attempt", positive)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from laws import every_norm, images
 
-from robustlab.attacks import ATTACKS, FGSM, PGD, named_attack
+from robustlab.attacks import APGD, ATTACKS, FGSM, PGD, named_attack
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
-from robustlab.goals import margin
+from robustlab.goals import cross_entropy, dlr, margin
 from robustlab.norms import L2, Linf
 
 THREAT = ThreatModel(Linf(), 8 / 255)
@@ -20,6 +20,9 @@ MEANT = {
     "pgd-7": PGD(THREAT, steps=7),
     "pgd-100x5": PGD(THREAT, steps=100, restarts=5),
     " fgsm ": FGSM(THREAT),
+    "APGD-CE": APGD(THREAT, steps=100, surrogate=cross_entropy),
+    "apgd-dlr": APGD(THREAT, steps=100, surrogate=dlr),
+    "apgd-t": APGD(THREAT, steps=100, targets=9),
 }
 
 
@@ -32,7 +35,7 @@ def test_a_name_means_an_attack(name, attack):
 @every_norm
 def test_every_name_attacks_in_every_norm(name, norm, tiny_model):
     x, y = images(4, 3, 8, 8), torch.arange(4)
-    attack = named_attack(name, ThreatModel(norm, 0.1), **({"steps": 2, "restarts": 1} if "50" in name else {}))
+    attack = named_attack(name, ThreatModel(norm, 0.1), **({"steps": 2, "restarts": 1} if "50" in name or "apgd" in name else {}))
     with torch.no_grad():
         x_adv = attack(tiny_model, x, y)
         before, after = (torch.nn.functional.cross_entropy(tiny_model(z), y) for z in (x, x_adv))
@@ -60,7 +63,11 @@ def test_settings_can_be_told():
 @pytest.mark.parametrize(
     "name, options, sentence",
     [
-        ("pdg", {}, r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: fgsm, mi-fgsm, pgd, pgd-20, pgd-50x10$"),
+        (
+            "pdg",
+            {},
+            r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: apgd-ce, apgd-dlr, apgd-t, fgsm, mi-fgsm, pgd, pgd-20, pgd-50x10$",
+        ),
         ("pgd-", {}, "^unknown attack 'pgd-'. Did you mean 'pgd'"),
         ("pgd-20", {"restart": 2}, r"^unknown option of pgd-20 'restart'. Did you mean 'restarts'\? Known: keep_best, "),
         ("pgd-20x0", {}, "^PGD needs steps >= 0 and restarts >= 1, got 20 and 0$"),

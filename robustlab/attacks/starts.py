@@ -1,0 +1,91 @@
+"""An attack from several starts: each further one runs only what no start before it has solved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustlab.constraints import ConstraintSet
+from robustlab.objectives import Objective, evaluate_objective
+from robustlab.optimize import Solution, StepRule
+from robustlab.subsets import Indivisible, restricted
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What the starts of one call share.
+
+    Attributes:
+        objectives: what they minimize: one for all, or one for each target.
+        judges: the same of the model itself, where a stand-in searches and is not to be believed; else none.
+        allowed: where solutions may lie.
+        rule: how they move.
+        x: the images, shape ``(B, ...)``.
+        eps: their radius, a number or ``(B,)``.
+        keys: int64 ``(B,)``.
+    """
+
+    objectives: tuple[Objective, ...]
+    judges: tuple[Objective, ...]
+    allowed: ConstraintSet
+    rule: StepRule
+    x: Tensor
+    eps: float | Tensor
+    keys: Tensor
+
+    def at(self, index: Tensor) -> Run:
+        """The same for the examples at ``index``, int64 ``(b,)``.
+
+        Raises:
+            Indivisible: something belongs to the batch as a whole.
+        """
+        allowed = restricted(self.allowed, index, self.x)
+        belongings = self.objectives, self.judges, self.rule, self.x, self.eps, self.keys
+        objectives, judges, rule, x, eps, keys = restricted(belongings, index)
+        return Run(objectives, judges, allowed, rule, x, eps, keys)
+
+
+def first_else_best(run: Run, starts: int, solve: Callable[[Run, int], Solution], *, whole: bool = False) -> Solution:
+    """Of several starts, for each example the first that achieves its goal, else the best; asks the device once for each but the first.
+
+    Args:
+        starts: how many, at least 1.
+        solve: from a run and the number of a start to evaluated points.
+        whole: run all the examples each time: batch statistics are those of a whole batch.
+    """
+    best = solve(run, 0)
+    for number in range(1, starts):
+        assert best.achieved is not None
+        unsolved = (~best.achieved).nonzero()[:, 0]
+        if not len(unsolved):
+            break
+        found = solve(run, number).at(unsolved) if whole else solve_some(run, unsolved, solve, number)
+        best = best.put(unsolved, best.at(unsolved).or_better(found))
+    return best
+
+
+def solve_some(run: Run, index: Tensor, solve: Callable[[Run, int], Solution], number: int) -> Solution:
+    """What a start finds for some of the examples; it runs no others, unless they belong together.
+
+    Args:
+        run: of all the examples.
+        index: the positions of some, int64 ``(b,)``.
+        solve: from a run and the number of a start to evaluated points.
+        number: of the start.
+    """
+    try:
+        some = run.at(index)
+    except Indivisible:
+        return solve(run, number).at(index)
+    return solve(some, number)
+
+
+@torch.no_grad()
+def judged(found: Solution, judge: Objective) -> Solution:
+    """Points that a stand-in found, with the model's own values and verdicts."""
+    value, achieved = evaluate_objective(judge, found.x)
+    assert found.finite is not None
+    return Solution(found.x, value, achieved, found.finite & ~value.isnan())
