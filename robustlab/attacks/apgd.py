@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.attacks.protocols import Model
-from robustlab.attacks.starts import Run, first_else_best, judged, solve_some
+from robustlab.attacks.starts import Starts, first_else_best, judged, solve_some
 from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
@@ -95,7 +95,7 @@ class APGD:
             judges = tuple(goal_objective(with_logit_checks(model, highest), goal) for goal in goals if fast_model)
             eps = self.threat.radius(x)
             rule = AutoStep(attack_directions(self.threat.norm), 2 * eps, self.alpha, self.rho)
-            run = Run(objectives, judges, self.threat.around(x), rule, x, eps, keys)
+            run = Starts(objectives, judges, self.threat.around(x), rule, x, eps, keys)
             found = first_else_best(run, len(goals) * self.restarts, self._start)
         refuse_nonfinite(found)
         return found.x
@@ -109,7 +109,7 @@ class APGD:
             targets = likeliest_others(model(x.clone()), y, self.targets)
         return tuple(LeftFor(y, target) for target in targets.unbind(1))
 
-    def _start(self, run: Run, number: int) -> Solution:
+    def _start(self, run: Starts, number: int) -> Solution:
         aim = number // self.restarts
         noise = self.threat.norm.sample(seeding.fold(run.keys, "auto", number), run.x.shape[1:], 1.0)
         length = self.threat.norm.measure(noise)
@@ -117,7 +117,7 @@ class APGD:
         found = minimize(run.objectives[aim], start, run.allowed, run.rule, steps=self.steps, done=when_achieved, allow_nonfinite=True)
         return self._believed(run, found, number) if run.judges else found
 
-    def _believed(self, run: Run, found: Solution, number: int) -> Solution:
+    def _believed(self, run: Starts, found: Solution, number: int) -> Solution:
         """What the model says of points that a stand-in found; where only the stand-in is fooled, the model is searched itself."""
         true = judged(found, run.judges[number // self.restarts])
         assert found.achieved is not None and true.achieved is not None

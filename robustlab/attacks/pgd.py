@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.attacks.protocols import Model
-from robustlab.attacks.starts import Run, first_else_best, judged
+from robustlab.attacks.starts import Starts, first_else_best, judged
 from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
@@ -135,10 +135,10 @@ class PGD:
         with frozen(model, training=self.training_mode), frozen(stepped, training=self.training_mode):
             objective = goal_objective(with_logit_checks(stepped, highest_label), goal)
             judges = (goal_objective(with_logit_checks(model, highest_label), goal),) if fast_model and self.restarts > 1 else ()
-            run = Run((objective,), judges, self.threat.around(x), self._rule(x.device), x, self.threat.radius(x), keys)
+            run = Starts((objective,), judges, self.threat.around(x), self._rule(x.device), x, self.threat.radius(x), keys)
             return first_else_best(run, self.restarts, self._start, whole=self.training_mode)
 
-    def _start(self, run: Run, restart: int) -> Solution:
+    def _start(self, run: Starts, restart: int) -> Solution:
         start = run.x
         if self.random_start:
             noise = self.threat.norm.sample(seeding.fold(run.keys, "start", restart), run.x.shape[1:], run.eps)

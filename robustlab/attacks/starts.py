@@ -15,7 +15,7 @@ from robustlab.subsets import Indivisible, restricted
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Starts:
     """What the starts of one call share.
 
     Attributes:
@@ -36,7 +36,7 @@ class Run:
     eps: float | Tensor
     keys: Tensor
 
-    def at(self, index: Tensor) -> Run:
+    def at(self, index: Tensor) -> Starts:
         """The same for the examples at ``index``, int64 ``(b,)``.
 
         Raises:
@@ -45,10 +45,10 @@ class Run:
         allowed = restricted(self.allowed, index, self.x)
         belongings = self.objectives, self.judges, self.rule, self.x, self.eps, self.keys
         objectives, judges, rule, x, eps, keys = restricted(belongings, index)
-        return Run(objectives, judges, allowed, rule, x, eps, keys)
+        return Starts(objectives, judges, allowed, rule, x, eps, keys)
 
 
-def first_else_best(run: Run, starts: int, solve: Callable[[Run, int], Solution], *, whole: bool = False) -> Solution:
+def first_else_best(run: Starts, starts: int, solve: Callable[[Starts, int], Solution], *, whole: bool = False) -> Solution:
     """Of several starts, for each example the first that achieves its goal, else the best; asks the device once for each but the first.
 
     Args:
@@ -67,7 +67,7 @@ def first_else_best(run: Run, starts: int, solve: Callable[[Run, int], Solution]
     return best
 
 
-def solve_some(run: Run, index: Tensor, solve: Callable[[Run, int], Solution], number: int) -> Solution:
+def solve_some(run: Starts, index: Tensor, solve: Callable[[Starts, int], Solution], number: int) -> Solution:
     """What a start finds for some of the examples; it runs no others, unless they belong together.
 
     Args:

@@ -8,6 +8,7 @@ Graphs of one size lie in one tensor ``(B, C, n, n)``. A batch of several sizes 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ def tensor_of(graphs: GraphBatch, group: OneSize, features: Tensor | None, dtype
     return torch.cat([adjacency[:, None], features[group.nodes].transpose(1, 2).diag_embed()], 1)
 
 
-class TensorNetwork(GraphNetwork):
+class TensorNetwork(GraphNetwork, ABC):
     """What networks on tensors share: ``on_tensors`` is given graphs of one size, and few enough."""
 
     def forward(self, graphs: GraphBatch) -> Tensor:
@@ -109,17 +110,17 @@ class TensorNetwork(GraphNetwork):
         order = torch.cat([group.nodes.flatten() for group in groups]).argsort()
         return torch.cat([values.flatten(0, 1) for values in found])[order]
 
+    @abstractmethod
     def entries(self, n: int) -> int:
         """Of the largest tensor that is made of a graph of ``n`` nodes."""
-        raise NotImplementedError
 
     def answers(self, read: Tensor) -> Tensor:
         """From what ``on_tensors`` reads from all graphs of a batch, ``(B, F)``, to their values, ``(B, out)``."""
         return read
 
+    @abstractmethod
     def on_tensors(self, x: Tensor) -> Tensor:
         """From ``(b, 1 + features, n, n)`` to values of the graphs, ``(b, out)``, or of the nodes, ``(b, n, out)``."""
-        raise NotImplementedError
 
 
 class _IGN(TensorNetwork):

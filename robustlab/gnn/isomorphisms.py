@@ -6,7 +6,7 @@ found.isomorphic, found.order
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -113,31 +113,40 @@ def isomorphism(graph: GraphBatch, other: GraphBatch, *, tries: int = TRIES) -> 
         raise UserError("an isomorphism is between two graphs, each by itself: take each with `one`")
     if graph.n != other.n or graph.edge_index.shape != other.edge_index.shape:
         return None
-    pair, left = side_by_side([bare(graph), bare(other)]), [tries]
-    return _searched(pair, graph.n, torch.zeros(pair.n, dtype=torch.int64), left, tries)
-
-
-def _searched(pair: GraphBatch, n: int, start: Tensor, left: list[int], tries: int) -> Tensor | None:
-    if not left[0]:
-        raise Undecided(f"{tries:,} refinements of colours neither found an isomorphism nor excluded one; `tries` allows more")
-    left[0] -= 1
-    found = refine(pair, start=start)
-    if found.labels[0] != found.labels[1]:
-        return None
-    first, second = found.colours[:n], found.colours[n:]
-    counts = torch.bincount(first)
-    if int(counts.max()) == 1:
+    pair, n = side_by_side([bare(graph), bare(other)]), graph.n
+    waiting = [iter([torch.zeros(pair.n, dtype=torch.int64)])]  # first colours to try, of each node that was marked
+    left = tries
+    while waiting:
+        start = next(waiting[-1], None)
+        if start is None:
+            waiting.pop()
+            continue
+        if not left:
+            raise Undecided(f"{tries:,} refinements of colours neither found an isomorphism nor excluded one; `tries` allows more")
+        left -= 1
+        found = refine(pair, start=start)
+        if found.labels[0] != found.labels[1]:
+            continue
+        first, second = found.colours[:n], found.colours[n:]
+        counts = torch.bincount(first)
+        if int(counts.max()) > 1:
+            waiting.append(_marked(found.colours, n, counts))
+            continue
         order = torch.empty_like(first)
         order[first.argsort()] = second.argsort()
-        return order if torch.equal(pair.one(0).permuted(order).edge_index, pair.one(1).edge_index) else None
-    colour = int(torch.where(counts > 1, counts, n + 1).argmin())
-    node = int((first == colour).nonzero()[0])
-    for image in (second == colour).nonzero()[:, 0].tolist():
-        marked = found.colours.clone()
-        marked[[node, n + image]] = int(counts.shape[0])
-        if (deeper := _searched(pair, n, marked, left, tries)) is not None:
-            return deeper
+        if torch.equal(pair.one(0).permuted(order).edge_index, pair.one(1).edge_index):
+            return order
     return None
+
+
+def _marked(colours: Tensor, n: int, counts: Tensor) -> Iterator[Tensor]:
+    """Of the rarest colour that several nodes have, one node and in turn each of the other graph with a colour of their own."""
+    colour = int(torch.where(counts > 1, counts, n + 1).argmin())
+    node = int((colours[:n] == colour).nonzero()[0])
+    for image in (colours[n:] == colour).nonzero()[:, 0].tolist():
+        marked = colours.clone()
+        marked[[node, n + image]] = len(counts)
+        yield marked
 
 
 def fractional_isomorphism(graph: GraphBatch, other: GraphBatch) -> tuple[Tensor, float]:

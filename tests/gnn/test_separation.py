@@ -109,6 +109,12 @@ def test_isomorphisms_are_found(n, p, seed):
     assert torch.equal(one.permuted(order).edge_index, other.edge_index)
 
 
+def test_a_search_goes_deeper_than_calls_do():
+    """Without an edge refinement splits nothing: every node is given its colour by the search."""
+    nothing = graph(torch.zeros(2, 0, dtype=torch.int64), 1100)
+    assert isomorphism(nothing, nothing) is not None
+
+
 def test_isomorphisms_of_hard_graphs():
     for one in (strongly_regular()[1], skip_links().one(3), *cai_furer_immerman(as_graphs(networkx.complete_graph(4)))):
         other, _ = renumbered(replace(one, keys=torch.tensor([4])))
