@@ -26,6 +26,8 @@ class StepRule(Protocol):
 
     Where examples may leave the batch, rule and state are restricted to the others by ``robustlab.subsets.restricted``: a rule
     needs a method ``at(index)`` for that, and a state of tensors, numbers and tuples of them needs nothing.
+
+    A rule may have a method ``over(state)``, bool ``(B,)``: the examples that it is done with. They leave the batch as well.
     """
 
     def init(self, x: Tensor, steps: int) -> Any: ...
@@ -44,33 +46,37 @@ class Solution:
         value: the objective at ``x``, shape ``(B,)``; None where the point was not evaluated.
         achieved: the objective's verdict at ``x``, bool ``(B,)``, where it gives one.
         finite: bool ``(B,)``: whether value and gradient were numbers at all points met. A value of infinity is one.
+        passes: int64 ``(B,)``: at how many points the objective was evaluated for each example, where that was counted.
     """
 
     x: Tensor
     value: Tensor | None = None
     achieved: Tensor | None = None
     finite: Tensor | None = None
+    passes: Tensor | None = None
 
     def or_better(self, other: Solution) -> Solution:
         """For each example the better of two evaluated points: one that achieves its goal before one that does not,
-        then the lower value; ``other`` where they are equal."""
+        then the lower value; ``other`` where they are equal. Its passes are those of both."""
         assert self.value is not None and other.value is not None
-        better, achieved, finite = other.value <= self.value, None, None
+        better, achieved, finite, passes = other.value <= self.value, None, None, None
         if self.achieved is not None and other.achieved is not None:
             better = torch.where(self.achieved == other.achieved, better, other.achieved)
             achieved = self.achieved | other.achieved
         if self.finite is not None and other.finite is not None:
             finite = self.finite & other.finite
+        if self.passes is not None and other.passes is not None:
+            passes = self.passes + other.passes
         x = torch.where(expanded(better, self.x), other.x, self.x)
-        return Solution(x, torch.where(better, other.value, self.value), achieved, finite)
+        return Solution(x, torch.where(better, other.value, self.value), achieved, finite, passes)
 
     def at(self, index: Tensor) -> Solution:
         """The examples at the positions ``index``, int64 ``(b,)``."""
-        return Solution(self.x[index], *restricted((self.value, self.achieved, self.finite), index))
+        return Solution(self.x[index], *restricted((self.value, self.achieved, self.finite, self.passes), index))
 
     def put(self, index: Tensor, part: Solution) -> Solution:
         """All the examples, those at ``index`` as they are in ``part``; None stays None."""
-        known = ((self.value, part.value), (self.achieved, part.achieved), (self.finite, part.finite))
+        known = ((getattr(self, name), getattr(part, name)) for name in ("value", "achieved", "finite", "passes"))
         parts = (None if a is None or b is None else a.index_copy(0, index, b) for a, b in known)
         return Solution(self.x.index_copy(0, index, part.x), *parts)
 
@@ -90,6 +96,7 @@ def minimize(
     *,
     steps: int,
     keep_best: bool = True,
+    rank: Objective | None = None,
     evaluate_last: bool = False,
     stop: Callable[[], bool] = lambda: False,
     done: Callable[[Solution], Tensor] | None = None,
@@ -108,6 +115,8 @@ def minimize(
         x0: where to start, shape ``(B, ...)``; projected first, not changed.
         steps: number of steps, at least 0.
         keep_best: return the best point met (see ``Solution.or_better``) rather than the last.
+        rank: what points are compared by in place of the objective's value, from points to ``(B,)``, lower is better: the distance from
+            an image where the nearest point is looked for that achieves the goal. It is the value that ``done`` sees and that is returned.
         evaluate_last: know the value of the last point also without ``keep_best``.
         stop: asked before each step; a true answer ends the loop with what is known by then.
         done: from the best points so far (without ``keep_best`` the current ones) to bool ``(B,)``, asked before each step:
@@ -126,7 +135,7 @@ def minimize(
     """
     if steps < 0:
         raise UserError(f"steps must be >= 0, got {steps}")
-    batch = _Batch.started(objective, x0, constraint, rule, steps, keep_best)
+    batch = _Batch.started(objective, x0, constraint, rule, steps, keep_best, rank)
     evaluated = keep_best or evaluate_last or done is not None
     if not batch.size:
         return batch.nothing if evaluated else batch.found
@@ -137,7 +146,7 @@ def minimize(
         here = batch.record(value, achieved, ~value.isnan())
         if on_step:
             on_step(t, *batch.shown(here))
-    solution = batch.whole(batch.settled() if allow_nonfinite else batch.found)
+    solution = batch.whole(batch.settled() if allow_nonfinite else replace(batch.found, passes=batch.count))
     if not allow_nonfinite:
         refuse_nonfinite(solution)
     return solution
@@ -155,7 +164,7 @@ def _take_steps(
         if on_step:
             on_step(t, *batch.shown(here))
         if done:
-            value, grad = batch.let_go(done(batch.found), value, grad)
+            value, grad = batch.let_go(done(batch.found) | batch.ruled_out(), value, grad)
         if batch.size:
             batch.move(value, grad)
             t += 1
@@ -172,9 +181,11 @@ class _Batch:
         rows: where they stand in ``x``; None where they are all of it.
         index: their positions among all the examples; None where they are all.
         ended: all the examples, those that are done as they ended; None where none is.
+        passes: how often the objective was evaluated.
     """
 
     objective: Objective | PerStep
+    rank: Objective | None
     constraint: ConstraintSet
     rule: StepRule
     x: Tensor
@@ -186,15 +197,23 @@ class _Batch:
     rows: Tensor | None = None
     index: Tensor | None = None
     ended: Solution | None = None
+    passes: int = 0
 
     @classmethod
     def started(
-        cls, objective: Objective | PerStep, x0: Tensor, constraint: ConstraintSet, rule: StepRule, steps: int, keep_best: bool
+        cls,
+        objective: Objective | PerStep,
+        x0: Tensor,
+        constraint: ConstraintSet,
+        rule: StepRule,
+        steps: int,
+        keep_best: bool,
+        rank: Objective | None,
     ) -> _Batch:
         x = constraint.project(x0.detach())
         finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
         state = rule.init(x, steps) if len(x) else None
-        return cls(objective, constraint, rule, x, state, finite, keep_best, Solution(x, finite=finite), x)
+        return cls(objective, rank, constraint, rule, x, state, finite, keep_best, Solution(x, finite=finite), x)
 
     @property
     def size(self) -> int:
@@ -204,10 +223,14 @@ class _Batch:
     @property
     def nothing(self) -> Solution:
         """The evaluated solution of no examples."""
-        return Solution(self.x, self.x.new_zeros(0), self.finite, self.finite)
+        return Solution(self.x, self.x.new_zeros(0), self.finite, self.finite, self.count)
 
     def record(self, value: Tensor, achieved: Tensor | None, fine: Tensor) -> Solution:
         """Keep what is known of the current points, and return it for the examples under way."""
+        self.passes += 1
+        if self.rank is not None:
+            with torch.no_grad():
+                value = torch.where(value.isnan(), torch.nan, evaluate_objective(self.rank, self.x)[0])
         # Where the last step led nowhere, values mean nothing, and where a value is NaN, its verdict does not.
         value = torch.where(self.finite, value, torch.nan)
         achieved = None if achieved is None else achieved & ~value.isnan()
@@ -228,12 +251,20 @@ class _Batch:
         self.found, self.start = self.found.at(stay), self.start[stay]
         try:
             constraint = restricted(self.constraint, self.rows, self.x)
-            belongings = self.objective, self.rule, self.state, self.x, self.finite, value, grad
-            self.objective, self.rule, self.state, self.x, self.finite, value, grad = restricted(belongings, self.rows)
+            belongings = self.objective, self.rank, self.rule, self.state, self.x, self.finite, value, grad
+            self.objective, self.rank, self.rule, self.state, self.x, self.finite, value, grad = restricted(belongings, self.rows)
         except Indivisible:
             return value, grad  # all are computed on, and what becomes of those that have ended is not looked at
         self.constraint, self.rows = constraint, None
         return value, grad
+
+    def ruled_out(self) -> Tensor | bool:
+        """The examples under way that the rule is done with."""
+        over = getattr(self.rule, "over", None)
+        if over is None:
+            return False
+        found: Tensor = over(self.state)
+        return found if self.rows is None else found[self.rows]
 
     def move(self, value: Tensor, grad: Tensor) -> None:
         """Take a step. Examples that are not finite take it too, wherever it leads: to hold them back would cost each step."""
@@ -245,9 +276,14 @@ class _Batch:
         """What is known; without ``keep_best`` examples that are not finite are back at their start."""
         finite, value = self.found.finite, self.found.value
         if self.keep_best or finite is None:
-            return self.found
+            return replace(self.found, passes=self.count)
         x = torch.where(expanded(finite, self.start), self.found.x, self.start)
-        return replace(self.found, x=x, value=None if value is None else torch.where(finite, value, torch.nan))
+        return replace(self.found, x=x, value=None if value is None else torch.where(finite, value, torch.nan), passes=self.count)
+
+    @property
+    def count(self) -> Tensor:
+        """The passes of each example under way."""
+        return torch.full((self.size,), self.passes, dtype=torch.int64, device=self.x.device)
 
     def shown(self, here: Solution) -> tuple[Tensor, Tensor]:
         """Points and values of all the examples, those under way as they are in ``here``."""

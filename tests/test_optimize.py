@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from laws import drawn
@@ -421,3 +423,86 @@ def test_some_of_a_solution_and_back():
     changed = whole.put(index, solution([9.0, 8.0], [False, False], name=7.0))
     assert changed.value.tolist() == [8, 2, 9] and changed.x[:, 0].tolist() == [7, 0, 7] and not changed.achieved.any()
     assert whole.put(index, Solution(part.x)).value is None
+
+
+class Distance:
+    """How far points are from images: for ``rank``."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x - self.images).flatten(1).norm(dim=1)
+
+    def at(self, index: Tensor) -> Distance:
+        return Distance(self.images[index])
+
+
+class Outward:
+    """Away from the start by a fixed move, for as many steps as each example has."""
+
+    def __init__(self, many: Tensor) -> None:
+        self.many = many
+
+    def init(self, x, steps):
+        return torch.zeros(len(x), dtype=torch.int64)
+
+    def step(self, x, value, grad, constraint, state):
+        return x + 1, state + 1
+
+    def over(self, state):
+        return state >= self.many
+
+    def at(self, index):
+        return Outward(self.many[index])
+
+
+class Beyond:
+    """The goal is achieved where the first value is at least a bound; its own value falls for ever."""
+
+    def __init__(self, bound: Tensor) -> None:
+        self.bound = bound
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return -x.sum(1), x[:, 0] >= self.bound
+
+    def at(self, index: Tensor) -> Beyond:
+        return Beyond(self.bound[index])
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_by_rank_the_nearest_point_that_achieves_the_goal_is_kept(leave):
+    images = torch.zeros(4, 4)
+    goal, many = Beyond(torch.tensor([0.0, 2.0, 5.0, 99.0])), torch.tensor([100, 100, 3, 100])
+    done = {"done": lambda found: torch.zeros(len(found.x), dtype=torch.bool)} if leave else {}
+    found = minimize(goal, images, Everywhere(), Outward(many), steps=8, rank=Distance(images), **done)
+    assert found.x[:, 0].tolist() == [0, 2, 0 if leave else 5, 0]
+    assert found.value.tolist() == [0, 4, 0 if leave else 10, 0]
+    assert found.achieved.tolist() == [True, True, not leave, False]
+
+
+def test_an_example_that_its_rule_is_done_with_leaves_and_passes_are_counted():
+    images, seen = torch.zeros(3, 4), []
+    rule = Outward(torch.tensor([0, 5, 2]))
+
+    def objective(x):
+        seen.append(len(x))
+        return x.sum(1), torch.zeros(len(x), dtype=torch.bool)
+
+    class Objective:
+        __call__ = staticmethod(objective)
+
+        def at(self, index):
+            return self
+
+    found = minimize(Objective(), images, Everywhere(), rule, steps=8, done=when_achieved)
+    assert seen == [3, 2, 2, 1, 1, 1], "three leaves after no step, two steps and five"
+    assert found.passes.tolist() == [1, 6, 3]
+    assert minimize(distance, TARGET, Everywhere(), Descent(0.1), steps=4).passes.tolist() == [5] * len(TARGET)
+    assert minimize(distance, TARGET, Everywhere(), Descent(0.1), steps=4, keep_best=False).passes.tolist() == [4] * len(TARGET)
+
+
+def test_the_better_of_two_solutions_cost_what_both_cost():
+    one = Solution(torch.zeros(2, 3), torch.zeros(2), passes=torch.tensor([3, 4]))
+    assert one.or_better(replace(one, passes=torch.tensor([10, 20]))).passes.tolist() == [13, 24]
+    assert one.put(torch.tensor([1]), one.at(torch.tensor([0]))).passes.tolist() == [3, 3]

@@ -88,4 +88,5 @@ def judged(found: Solution, judge: Objective) -> Solution:
     """Points that a stand-in found, with the model's own values and verdicts."""
     value, achieved = evaluate_objective(judge, found.x)
     assert found.finite is not None
-    return Solution(found.x, value, achieved, found.finite & ~value.isnan())
+    passes = None if found.passes is None else found.passes + 1
+    return Solution(found.x, value, achieved, found.finite & ~value.isnan(), passes)
