@@ -75,6 +75,23 @@ class _GoalObjective:
         return replace(self, goal=restricted(self.goal, index))
 
 
+def value_only(objective: Objective) -> Objective:
+    """The same objective without its verdict: its best point is the one of the lowest value."""
+    return _ValueOnly(objective)
+
+
+@dataclass(frozen=True, eq=False)
+class _ValueOnly:
+    objective: Objective
+
+    def __call__(self, x: Tensor) -> Tensor:
+        value = self.objective(x)
+        return value[0] if isinstance(value, tuple) else value
+
+    def at(self, index: Tensor) -> _ValueOnly:
+        return _ValueOnly(restricted(self.objective, index))
+
+
 def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Objective:
     """``‖g(x) - target‖ / ‖target‖`` in L2, each example against its own row (the inversion loss of Engstrom et al. 2019).
 

@@ -114,6 +114,29 @@ def checkpoints(steps: int) -> frozenset[int]:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best points so far, shape ``(B, ...)``, with their gradients and values, ``(B,)``."""
+
+    x: Tensor
+    grad: Tensor
+    value: Tensor
+
+    @classmethod
+    def none(cls, x: Tensor) -> Best:
+        """Before anything was evaluated."""
+        return cls(x, torch.zeros_like(x), torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device))
+
+    def or_here(self, x: Tensor, value: Tensor, grad: Tensor) -> Best:
+        """With the points that are being looked at, where they are better."""
+        better = value < self.value
+        here = expanded(better, x)
+        return Best(torch.where(here, x, self.x), torch.where(here, grad, self.grad), torch.where(better, value.double(), self.value))
+
+    def at(self, index: Tensor) -> Best:
+        return Best(*restricted((self.x, self.grad, self.value), index))
+
+
+@dataclass(frozen=True)
 class AutoStep:
     """The step of Auto-PGD (Croce and Hein 2020, algorithm 1): steepest, with momentum, and of a size that each example finds by itself.
 
@@ -136,16 +159,16 @@ class AutoStep:
 
     def init(self, x: Tensor, steps: int) -> Course:
         """Nothing is known; as if the step had been halved just now."""
-        rows = torch.ones(len(x), dtype=torch.float64, device=x.device)
-        worst, halved = rows * torch.inf, torch.ones_like(rows, dtype=torch.bool)
-        return Course(0, 0, steps, rows * self.step_size, x, x, torch.zeros_like(x), worst, -worst, rows * 0, worst, halved)
+        best = Best.none(x)
+        rows = torch.ones_like(best.value)
+        return Course(0, 0, steps, rows * self.step_size, x, best, best.value, rows * 0, best.value, rows.bool())
 
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Course) -> tuple[Tensor, Course]:
         course = state.seen(x, value, grad)
         if course.taken in checkpoints(course.steps):
             course = course.checked(self.rho)
             again = expanded(course.halved, x)
-            x, grad = torch.where(again, course.best, x), torch.where(again, course.best_grad, grad)
+            x, grad = torch.where(again, course.best.x, x), torch.where(again, course.best.grad, grad)
         moved = constraint.project(x - per_example(course.size, x) * self.norm.steepest(grad))
         if course.taken:
             moved = constraint.project(x + self.alpha * (moved - x) + (1 - self.alpha) * (x - course.previous))
@@ -163,7 +186,7 @@ class Course:
         taken, since, steps: steps taken, steps since the last checkpoint, steps in all.
         size: of the next step, ``(B,)``.
         previous: the point before this one, shape ``(B, ...)``.
-        best, best_grad, best_value: the best point so far, its gradient and value.
+        best: the best point so far.
         value: at the last point, ``(B,)``.
         improved: how many steps since the last checkpoint improved the value, ``(B,)``.
         best_then: the best value at the last checkpoint, ``(B,)``.
@@ -175,9 +198,7 @@ class Course:
     steps: int
     size: Tensor
     previous: Tensor
-    best: Tensor
-    best_grad: Tensor
-    best_value: Tensor
+    best: Best
     value: Tensor
     improved: Tensor
     best_then: Tensor
@@ -186,26 +207,98 @@ class Course:
     def seen(self, x: Tensor, value: Tensor, grad: Tensor) -> Course:
         """With the value and gradient of the current point."""
         value = value.double()
-        better = value < self.best_value
-        here = expanded(better, x)
-        return replace(
-            self,
-            best=torch.where(here, x, self.best),
-            best_grad=torch.where(here, grad, self.best_grad),
-            best_value=torch.where(better, value, self.best_value),
-            value=value,
-            improved=self.improved + (value < self.value),
-        )
+        at_first = self.taken == 0
+        improved = self.improved if at_first else self.improved + (value < self.value)
+        return replace(self, best=self.best.or_here(x, value, grad), value=value, improved=improved)
 
     def checked(self, rho: float) -> Course:
         """At a checkpoint: with half the step where it is too long."""
-        stuck = ~self.halved & (self.best_value >= self.best_then)
+        stuck = ~self.halved & (self.best.value >= self.best_then)
         halved = (self.improved <= rho * self.since) | stuck
         size = torch.where(halved, self.size / 2, self.size)
-        return replace(self, since=0, size=size, improved=self.improved * 0, best_then=self.best_value, halved=halved)
+        return replace(self, since=0, size=size, improved=self.improved * 0, best_then=self.best.value, halved=halved)
 
     def at(self, index: Tensor) -> Course:
         return Course(*restricted(tuple(getattr(self, field.name) for field in fields(self)), index))
+
+
+@dataclass(frozen=True)
+class SparseAutoStep:
+    """The step of APGD-L1 (Croce and Hein 2021, algorithm 1): along the largest values of the gradient, as many as the best point needs.
+
+    A step moves a share of the values, all by the same length. At every checkpoint that share becomes the share of values in which the
+    best point so far differs from the image, divided by 1.5. Where that number fell by more than 5 % since the last checkpoint, the
+    example goes on from its best point with the first step; else its step is divided by 1.5, down to a tenth.
+
+    Attributes:
+        center: the images, shape ``(B, ...)``.
+        step_size: of the first step, the paper's ``eps``; in pixel units, a number or one per example ``(B,)``.
+        share: of the values in the first step; None is the share in which the start differs from the image, divided by 1.5.
+    """
+
+    center: Tensor
+    step_size: float | Tensor
+    share: float | None = 0.2
+
+    def init(self, x: Tensor, steps: int) -> SparseCourse:
+        """Nothing is known but the start."""
+        best = Best.none(x)
+        rows = torch.ones_like(best.value)
+        moved = self._moved(x) if self.share is None else rows * x[0].numel()
+        share = moved / (1.5 * x[0].numel()) if self.share is None else rows * self.share
+        return SparseCourse(0, max(steps // 25, 1), rows * self.step_size, share, moved, best)
+
+    def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: SparseCourse) -> tuple[Tensor, SparseCourse]:
+        course = replace(state, best=state.best.or_here(x, value, grad))
+        if course.taken and course.taken % course.every == 0:
+            moved = self._moved(course.best.x)
+            sparser = moved < 0.95 * course.moved
+            first = torch.ones_like(course.size) * self.step_size
+            size = torch.where(sparser, first, torch.maximum(course.size / 1.5, first / 10))
+            course = replace(course, size=size, share=moved / (1.5 * x[0].numel()), moved=moved)
+            again = expanded(sparser, x)
+            x, grad = torch.where(again, course.best.x, x), torch.where(again, course.best.grad, grad)
+        direction = _along_largest(grad, course.share)
+        return constraint.project(x - per_example(course.size, x) * direction), replace(course, taken=course.taken + 1)
+
+    def _moved(self, x: Tensor) -> Tensor:
+        return (x != self.center).flatten(1).sum(1).double()
+
+    def at(self, index: Tensor) -> SparseAutoStep:
+        return replace(self, center=self.center[index], step_size=restricted(self.step_size, index))
+
+
+@dataclass(frozen=True)
+class SparseCourse:
+    """What APGD-L1 remembers.
+
+    Attributes:
+        taken, every: steps taken, steps between two checkpoints.
+        size: of the next step, ``(B,)``.
+        share: of the values that it moves, ``(B,)``.
+        moved: in how many values the best point differed from the image at the last checkpoint, ``(B,)``.
+        best: the best point so far.
+    """
+
+    taken: int
+    every: int
+    size: Tensor
+    share: Tensor
+    moved: Tensor
+    best: Best
+
+    def at(self, index: Tensor) -> SparseCourse:
+        return SparseCourse(*restricted(tuple(getattr(self, field.name) for field in fields(self)), index))
+
+
+def _along_largest(g: Tensor, share: Tensor) -> Tensor:
+    """Directions of unit L1 norm along a share ``(B,)`` of values with the largest gradients, and along those that are as large."""
+    size = g.flatten(1).abs()
+    if size.numel() == 0:
+        return g.clone()
+    place = ((1 - share) * size.shape[1]).long().clamp(0, size.shape[1] - 1)
+    signs = g.flatten(1).sign() * (size >= size.sort(1).values.gather(1, place[:, None]))
+    return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).reshape(g.shape)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,19 @@ from robustlab.constraints import Box, Everywhere, Masked, ThreatModel
 from robustlab.errors import UserError
 from robustlab.norms import L1, L2, Linf, Norm, expanded
 from robustlab.optimize import minimize
-from robustlab.steps import Adam, AutoStep, Decaying, Momentum, Relative, RunningMean, Sparse, Steepest, attack_directions, checkpoints
+from robustlab.steps import (
+    Adam,
+    AutoStep,
+    Decaying,
+    Momentum,
+    Relative,
+    RunningMean,
+    Sparse,
+    SparseAutoStep,
+    Steepest,
+    attack_directions,
+    checkpoints,
+)
 from robustlab.subsets import restricted
 
 X, GRAD, VALUE = drawn(4, 2, 3), drawn(4, 2, 3, seed=1), torch.zeros(4)
@@ -299,8 +311,55 @@ def test_auto_steps_as_published(norm, eps):
         torch.testing.assert_close(found.x[row], expected, rtol=0, atol=1e-7)
 
 
-def test_auto_steps_are_cut_with_their_examples():
-    rule, index = AutoStep(L2(), torch.tensor([0.1, 0.2, 0.3, 0.4])), torch.tensor([3, 1])
+def sparse_by_hand(f: Callable[[Tensor], Tensor], x: Tensor, eps: float, center: Tensor, steps: int, share: float | None) -> Tensor:
+    """APGD-L1 (Croce and Hein 2021, algorithm 1) for one example ``(1, D)``, line by line; the projection is the library's."""
+    allowed, size = ThreatModel(L1(), eps).around(center), x.numel()
+
+    def gradient(z: Tensor) -> tuple[float, Tensor]:
+        z = z.clone().requires_grad_()
+        value = f(z)
+        return float(value.detach()), torch.autograd.grad(value, z)[0]
+
+    value, g = gradient(x)
+    best, x_best, g_best, eta = value, x, g, eps
+    before = size if share is not None else int((x != center).sum())
+    share = before / size / 1.5 if share is None else share
+    for i in range(steps):
+        least = g.abs().flatten().sort().values[min(max(int((1 - share) * size), 0), size - 1)]
+        u = torch.where(g.abs() >= least, g.sign(), 0.0)
+        x = allowed.project(x - eta * u / u.abs().sum())
+        value, g = gradient(x)
+        if value < best:
+            best, x_best, g_best = value, x, g
+        if (i + 1) % max(int(0.04 * steps), 1) == 0:
+            now = int((x_best != center).sum())
+            eta = eps if now / before < 0.95 else max(eta / 1.5, eps / 10)
+            x, g = (x_best, g_best) if now / before < 0.95 else (x, g)
+            share, before = now / size / 1.5, now
+    return x_best
+
+
+@pytest.mark.parametrize("share", [0.2, None])
+def test_sparse_auto_steps_as_published(share):
+    center, waves = 0.2 + 0.6 * drawn(5, 20, seed=4).sigmoid(), 3 * drawn(5, 6, 20, seed=5)
+
+    def valleys(z: Tensor, rows: slice = slice(None)) -> Tensor:
+        return torch.einsum("bij,bj->bi", waves[rows], z).sin().sum(1)
+
+    allowed = ThreatModel(L1(), 0.5).around(center)
+    start = allowed.project(center + 0.3 * drawn(5, 20, seed=6))
+    found = minimize(valleys, start, allowed, SparseAutoStep(center, 0.5, share), steps=60)
+    for i in range(5):
+        row = slice(i, i + 1)
+        expected = sparse_by_hand(lambda z, row=row: valleys(z, row).sum(), start[row], 0.5, center[row], 60, share)
+        torch.testing.assert_close(found.x[row], expected, rtol=0, atol=1e-9)
+    assert (found.value < valleys(start) - 0.5).all()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_auto_steps_are_cut_with_their_examples(sparse):
+    sizes, index = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([3, 1])
+    rule = SparseAutoStep(X - 0.1, sizes) if sparse else AutoStep(L2(), sizes)
     x, state = X, rule.init(X, 20)
     some, rest, cut = X, rule, state
     for s in range(20):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,10 +16,10 @@ from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, LeftFor, Surrogate, Untargeted, cross_entropy, dlr, likeliest_others
 from robustlab.models.frozen import frozen
-from robustlab.norms import per_example
-from robustlab.objectives import goal_objective
-from robustlab.optimize import Solution, minimize, refuse_nonfinite, when_achieved
-from robustlab.steps import AutoStep, attack_directions
+from robustlab.norms import L1, per_example
+from robustlab.objectives import Objective, goal_objective, value_only
+from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite, when_achieved
+from robustlab.steps import AutoStep, SparseAutoStep
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class APGD:
 
     The settings are those of AutoAttack's ``apgd-ce``; with ``surrogate=dlr`` its ``apgd-dlr``, with ``targets=9`` its ``apgd-t``. With
     three classes the targeted DLR is in units of the first logit minus the mean of the others, and with two both DLR are the margin.
-    In L1 the directions are the sparse ones of ``PGD``, not yet those of APGD-L1 (Croce and Hein 2021).
+    In L1 it is APGD-L1 (Croce and Hein 2021): sparse steps without momentum, exact projections, and a start that goes through balls of
+    three times and twice the radius, with 30 % of the steps in each. In each of these phases the public code looks back at every step,
+    as here, where the paper does so after 4 % of all steps.
 
     An example is done when it is fooled: it leaves the batch, and no further start or target is run for it. What it costs an example
     that withstands is, for each start, ``steps`` forward and backward passes and one forward pass more; targets take one forward
@@ -39,8 +42,9 @@ class APGD:
         restarts: independent random starts, for each target.
         surrogate: the loss for plain labels; not with ``targets``.
         targets: leave the label by the targeted DLR for that many of the other classes, the likeliest at the image first; 0 is no target.
-        alpha: share of the new step beside the last move.
-        rho: share of the steps between two checkpoints that must improve the loss, else the step is halved.
+        large_eps_first: in L1, go through wider balls first.
+        alpha: share of the new step beside the last move; not in L1.
+        rho: not in L1; share of the steps between two checkpoints that must improve the loss, else the step is halved.
     """
 
     threat: ThreatModel
@@ -48,6 +52,7 @@ class APGD:
     restarts: int = 1
     surrogate: Surrogate = cross_entropy
     targets: int = 0
+    large_eps_first: bool = field(default=True, kw_only=True)
     alpha: float = field(default=0.75, kw_only=True)
     rho: float = field(default=0.75, kw_only=True)
 
@@ -86,19 +91,51 @@ class APGD:
             UserError: images, labels or logits that are none; radii for another number of images; a goal where there are ``targets``.
         """
         x, y, highest = attack_inputs(model, x, y)
-        if self.targets and not isinstance(y, Tensor):
-            raise UserError(f"with `targets` Auto-PGD chooses its goals by itself: give labels, not {type(y).__name__}")
-        keys = seeding.content_keys(x) if keys is None else keys
-        with frozen(model), frozen(fast_model or model):
-            goals = self._goals(with_logit_checks(model, highest), x, y)
-            objectives = tuple(goal_objective(with_logit_checks(fast_model or model, highest), goal) for goal in goals)
-            judges = tuple(goal_objective(with_logit_checks(model, highest), goal) for goal in goals if fast_model)
-            eps = self.threat.radius(x)
-            rule = AutoStep(attack_directions(self.threat.norm), 2 * eps, self.alpha, self.rho)
-            run = Starts(objectives, judges, self.threat.around(x), rule, x, eps, keys)
-            found = first_else_best(run, len(goals) * self.restarts, self._start)
+        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
         refuse_nonfinite(found)
         return found.x
+
+    def solve(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        highest_label: int = -1,
+    ) -> Solution:
+        """The attack without a look at images and labels, and with what is known of the result; see ``PGD.solve``.
+
+        Args:
+            model, x, y, keys, fast_model: as in a call, but tensors only.
+            highest_label: to be compared with the number of classes; -1 where it is not known.
+
+        Returns:
+            The attacked images; ``achieved`` is the verdict of the model itself.
+
+        Raises:
+            UserError: a goal where there are ``targets``; radii for another number of images; logits that are none.
+        """
+        if self.targets and not isinstance(y, Tensor):
+            raise UserError(f"with `targets` Auto-PGD chooses its goals by itself: give labels, not {type(y).__name__}")
+        x, keys = x.detach(), seeding.content_keys(x) if keys is None else keys
+        with frozen(model), frozen(fast_model or model):
+            goals = self._goals(with_logit_checks(model, highest_label), x, y)
+            objectives = tuple(goal_objective(with_logit_checks(fast_model or model, highest_label), goal) for goal in goals)
+            judges = tuple(goal_objective(with_logit_checks(model, highest_label), goal) for goal in goals if fast_model)
+            run = Starts(objectives, judges, self.threat.around(x), self._rule(x), x, self.threat.radius(x), keys)
+            return first_else_best(run, len(goals) * self.restarts, self._start)
+
+    @property
+    def _sparse(self) -> bool:
+        return isinstance(self.threat.norm, L1)
+
+    def _rule(self, x: Tensor) -> AutoStep | SparseAutoStep:
+        eps = self.threat.radius(x)
+        if self._sparse:
+            return SparseAutoStep(x, eps)
+        return AutoStep(self.threat.norm, 2 * eps, self.alpha, self.rho)
 
     def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
         if not isinstance(y, Tensor):
@@ -110,11 +147,32 @@ class APGD:
         return tuple(LeftFor(y, target) for target in targets.unbind(1))
 
     def _start(self, run: Starts, number: int) -> Solution:
-        aim = number // self.restarts
-        noise = self.threat.norm.sample(seeding.fold(run.keys, "auto", number), run.x.shape[1:], 1.0)
+        objective = run.objectives[number // self.restarts]
+        keys, shape = seeding.fold(run.keys, "auto", number), run.x.shape[1:]
+        if self._sparse:
+            start = run.x + seeding.normal(keys, shape).to(run.x)
+            return self._after_wider_balls(run, objective, start, number)
+        noise = self.threat.norm.sample(keys, shape, 1.0)
         length = self.threat.norm.measure(noise)
         start = run.x + (noise * per_example(run.eps / torch.where(length > 0, length, 1), noise)).to(run.x)
-        found = minimize(run.objectives[aim], start, run.allowed, run.rule, steps=self.steps, done=when_achieved, allow_nonfinite=True)
+        return self._solved(run, objective, start, run.rule, self.steps, number)
+
+    def _after_wider_balls(self, run: Starts, objective: Objective, start: Tensor, number: int) -> Solution:
+        """From the best point of a wider ball to the next: what is fooled there need not be fooled nearer, so only the loss counts."""
+        rule, left, spent = run.rule, self.steps, 0
+        for factor in (3, 2) if self.large_eps_first else ():
+            steps = min(math.ceil(0.3 * self.steps), left)
+            wider = replace(self.threat, eps=factor * run.eps)
+            step = SparseAutoStep(run.x, wider.radius(run.x), 0.2 if left == self.steps else None)
+            found = minimize(value_only(objective), start, wider.around(run.x), step, steps=steps, allow_nonfinite=True)
+            start, left, spent = found.x, left - steps, spent + steps + 1
+            rule = SparseAutoStep(run.x, run.eps, None)
+        found = self._solved(run, objective, start, rule, left, number)
+        assert found.passes is not None
+        return replace(found, passes=found.passes + spent)
+
+    def _solved(self, run: Starts, objective: Objective, start: Tensor, rule: StepRule, steps: int, number: int) -> Solution:
+        found = minimize(objective, start, run.allowed, rule, steps=steps, done=when_achieved, allow_nonfinite=True)
         return self._believed(run, found, number) if run.judges else found
 
     def _believed(self, run: Starts, found: Solution, number: int) -> Solution:
@@ -124,5 +182,6 @@ class APGD:
         mistaken = (found.achieved & ~true.achieved).nonzero()[:, 0]
         if not len(mistaken):
             return true
-        itself = replace(run, objectives=run.judges, judges=())
-        return true.put(mistaken, solve_some(itself, mistaken, self._start, number))
+        itself = solve_some(replace(run, objectives=run.judges, judges=()), mistaken, self._start, number)
+        assert itself.passes is not None and true.passes is not None
+        return true.put(mistaken, replace(itself, passes=itself.passes + true.passes[mistaken]))
