@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ class KnowsGradient(Protocol):
     It is callable too, for the value alone.
     """
 
-    def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value, shape ``(B,)``, and its gradient, shape of ``x``; for each example its own."""
+    def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        """The value, shape ``(B,)``, and its gradient, shape of ``x``; for each example its own. And perhaps the verdict, bool ``(B,)``."""
         ...
 
 
@@ -90,6 +90,41 @@ class _ValueOnly:
 
     def at(self, index: Tensor) -> _ValueOnly:
         return _ValueOnly(restricted(self.objective, index))
+
+
+def expected(objective: Objective, draws: int) -> Objective:
+    """The mean of a random objective over some draws: expectation over transformation (Athalye et al. 2018), for any random model.
+
+    Its gradient is the mean gradient, its verdict that of more than half of the draws. Takes the memory of one draw.
+
+    Args:
+        objective: has another value at every call.
+        draws: how many; with one it is the objective itself.
+    """
+    return objective if draws == 1 else _Expected(objective, draws)
+
+
+@dataclass(frozen=True, eq=False)
+class _Expected:
+    objective: Objective
+    draws: int
+
+    def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        value, achieved, _ = self._mean([(*evaluate_objective(self.objective, x), None) for _ in range(self.draws)])
+        return value if achieved is None else (value, achieved)
+
+    def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        value, achieved, grad = self._mean([value_and_gradient(self.objective, x) for _ in range(self.draws)])
+        assert grad is not None
+        return (value, grad) if achieved is None else (value, grad, achieved)
+
+    def _mean(self, found: list[Any]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        values, verdicts, grads = zip(*found, strict=True)
+        achieved = None if verdicts[0] is None else sum(verdict.int() for verdict in verdicts) * 2 > self.draws
+        return sum(values) / self.draws, achieved, None if grads[0] is None else sum(grads) / self.draws
+
+    def at(self, index: Tensor) -> _Expected:
+        return replace(self, objective=restricted(self.objective, index))
 
 
 def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Objective:
@@ -157,8 +192,8 @@ def value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor 
     """
     if hasattr(objective, "with_gradient"):
         with torch.no_grad():
-            value, grad = cast(KnowsGradient, objective).with_gradient(x)
-        return value, None, grad
+            value, grad, *verdict = cast(KnowsGradient, objective).with_gradient(x)
+        return value, verdict[0] if verdict else None, grad
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone() if x.is_inference() else x.detach()
         x.requires_grad_()

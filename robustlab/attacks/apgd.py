@@ -17,7 +17,7 @@ from robustlab.errors import UserError
 from robustlab.goals import Goal, LeftFor, Surrogate, Untargeted, cross_entropy, dlr, likeliest_others
 from robustlab.models.frozen import frozen
 from robustlab.norms import L1, per_example
-from robustlab.objectives import Objective, goal_objective, value_only
+from robustlab.objectives import Objective, expected, goal_objective, value_only
 from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite, when_achieved
 from robustlab.steps import AutoStep, SparseAutoStep
 
@@ -33,8 +33,8 @@ class APGD:
     as here, where the paper does so after 4 % of all steps.
 
     An example is done when it is fooled: it leaves the batch, and no further start or target is run for it. What it costs an example
-    that withstands is, for each start, ``steps`` forward and backward passes and one forward pass more; targets take one forward
-    pass at the images. The device is asked in each step who is done.
+    that withstands is, for each start, ``steps`` forward and backward passes and one forward pass more, all of it ``eot`` times; targets
+    take one forward pass at the images. The device is asked in each step who is done.
 
     Attributes:
         threat: what the adversary may do.
@@ -42,6 +42,7 @@ class APGD:
         restarts: independent random starts, for each target.
         surrogate: the loss for plain labels; not with ``targets``.
         targets: leave the label by the targeted DLR for that many of the other classes, the likeliest at the image first; 0 is no target.
+        eot: how often the model is asked at each point, for a model with random answers; its mean loss and gradient are followed.
         large_eps_first: in L1, go through wider balls first.
         alpha: share of the new step beside the last move; not in L1.
         rho: not in L1; share of the steps between two checkpoints that must improve the loss, else the step is halved.
@@ -52,14 +53,15 @@ class APGD:
     restarts: int = 1
     surrogate: Surrogate = cross_entropy
     targets: int = 0
+    eot: int = field(default=1, kw_only=True)
     large_eps_first: bool = field(default=True, kw_only=True)
     alpha: float = field(default=0.75, kw_only=True)
     rho: float = field(default=0.75, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.restarts < 1 or self.targets < 0:
-            found = f"{self.steps}, {self.restarts} and {self.targets}"
-            raise UserError(f"Auto-PGD needs steps >= 0, restarts >= 1 and targets >= 0, got {found}")
+        if self.steps < 0 or self.restarts < 1 or self.targets < 0 or self.eot < 1:
+            found = f"{self.steps}, {self.restarts}, {self.targets} and {self.eot}"
+            raise UserError(f"Auto-PGD needs steps >= 0, restarts >= 1, targets >= 0 and eot >= 1, got {found}")
         if not (0 <= self.alpha <= 1 and 0 <= self.rho <= 1):
             raise UserError(f"alpha and rho are shares from 0 to 1, got {self.alpha} and {self.rho}")
         if self.targets and self.surrogate is not cross_entropy:
@@ -71,7 +73,8 @@ class APGD:
         many = f"x{self.restarts}" if self.restarts > 1 else ""
         numbers = f"-{self.steps}{many}" if (self.steps, self.restarts) != (100, 1) else ""
         aims = f"{self.targets} targets, " if self.targets not in (0, 9) else ""
-        return f"APGD-{kind}{numbers} ({aims}{self.threat})"
+        draws = f"EOT {self.eot}, " if self.eot > 1 else ""
+        return f"APGD-{kind}{numbers} ({aims}{draws}{self.threat})"
 
     def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
         """Attack each image of a batch by itself.
@@ -121,11 +124,14 @@ class APGD:
             raise UserError(f"with `targets` Auto-PGD chooses its goals by itself: give labels, not {type(y).__name__}")
         x, keys = x.detach(), seeding.content_keys(x) if keys is None else keys
         with frozen(model), frozen(fast_model or model):
-            goals = self._goals(with_logit_checks(model, highest_label), x, y)
-            objectives = tuple(goal_objective(with_logit_checks(fast_model or model, highest_label), goal) for goal in goals)
-            judges = tuple(goal_objective(with_logit_checks(model, highest_label), goal) for goal in goals if fast_model)
+            itself, stepped = (with_logit_checks(one, highest_label) for one in (model, fast_model or model))
+            goals = self._goals(itself, x, y)
+            objectives = tuple(expected(goal_objective(stepped, goal), self.eot) for goal in goals)
+            judges = tuple(expected(goal_objective(itself, goal), self.eot) for goal in goals if fast_model)
             run = Starts(objectives, judges, self.threat.around(x), self._rule(x), x, self.threat.radius(x), keys)
-            return first_else_best(run, len(goals) * self.restarts, self._start)
+            found = first_else_best(run, len(goals) * self.restarts, self._start)
+        assert found.passes is not None
+        return replace(found, passes=found.passes * self.eot + (self.targets > 0))
 
     @property
     def _sparse(self) -> bool:

@@ -84,3 +84,21 @@ class Unchecked(Protocol):
     def solve(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Solution:
         """As the call, but the attacked images come with what is known of them; ``Solution.finite`` tells where logits are no numbers."""
         ...
+
+
+@runtime_checkable
+class Solving(Attack, Protocol):
+    """An attack within a threat model that says what it found and what that cost: what a line-up is made of."""
+
+    def solve(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        highest_label: int = -1,
+    ) -> Solution:
+        """As ``Unchecked.solve``; ``highest_label`` is compared with the number of classes, and -1 where it is not known."""
+        ...

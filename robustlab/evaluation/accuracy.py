@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import product, repeat
 from typing import Any, TypeAlias, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.attacks.by_name import named_attack
+from robustlab.attacks.lineup import LineUp
 from robustlab.attacks.protocols import Attack, MinimumNormAttack, Model
 from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.constraints import ThreatModel
@@ -24,8 +26,10 @@ from robustlab.models.frozen import frozen
 from robustlab.models.placement import on_cpu
 from robustlab.norms import Norm
 from robustlab.progress import Progress
+from robustlab.seeding import fold
 
 AnyAttack: TypeAlias = Attack | MinimumNormAttack
+VOTES = 10  # passes that decide each prediction of a model whose answers change between calls
 
 
 class NoNumbers(UserError):
@@ -53,7 +57,10 @@ def evaluate(
         evaluate(model, "photos/", PGD(ThreatModel(Linf(), 8 / 255), steps=20))
         evaluate(model, loader, ["fgsm", "pgd-20"], threat=ThreatModel(L2(), 0.5))
 
-    The model itself judges success, in evaluation mode and its own precision, on the very image that the attack returned.
+        evaluate(model, loader, "standard", threat=ThreatModel(Linf(), 8 / 255))  # AutoAttack
+
+    The model itself judges success, in evaluation mode and its own precision, on the very image that the attack returned. Where its
+    answers change between calls, a prediction is the most frequent one of ten; it is asked twice at first to find that out.
 
     Args:
         model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``; any function. It is left as it was.
@@ -81,9 +88,14 @@ def evaluate(
     kept: dict[str, list[AdversarialImages]] = {name: [] for name in chosen}
     told = [*([lambda one: kept[one.attack].append(one)] if keep else []), *([on_adversarial] if on_adversarial else [])]
     records: list[Record] = []
+    votes = 0
     with frozen(model), Progress(_title(chosen), stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
-            found, adversarial = _evaluate_batch(model, batch, chosen, fast_model, stream.classes if told else None)
+            votes = votes or _votes(model, batch.x)
+            if votes > 1:  # what the model draws follows the batch, not what was computed before
+                torch.manual_seed(int(fold(batch.keys[:1], "model")) & (2**63 - 1))
+            judge = Judge(model, votes)
+            found, adversarial = _evaluate_batch(judge, batch, chosen, fast_model, stream.classes if told else None)
             found, adversarial = _with_files(found, adversarial, stream.files, len(records))
             for one, tell in product(adversarial, told):
                 tell(one)
@@ -93,7 +105,8 @@ def evaluate(
             shown.update(len(found))
     within = tuple(name for name, attack in chosen.items() if threat_of(attack))
     nearest = tuple(name for name in chosen if name not in within)
-    return Report(within, tuple(records), nearest, stream.classes, join_batches(kept) if keep else None)
+    stages = {name: attack.stages for name, attack in chosen.items() if isinstance(attack, LineUp)}
+    return Report(within, tuple(records), nearest, stream.classes, join_batches(kept) if keep else None, stages)
 
 
 def _title(attacks: Mapping[str, AnyAttack]) -> str:
@@ -183,7 +196,7 @@ def _device(model: Model, device: torch.device | str | None) -> torch.device | N
 
 
 def _evaluate_batch(
-    model: Model, batch: Batch, attacks: Mapping[str, AnyAttack], fast_model: Model | None, classes: tuple[str, ...] | None
+    judge: Judge, batch: Batch, attacks: Mapping[str, AnyAttack], fast_model: Model | None, classes: tuple[str, ...] | None
 ) -> tuple[list[Record], list[AdversarialImages]]:
     """The records of a batch; and what the attacks returned, unless ``classes`` is None."""
     x, y = batch.x, batch.y
@@ -191,29 +204,39 @@ def _evaluate_batch(
     highest = check_labels(y, x)
     if len(x) == 0:
         return [], []
-    logits = _logits(model, x, highest)
+    logits = judge(x, highest)
     right = (logits.argmax(1) == y).nonzero()[:, 0]
     within: list[dict[str, Attacked]] = [{} for _ in range(len(x))]
     nearest: list[dict[str, Attacked]] = [{} for _ in range(len(x))]
     adversarial = []
     for name, attack in attacks.items() if len(right) else ():
-        x_adv = attack(model, x[right], y[right], keys=batch.keys[right], fast_model=fast_model)
+        x_adv, told = _attack(attack, judge.model, x[right], y[right], batch.keys[right], fast_model, highest)
         distance = checked_distance(attack, x[right], x_adv)
-        after = _logits(model, x_adv, highest)
+        after = judge(x_adv, highest)
         rows = within if threat_of(attack) else nearest
-        for row, prediction, far in zip(right.tolist(), after.argmax(1).tolist(), distance.tolist(), strict=True):
-            rows[row][name] = Attacked(prediction, far)
+        found = zip(right.tolist(), after.argmax(1).tolist(), y[right].tolist(), distance.tolist(), told, strict=True)
+        for row, prediction, label, far, (by, passes) in found:
+            rows[row][name] = Attacked(prediction, far, by if prediction != label else None, passes)
         if classes is not None:
-            adversarial.append(_adversarial(model, batch, right, attack, x_adv, distance, logits, after, classes))
+            adversarial.append(_adversarial(judge, batch, right, attack, x_adv, distance, logits, after, classes))
     single = (logits.isfinite().sum(1) < 2).tolist()
-    records = [
-        Record(*row) for row in zip(batch.index.tolist(), y.tolist(), logits.argmax(1).tolist(), within, nearest, single, strict=True)
-    ]
-    return records, adversarial
+    known = zip(batch.index.tolist(), y.tolist(), logits.argmax(1).tolist(), within, nearest, single, strict=True)
+    return [replace(Record(*row), votes=judge.votes) for row in known], adversarial
+
+
+def _attack(
+    attack: AnyAttack, model: Model, x: Tensor, y: Tensor, keys: Tensor, fast_model: Model | None, highest: int
+) -> tuple[Tensor, Iterable[tuple[str | None, int | None]]]:
+    """What an attack returns, and for each image which attack of a line-up broke it and how many passes that took."""
+    if not isinstance(attack, LineUp):
+        return attack(model, x, y, keys=keys, fast_model=fast_model), repeat((None, None), len(x))
+    broken = attack.run(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
+    by = [None if stage < 0 else attack.stages[stage] for stage in broken.by.tolist()]
+    return broken.x, zip(by, broken.passes.sum(1).tolist(), strict=True)
 
 
 def _adversarial(
-    model: Model,
+    judge: Judge,
     batch: Batch,
     right: Tensor,
     attack: AnyAttack,
@@ -236,7 +259,7 @@ def _adversarial(
         "confidence_adv": after.softmax(1).amax(1),
         "distance": distance,
         "pixels_adv": pixels,
-        "prediction_8bit": predictions(model, pixels.to(x.dtype) / 255),
+        "prediction_8bit": judge(pixels.to(x.dtype) / 255).argmax(1),
         "distance_8bit": distance_8bit,
     }
     return AdversarialImages(str(attack), norm, classes, **cast(dict[str, Any], on_cpu(found)))
@@ -260,6 +283,39 @@ def checked_distance(attack: AnyAttack, x: Tensor, x_adv: Tensor) -> Tensor:
     if threat is not None and (distance > threat.eps).any():
         raise UserError(f"{attack} returned an image at distance {float(distance.max())!r}, farther than eps = {threat.eps!r}")
     return distance
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model's answers to images.
+
+    Attributes:
+        model: maps images to logits.
+        votes: how often it is asked for each answer; several for a model whose answers change between calls.
+    """
+
+    model: Model
+    votes: int = 1
+
+    def __call__(self, x: Tensor, highest_label: int = -1) -> Tensor:
+        """Logits ``(B, K)``, whose largest is the prediction; with several votes logarithms of their shares, the more frequent the larger.
+
+        Raises:
+            UserError: too few classes, or logits that are NaN.
+        """
+        if self.votes == 1 or not len(x):
+            return _logits(self.model, x, highest_label)
+        answers = [_logits(self.model, x, highest_label) for _ in range(self.votes)]
+        counts = sum(F.one_hot(answer.argmax(1), answer.shape[1]) for answer in answers)
+        return ((torch.as_tensor(counts).double() + 1e-6) / self.votes).log()
+
+
+def _votes(model: Model, x: Tensor) -> int:
+    """How often a model must be asked: more than once where two answers to the same images differ."""
+    if not len(x):
+        return 0
+    first, second = (_logits(model, x).double().softmax(1) for _ in range(2))
+    return VOTES if first.shape == second.shape and float((first - second).abs().max()) > 1e-4 else 1
 
 
 @torch.no_grad()

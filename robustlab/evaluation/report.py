@@ -26,10 +26,18 @@ class Attacked:
     Attributes:
         prediction: the class predicted after the attack, by a forward pass of the model itself in evaluation mode.
         distance: ``‖x_adv - x‖`` in the attack's norm, in pixel units, measured in float64.
+        by: of a line-up, the attack that changed the prediction; None where none did.
+        passes: forward passes that it took, where the attack says so.
     """
 
     prediction: int
     distance: float
+    by: str | None = None
+    passes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Values that JSON holds, without what there is not."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Record:
         prediction: the class predicted before any attack.
         attacks: by name, what attacks within a threat model did; empty where the prediction was wrong already.
         nearest: by name, what minimum-norm attacks found.
+        votes: how many passes of the model each prediction is the most frequent answer of; 1 unless its answers change between calls.
         single: whether the model gave one class only a logit that is finite, so that no attack can reach another.
         file: the name of its file within the data's folder; None where it comes from no file of its own.
     """
@@ -53,6 +62,7 @@ class Record:
     nearest: Mapping[str, Attacked] = field(default_factory=dict)
     single: bool = False
     file: str | None = None
+    votes: int = 1
 
     @property
     def broken_by(self) -> str | None:
@@ -78,16 +88,18 @@ class Record:
     def from_json(cls, found: Mapping[str, Any]) -> Record:
         """The record that ``to_json`` gave."""
         attacks, nearest = ({name: Attacked(**one) for name, one in found.get(each, {}).items()} for each in ("attacks", "nearest"))
-        single, file = found.get("single", False), found.get("file")
-        return cls(found["index"], found["label"], found["prediction"], attacks, nearest, single, file)
+        single, file, votes = found.get("single", False), found.get("file"), found.get("votes", 1)
+        return cls(found["index"], found["label"], found["prediction"], attacks, nearest, single, file, votes)
 
     def to_json(self) -> dict[str, Any]:
-        """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where true, ``file`` where there is one."""
+        """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where true, ``file`` where there is one,
+        ``votes`` where there are several."""
         found: dict[str, Any] = {"index": self.index} if self.file is None else {"index": self.index, "file": self.file}
         found |= {"label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
-        found["attacks"] = {name: vars(attacked) for name, attacked in self.attacks.items()}
-        found |= {"nearest": {name: vars(attacked) for name, attacked in self.nearest.items()}} if self.nearest else {}
-        return found | ({"single": True} if self.single else {})
+        found["attacks"] = {name: attacked.to_json() for name, attacked in self.attacks.items()}
+        found |= {"nearest": {name: attacked.to_json() for name, attacked in self.nearest.items()}} if self.nearest else {}
+        found |= {"single": True} if self.single else {}
+        return found | ({"votes": self.votes} if self.votes > 1 else {})
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,6 +112,7 @@ class Report:
         minimum_norm: names of the attacks that looked for the nearest adversarial image.
         classes: names of the classes, as the model numbers them; empty where they have none.
         adversarial: what the attacks returned, by the attack's name, if ``evaluate`` was told to keep it.
+        stages: of each line-up among ``attacks`` the attacks that it is made of.
     """
 
     attacks: tuple[str, ...]
@@ -107,6 +120,7 @@ class Report:
     minimum_norm: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     adversarial: Mapping[str, AdversarialImages] | None = field(default=None, compare=False)
+    stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def clean(self) -> Rate:
@@ -132,6 +146,36 @@ class Report:
         """Clean, under each attack within a threat model, and with several such attacks under the worst of them."""
         worst = {"worst of " + ", ".join(self.attacks): self.worst} if len(self.attacks) > 1 else {}
         return {"clean": self.clean, **{name: self.under(name) for name in self.attacks}, **worst}
+
+    def after(self, lineup: str) -> dict[str, Rate]:
+        """Accuracy after each attack of a line-up, in their order: the share that none so far has broken.
+
+        Raises:
+            UserError: no line-up of that name.
+        """
+        if lineup not in self.stages:
+            raise unknown("line-up", lineup, self.stages)
+        names, found = self.stages[lineup], [r.attacks[lineup] for r in self.records if lineup in r.attacks]
+        broken = [sum(one.by == name for one in found) for name in names]
+        unsure = len(found) - sum(broken) - self.under(lineup).count  # broken by rounding alone
+        standing = [self.clean.count - unsure - sum(broken[: k + 1]) for k in range(len(names))]
+        return {name: Rate(count, len(self.records)) for name, count in zip(names, standing, strict=True)}
+
+    def passes(self, attack: str) -> float:
+        """Forward passes that an attack took for an image, in the mean over those that it attacked; NaN where it does not say so."""
+        found = [r.attacks[attack].passes for r in self.records if attack in r.attacks]
+        known = [count for count in found if count is not None]
+        return statistics.mean(known) if known else math.nan
+
+    @property
+    def headline(self) -> str | None:
+        """The robust accuracy in one line; without AutoAttack it is called the upper bound that it is. None where nothing attacked."""
+        if not self.attacks:
+            return None
+        names = [name.partition(" (")[0] for name in self.attacks]
+        believed = any(name.startswith("AutoAttack") for name in names)
+        shown = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        return f"robust accuracy {self.worst!r} ({shown if believed else f'upper bound, {shown} only'})"
 
     def at(self, attack: str, radii: Iterable[float]) -> dict[float, Rate]:
         """Accuracy at radii, from one run of a minimum-norm attack: the share whose nearest adversarial image is farther.
@@ -203,6 +247,9 @@ class Report:
             )
         if self.attacks and self.records and not self.clean.count:
             notes.append("no image was attacked: the model was wrong for all of them already")
+        votes = max((record.votes for record in self.records), default=1)
+        if votes > 1:
+            notes.append(f"the model's answers change between calls: each prediction is the most frequent one of {votes}")
         for name in self.attacks:
             moved = [record.attacks[name].distance > 0 for record in self.records if name in record.attacks]
             if moved and not any(moved):
@@ -211,13 +258,17 @@ class Report:
 
     def rows(self) -> list[tuple[str, str]]:
         """The lines of a table: a name and a number with its interval."""
-        distances = [(name, f"median distance {self.median_distance(name):.4g}") for name in self.minimum_norm]
-        return [(name, repr(rate)) for name, rate in self.rates().items()] + distances
+        rows = []
+        for name, rate in self.rates().items():
+            rows.append((name, repr(rate)))
+            rows += [(f"  after {stage}", repr(left)) for stage, left in (self.after(name) if name in self.stages else {}).items()]
+        return rows + [(name, f"median distance {self.median_distance(name):.4g}") for name in self.minimum_norm]
 
     def __repr__(self) -> str:
         rows = self.rows()
         width = max(len(name) for name, _ in rows)
-        return "\n".join([*(f"{name:<{width}}  {number}" for name, number in rows), *(f"note: {note}" for note in self.notes)])
+        lines = [f"{name:<{width}}  {number}" for name, number in rows]
+        return "\n".join([*lines, *filter(None, [self.headline]), *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         lines = "".join(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from robustlab import files, pictures
+from robustlab.attacks.lineup import LineUp
 from robustlab.attacks.protocols import Attack
 from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images, hold_out
@@ -188,6 +189,8 @@ def _identity(measuring: Measuring, models: Mapping[str, Classifier], images: Im
 
 def _told(attack: Any) -> dict[str, Any]:
     """An attack's settings in values that JSON holds."""
+    if isinstance(attack, LineUp):
+        return {"name": str(attack), "attacks": [_told(one) for one in attack.attacks]}
     threat = {"norm": type(attack.threat.norm).__name__, "eps": attack.threat.eps}
     values = {each.name: getattr(attack, each.name) for each in dataclasses.fields(attack) if each.name != "threat"}
     return {"name": str(attack), "threat": threat} | {name: getattr(value, "__name__", value) for name, value in values.items()}

@@ -53,7 +53,7 @@ def test_a_minimum_norm_attack_stands_beside_others():
     record = report.records[0]
     assert record.attacks.keys() == {str(pgd)} and record.nearest.keys() == {str(across)}
     back = json.loads(json.dumps(record.to_json()))
-    assert back["nearest"] == {str(across): vars(record.nearest[str(across)])} and "nearest" not in Record(0, 1, 1, {}).to_json()
+    assert back["nearest"] == {str(across): record.nearest[str(across)].to_json()} and "nearest" not in Record(0, 1, 1, {}).to_json()
 
 
 IDLE = {
@@ -101,7 +101,9 @@ def test_what_needs_a_radius_says_so():
 def test_a_report_shows_its_numbers_and_escapes_names():
     records = tuple(Record(i, 1, 1 if i < 8 else 0, {"<b>": Attacked(int(i < 4), 0.1)} if i < 8 else {}) for i in range(10))
     report = Report(("<b>",), records)
-    assert repr(report) == "clean  80.0 % [49.0, 94.3], n = 10\n<b>    40.0 % [16.8, 68.7], n = 10"
+    assert repr(report) == "clean  80.0 % [49.0, 94.3], n = 10\n<b>    40.0 % [16.8, 68.7], n = 10" + (
+        "\nrobust accuracy 40.0 % [16.8, 68.7], n = 10 (upper bound, <b> only)"
+    )
     assert (
         "&lt;b&gt;" in report._repr_html_() and "<b>" not in report._repr_html_() and "40.0 % [16.8, 68.7], n = 10" in report._repr_html_()
     )
