@@ -38,8 +38,8 @@ class KnowsGradient(Protocol):
     It is callable too, for the value alone.
     """
 
-    def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value, shape ``(B,)``, and its gradient, shape of ``x``; for each example its own."""
+    def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        """The value, shape ``(B,)``, and its gradient, shape of ``x``; for each example its own. A verdict may come after them."""
         ...
 
 
@@ -140,8 +140,8 @@ def value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor 
     """
     if hasattr(objective, "with_gradient"):
         with torch.no_grad():
-            value, grad = cast(KnowsGradient, objective).with_gradient(x)
-        return value, None, grad
+            value, grad, *verdict = cast(KnowsGradient, objective).with_gradient(x)
+        return value, verdict[0] if verdict else None, grad
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone() if x.is_inference() else x.detach()
         x.requires_grad_()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from robustlab import seeding
 from robustlab.attacks.protocols import Model
-from robustlab.attacks.starts import Starts, first_else_best, judged, solve_some
+from robustlab.attacks.starts import Starts, believed, first_else_best
 from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
@@ -115,14 +115,4 @@ class APGD:
         length = self.threat.norm.measure(noise)
         start = run.x + (noise * per_example(run.eps / torch.where(length > 0, length, 1), noise)).to(run.x)
         found = minimize(run.objectives[aim], start, run.allowed, run.rule, steps=self.steps, done=when_achieved, allow_nonfinite=True)
-        return self._believed(run, found, number) if run.judges else found
-
-    def _believed(self, run: Starts, found: Solution, number: int) -> Solution:
-        """What the model says of points that a stand-in found; where only the stand-in is fooled, the model is searched itself."""
-        true = judged(found, run.judges[number // self.restarts])
-        assert found.achieved is not None and true.achieved is not None
-        mistaken = (found.achieved & ~true.achieved).nonzero()[:, 0]
-        if not len(mistaken):
-            return true
-        itself = replace(run, objectives=run.judges, judges=())
-        return true.put(mistaken, solve_some(itself, mistaken, self._start, number))
+        return believed(run, found, aim, self._start, number)
