@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.subsets import restricted
+
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -134,6 +136,53 @@ class LeftFor:
 
     def at(self, index: Tensor) -> LeftFor:
         return LeftFor(self.y[index], self.target[index])
+
+
+@dataclass(frozen=True)
+class CrossedTo:
+    """Any class but ``y``, looked for across the boundary to ``target``; both int64 ``(B,)``.
+
+    The loss is how far ``y`` is ahead of ``target``, or where another class is predicted, of that one.
+    """
+
+    y: Tensor
+    target: Tensor
+
+    def loss(self, logits: Tensor) -> Tensor:
+        ahead = (logits.gather(1, recordable(self.y)[:, None]) - logits.gather(1, recordable(self.target)[:, None]))[:, 0]
+        return torch.where(self.achieved(logits.detach()), -margin(logits, recordable(self.y)), ahead)
+
+    def achieved(self, logits: Tensor) -> Tensor:
+        return logits.argmax(1) != self.y
+
+    def at(self, index: Tensor) -> CrossedTo:
+        return CrossedTo(self.y[index], self.target[index])
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A goal whose loss tells whether it is achieved: it is at most 0 exactly there. Its gradient stays as it is.
+
+    A loss of the logits' margin stays itself, but for ties; others become their own size with that sign.
+    """
+
+    goal: Goal
+
+    def loss(self, logits: Tensor) -> Tensor:
+        value = self.goal.loss(logits)
+        return value + (signed(value.detach(), self.goal.achieved(logits.detach())) - value.detach())
+
+    def achieved(self, logits: Tensor) -> Tensor:
+        return self.goal.achieved(logits)
+
+    def at(self, index: Tensor) -> Signed:
+        return Signed(restricted(self.goal, index))
+
+
+def signed(value: Tensor, achieved: Tensor) -> Tensor:
+    """The size of a value, below 0 or 0 where the goal is achieved and above 0 elsewhere, ``(B,)``."""
+    size = value.abs()
+    return torch.where(achieved, -size, size.clamp_min(torch.finfo(value.dtype).tiny))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class KnowsGradient(Protocol):
     """
 
     def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
-        """The value, shape ``(B,)``, and its gradient, shape of ``x``; for each example its own. And perhaps the verdict, bool ``(B,)``."""
+        """The value, shape ``(B,)``, and its gradient, shape of ``x``; for each example its own. A verdict may come after them."""
         ...
 
 
@@ -110,18 +110,25 @@ class _Expected:
     draws: int
 
     def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        value, achieved, _ = self._mean([(*evaluate_objective(self.objective, x), None) for _ in range(self.draws)])
+        value, achieved, _ = self._mean(lambda: (*evaluate_objective(self.objective, x), None))
         return value if achieved is None else (value, achieved)
 
     def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
-        value, achieved, grad = self._mean([value_and_gradient(self.objective, x) for _ in range(self.draws)])
+        value, achieved, grad = self._mean(lambda: value_and_gradient(self.objective, x))
         assert grad is not None
         return (value, grad) if achieved is None else (value, grad, achieved)
 
-    def _mean(self, found: list[Any]) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        values, verdicts, grads = zip(*found, strict=True)
-        achieved = None if verdicts[0] is None else sum(verdict.int() for verdict in verdicts) * 2 > self.draws
-        return sum(values) / self.draws, achieved, None if grads[0] is None else sum(grads) / self.draws
+    def _mean(self, draw: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """The means of value and gradient, and the verdict of most; what a draw does not give stays None."""
+        value, achieved, grad = draw()
+        votes = None if achieved is None else achieved.int()
+        for _ in range(self.draws - 1):
+            more = draw()
+            value = value + more[0]
+            votes = None if votes is None else votes + more[1].int()
+            grad = None if grad is None else grad + more[2]
+        verdict = None if votes is None else 2 * votes > self.draws
+        return value / self.draws, verdict, None if grad is None else grad / self.draws
 
     def at(self, index: Tensor) -> _Expected:
         return replace(self, objective=restricted(self.objective, index))

@@ -19,7 +19,7 @@ FLOORS = (
     {"paths"},
     {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "interrupts", "markup", "extras"},
     {"norms", "settings", "devices"},
-    {"constraints", "goals", "pixels"},
+    {"constraints", "goals", "hyperplanes", "pixels"},
     {"objectives", "pictures", "threats"},
     {"optimize"},
     {"steps", "models", "data", "records"},

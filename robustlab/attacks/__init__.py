@@ -2,8 +2,23 @@
 
 from robustlab.attacks.apgd import APGD
 from robustlab.attacks.by_name import ATTACKS, named_attack
+from robustlab.attacks.fab import FAB
+from robustlab.attacks.nearest import Within
 from robustlab.attacks.nfgsm import NFGSM
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.attacks.protocols import Attack, MinimumNormAttack, with_eps
 
-__all__ = ["APGD", "ATTACKS", "FGSM", "MIFGSM", "NFGSM", "PGD", "Attack", "MinimumNormAttack", "named_attack", "with_eps"]
+__all__ = [
+    "APGD",
+    "ATTACKS",
+    "FAB",
+    "FGSM",
+    "MIFGSM",
+    "NFGSM",
+    "PGD",
+    "Attack",
+    "MinimumNormAttack",
+    "Within",
+    "named_attack",
+    "with_eps",
+]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.attacks.protocols import Model
-from robustlab.attacks.starts import Starts, first_else_best, judged, solve_some
+from robustlab.attacks.starts import Starts, believed, first_else_best
 from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
@@ -179,15 +179,4 @@ class APGD:
 
     def _solved(self, run: Starts, objective: Objective, start: Tensor, rule: StepRule, steps: int, number: int) -> Solution:
         found = minimize(objective, start, run.allowed, rule, steps=steps, done=when_achieved, allow_nonfinite=True)
-        return self._believed(run, found, number) if run.judges else found
-
-    def _believed(self, run: Starts, found: Solution, number: int) -> Solution:
-        """What the model says of points that a stand-in found; where only the stand-in is fooled, the model is searched itself."""
-        true = judged(found, run.judges[number // self.restarts])
-        assert found.achieved is not None and true.achieved is not None
-        mistaken = (found.achieved & ~true.achieved).nonzero()[:, 0]
-        if not len(mistaken):
-            return true
-        itself = solve_some(replace(run, objectives=run.judges, judges=()), mistaken, self._start, number)
-        assert itself.passes is not None and true.passes is not None
-        return true.put(mistaken, replace(itself, passes=itself.passes + true.passes[mistaken]))
+        return believed(run, found, number // self.restarts, self._start, number)

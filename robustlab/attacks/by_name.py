@@ -9,16 +9,21 @@ from functools import partial
 from typing import Any
 
 from robustlab.attacks.apgd import APGD
+from robustlab.attacks.fab import FAB
+from robustlab.attacks.nearest import Within
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
+from robustlab.attacks.protocols import Attack
 from robustlab.constraints import ThreatModel
 from robustlab.errors import unknown
 from robustlab.goals import dlr
 
 # N-FGSM is none of them: it leaves the eps ball, so it must not measure robustness.
-ATTACKS: dict[str, Callable[[ThreatModel], PGD | APGD]] = {
+ATTACKS: dict[str, Callable[[ThreatModel], Attack]] = {
     "apgd-ce": APGD,
     "apgd-dlr": partial(APGD, surrogate=dlr),
     "apgd-t": partial(APGD, targets=9),
+    "fab": lambda threat: Within(FAB(threat.norm, targets=0), threat),
+    "fab-t": lambda threat: Within(FAB(threat.norm, targets=9), threat),
     "fgsm": FGSM,
     "mi-fgsm": MIFGSM,
     "pgd": PGD,
@@ -27,7 +32,7 @@ ATTACKS: dict[str, Callable[[ThreatModel], PGD | APGD]] = {
 }
 
 
-def named_attack(name: str, threat: ThreatModel, **options: Any) -> PGD | APGD:
+def named_attack(name: str, threat: ThreatModel, **options: Any) -> Attack:
     """An attack from its name, in any case.
 
     Args:
@@ -46,8 +51,15 @@ def named_attack(name: str, threat: ThreatModel, **options: Any) -> PGD | APGD:
         attack = PGD(threat, steps=int(numbers[1]), restarts=int(numbers[2] or 1))
     else:
         raise unknown("attack", name, ATTACKS)
-    settings = [field.name for field in fields(attack) if field.name != "threat"]
+    if isinstance(attack, Within):
+        return replace(attack, attack=_with_options(attack.attack, known, options))
+    return _with_options(attack, known, options)
+
+
+def _with_options(attack: Any, name: str, options: dict[str, Any]) -> Any:
+    """The same attack with other settings; what it may do to an image stays."""
+    settings = [field.name for field in fields(attack) if field.name not in ("threat", "norm", "enough")]
     for option in options:
         if option not in settings:
-            raise unknown(f"option of {known}", option, settings)
+            raise unknown(f"option of {name}", option, settings)
     return replace(attack, **options)

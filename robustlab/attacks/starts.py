@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from robustlab.constraints import ConstraintSet
 from robustlab.objectives import Objective, evaluate_objective
-from robustlab.optimize import Solution, StepRule
+from robustlab.optimize import Solution, StepRule, when_achieved
 from robustlab.subsets import Indivisible, restricted
 
 
@@ -48,18 +48,25 @@ class Starts:
         return Starts(objectives, judges, allowed, rule, x, eps, keys)
 
 
-def first_else_best(run: Starts, starts: int, solve: Callable[[Starts, int], Solution], *, whole: bool = False) -> Solution:
-    """Of several starts, for each example the first that achieves its goal, else the best; asks the device once for each but the first.
+def first_else_best(
+    run: Starts,
+    starts: int,
+    solve: Callable[[Starts, int], Solution],
+    *,
+    whole: bool = False,
+    solved: Callable[[Solution], Tensor] = when_achieved,
+) -> Solution:
+    """Of several starts, for each example the first that solves it, else the best; asks the device once for each but the first.
 
     Args:
         starts: how many, at least 1.
         solve: from a run and the number of a start to evaluated points.
         whole: run all the examples each time: batch statistics are those of a whole batch.
+        solved: from the best points so far to bool ``(B,)``: for whom no further start is needed.
     """
     best = solve(run, 0)
     for number in range(1, starts):
-        assert best.achieved is not None
-        unsolved = (~best.achieved).nonzero()[:, 0]
+        unsolved = (~solved(best)).nonzero()[:, 0]
         if not len(unsolved):
             break
         found = solve(run, number).at(unsolved) if whole else solve_some(run, unsolved, solve, number)
@@ -83,10 +90,38 @@ def solve_some(run: Starts, index: Tensor, solve: Callable[[Starts, int], Soluti
     return solve(some, number)
 
 
+def believed(
+    run: Starts, found: Solution, aim: int, solve: Callable[[Starts, int], Solution], number: int, rank: Objective | None = None
+) -> Solution:
+    """What the model says of points that a stand-in found; where only the stand-in is fooled, the model is searched itself.
+
+    Args:
+        run: its judges say it; without any the points are returned as they are.
+        found: by a start.
+        aim: which of the judges.
+        solve: from a run and the number of a start to evaluated points.
+        number: of the start.
+        rank: what points are compared by, where it is not the objective's value.
+    """
+    if not run.judges:
+        return found
+    true = judged(found, run.judges[aim], rank)
+    assert found.achieved is not None and true.achieved is not None
+    mistaken = (found.achieved & ~true.achieved).nonzero()[:, 0]
+    if not len(mistaken):
+        return true
+    itself = solve_some(replace(run, objectives=run.judges, judges=()), mistaken, solve, number)
+    if itself.passes is not None and true.passes is not None:
+        itself = replace(itself, passes=itself.passes + true.passes[mistaken])
+    return true.put(mistaken, itself)
+
+
 @torch.no_grad()
-def judged(found: Solution, judge: Objective) -> Solution:
-    """Points that a stand-in found, with the model's own values and verdicts."""
+def judged(found: Solution, judge: Objective, rank: Objective | None = None) -> Solution:
+    """Points that a stand-in found, with the model's own verdicts, and its values, or where there is a ``rank``, that."""
     value, achieved = evaluate_objective(judge, found.x)
     assert found.finite is not None
-    passes = None if found.passes is None else found.passes + 1
-    return Solution(found.x, value, achieved, found.finite & ~value.isnan(), passes)
+    finite = found.finite & ~value.isnan()
+    if rank is not None:
+        value = torch.where(value.isnan(), torch.nan, evaluate_objective(rank, found.x)[0])
+    return Solution(found.x, value, achieved, finite, None if found.passes is None else found.passes + 1)

@@ -1,0 +1,249 @@
+"""What minimum-norm attacks share: they look for the nearest adversarial image, however far."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustlab import seeding
+from robustlab.attacks.protocols import Model
+from robustlab.attacks.starts import Starts, believed, first_else_best
+from robustlab.checks import attack_inputs, with_logit_checks
+from robustlab.constraints import PIXELS, ThreatModel
+from robustlab.errors import UserError
+from robustlab.goals import Goal, Signed
+from robustlab.models.frozen import frozen
+from robustlab.norms import L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
+from robustlab.objectives import Objective, goal_objective
+from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite
+from robustlab.subsets import restricted
+
+
+@dataclass(frozen=True)
+class Nearest(ABC):
+    """A minimum-norm attack: an objective, a step rule and a start; of all points met that achieve the goal the nearest is kept.
+
+    Attributes:
+        norm: what distances are measured in, in pixel units: a norm, its class or its name.
+        enough: an example is done as soon as a point within this distance is found: a number, or one for each image ``(B,)``. None looks
+            for the nearest to the end; images that are adversarial as they are, are done in any case.
+    """
+
+    norm: AttackNorm
+    enough: float | Tensor | None = field(default=None, kw_only=True)
+    norms: ClassVar[tuple[type[Norm], ...]] = (Linf, L2, L1)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norm", as_norm(self.norm))
+        if not isinstance(self.norm, self.norms):
+            known = ", ".join(f"{norm.__name__}()" for norm in self.norms)
+            raise UserError(f"{self.label} is known in {known}, got {self.norm!r}")
+        if self.enough is not None and not torch.all(torch.as_tensor(self.enough) >= 0):
+            raise UserError(f"enough must be a distance >= 0 in pixel units, or None, got {self.enough}")
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Its name without the norm."""
+
+    def __str__(self) -> str:
+        return f"{self.label} ({type(self.norm).__name__})"
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
+        """Look for the nearest adversarial image of each image of a batch by itself.
+
+        Args:
+            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
+            x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
+            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal, where the attack does not choose its own.
+            keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
+            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``. Who is fooled, ``model`` says.
+
+        Returns:
+            Images in [0, 1], shape and dtype of ``x``: for each the nearest that achieves the goal, or the image itself where none was
+            found.
+
+        Raises:
+            UserError: images, labels or logits that are none; a goal where the attack chooses its own.
+        """
+        x, y, highest = attack_inputs(model, x, y)
+        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
+        refuse_nonfinite(found)
+        return found.x
+
+    def solve(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        highest_label: int = -1,
+    ) -> Solution:
+        """The attack without its checks.
+
+        Args:
+            model, x, y, keys, fast_model: as in a call, but tensors only.
+            highest_label: to be compared with the number of classes; -1 where it is not known.
+
+        Returns:
+            Images with their distance as ``value``, float64 ``(B,)``, and the verdict of ``model`` as ``achieved``. ``passes`` counts
+            the points at which ``model`` or ``fast_model`` was evaluated; ``finite`` tells which images had only numbers as logits and
+            gradients.
+        """
+        x = x.detach()
+        keys = seeding.content_keys(x) if keys is None else keys
+        enough = self.enough.to(x.device) if isinstance(self.enough, Tensor) else self.enough or 0.0
+        with frozen(model), frozen(fast_model or model):
+            itself = with_logit_checks(model, highest_label)
+            stepped = with_logit_checks(fast_model, highest_label) if fast_model else itself
+            goals = self._goals(itself, x, y)
+            objectives = tuple(self._objective(stepped, goal, x) for goal in goals)
+            judges = tuple(self._objective(itself, goal, x) for goal in goals) if fast_model else ()
+            run = Starts(objectives, judges, PIXELS, self._rule(x), x, enough, keys)
+            found = first_else_best(run, len(goals) * self._repeats, self._search, solved=near_enough)
+        return with_distance(found, x, self.norm)
+
+    @abstractmethod
+    def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
+        """What to reach, one after another; the nearest of all counts."""
+
+    def _objective(self, model: Model, goal: Goal, x: Tensor) -> Objective:
+        """What leads there. Its value is at most 0 exactly where the goal is achieved."""
+        return goal_objective(model, Signed(goal))
+
+    @abstractmethod
+    def _rule(self, x: Tensor) -> StepRule:
+        """How to move around the images ``x``."""
+
+    @property
+    @abstractmethod
+    def _most(self) -> int:
+        """Steps of the loop, at most."""
+
+    @property
+    def _repeats(self) -> int:
+        """Starts for each goal."""
+        return 1
+
+    def _begin(self, run: Starts, number: int) -> Tensor:
+        """Where a start begins: at the images."""
+        return run.x
+
+    def _search(self, run: Starts, number: int) -> Solution:
+        """What one start finds, ranked by how much farther it is than what is enough."""
+        aim, rank = number // self._repeats, Beyond(run.x, self.norm, run.eps)
+        found = minimize(
+            run.objectives[aim],
+            self._begin(run, number),
+            run.allowed,
+            run.rule,
+            steps=self._most,
+            rank=rank,
+            done=near_enough,
+            allow_nonfinite=True,
+        )
+        return believed(run, found, aim, self._search, number, rank)
+
+
+@dataclass(frozen=True, eq=False)
+class Beyond:
+    """For ``rank`` of ``minimize``: how much farther than ``enough`` a point is from its image, float64 ``(B,)``; at most 0 within it.
+
+    Attributes:
+        center: the images, shape ``(B, ...)``.
+        norm: what is measured.
+        enough: a number or ``(B,)``.
+    """
+
+    center: Tensor
+    norm: Norm
+    enough: float | Tensor = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.norm.measure(x.double() - self.center.double()) - self.enough
+
+    def at(self, index: Tensor) -> Beyond:
+        return Beyond(self.center[index], self.norm, restricted(self.enough, index))
+
+
+def near_enough(found: Solution) -> Tensor:
+    """For ``done`` with a rank of ``Beyond``: who has achieved its goal within the distance that is enough, bool ``(B,)``."""
+    assert found.achieved is not None and found.value is not None
+    return found.achieved & (found.value <= 0)
+
+
+def with_distance(found: Solution, x: Tensor, norm: Norm, within: float | Tensor = torch.inf) -> Solution:
+    """What was found with its distance from ``x`` as its value; where that is nothing, or not ``within``, the images themselves."""
+    distance = norm.measure(found.x.double() - x.double())
+    assert found.achieved is not None
+    achieved = found.achieved & (distance <= within)
+    return replace(found, x=torch.where(expanded(achieved, x), found.x, x), value=torch.where(achieved, distance, 0), achieved=achieved)
+
+
+@dataclass(frozen=True)
+class Within:
+    """A minimum-norm attack as an attack within a threat model: what it finds counts where it lies within eps, exactly.
+
+    An example is done as soon as the attack has found a point within eps.
+
+    Attributes:
+        attack: the minimum-norm attack, in the norm of the threat model.
+        threat: what the adversary may do.
+    """
+
+    attack: Nearest
+    threat: ThreatModel
+
+    def __post_init__(self) -> None:
+        if self.attack.norm != self.threat.norm:
+            raise UserError(f"{self.attack} measures in another norm than the threat model, {self.threat}")
+        if not self.threat.box.is_pixels:
+            raise UserError("a minimum-norm attack moves images in [0, 1], the threat model has another box")
+
+    def __str__(self) -> str:
+        return f"{self.attack.label} ({self.threat})"
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
+        """Attack each image of a batch by itself.
+
+        Args:
+            model, x, y, keys, fast_model: as for the minimum-norm attack.
+
+        Returns:
+            Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``. An image that does
+            not fool the model within eps comes back as it is.
+
+        Raises:
+            UserError: images, labels or logits that are none; radii for another number of images.
+        """
+        x, y, highest = attack_inputs(model, x, y)
+        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
+        refuse_nonfinite(found)
+        return found.x
+
+    def solve(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        highest_label: int = -1,
+    ) -> Solution:
+        """The attack without its checks; see ``Nearest.solve``.
+
+        Args:
+            model, x, y, keys, fast_model: as in a call, but tensors only.
+            highest_label: to be compared with the number of classes; -1 where it is not known.
+        """
+        eps = self.threat.radius(x)
+        attack = replace(self.attack, enough=eps)
+        found = attack.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest_label)
+        return with_distance(found, x.detach(), self.threat.norm, eps)
