@@ -330,7 +330,7 @@ class Resumable:
                 if not Run.is_run(folder):
                     files.check_vacant(place, hidden_allowed=True)
                 if not (Run.is_run(folder) and log.is_file() and log.stat().st_size):
-                    _empty(folder)  # what was killed before anything was kept, or while it took itself away
+                    emptied(folder)  # what was killed before anything was kept, or while it took itself away
                 parts = cls(Run.open(folder, settings, free, what=what))
                 for written in (place, *place.glob("*/")) if place.is_dir() else ():
                     files.sweep(written)  # where only this process writes
@@ -338,7 +338,7 @@ class Resumable:
                     yield parts
                 finally:
                     if parts.is_finished or not parts._lines:
-                        _empty(folder)
+                        emptied(folder)
         finally:
             for one in (folder, place) if made and not beside else (folder,):
                 with suppress(OSError):  # which keeps a folder that holds something
@@ -384,7 +384,7 @@ class Resumable:
         self.is_finished = True
 
 
-def _empty(folder: Path) -> None:
+def emptied(folder: Path) -> None:
     """Take away what is in a run folder, but for its lock: first the file that makes it one."""
     (folder / "settings.json").unlink(missing_ok=True)
     for path in folder.iterdir() if folder.is_dir() else ():

@@ -23,7 +23,7 @@ FLOORS = (
     {"objectives", "pictures", "threats"},
     {"optimize"},
     {"steps", "models", "data", "records"},
-    {"attacks", "synthesis", "linear_bias", "gnn"},
+    {"attacks", "synthesis", "linear_bias", "gnn", "blocks"},
     {"evaluation"},
     {"training"},
     {"construction"},

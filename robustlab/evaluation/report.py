@@ -256,13 +256,18 @@ class Report:
                 notes.append(f"{name} changed no image, so its number is the clean accuracy and says nothing about robustness")
         return notes
 
+    def lines(self) -> list[tuple[str, Rate]]:
+        """As ``rates``, with the accuracies after each attack of a line-up behind its own."""
+        lines = []
+        for name, rate in self.rates().items():
+            lines.append((name, rate))
+            lines += [(f"  after {stage}", left) for stage, left in (self.after(name) if name in self.stages else {}).items()]
+        return lines
+
     def rows(self) -> list[tuple[str, str]]:
         """The lines of a table: a name and a number with its interval."""
-        rows = []
-        for name, rate in self.rates().items():
-            rows.append((name, repr(rate)))
-            rows += [(f"  after {stage}", repr(left)) for stage, left in (self.after(name) if name in self.stages else {}).items()]
-        return rows + [(name, f"median distance {self.median_distance(name):.4g}") for name in self.minimum_norm]
+        distances = [(name, f"median distance {self.median_distance(name):.4g}") for name in self.minimum_norm]
+        return [(name, repr(rate)) for name, rate in self.lines()] + distances
 
     def __repr__(self) -> str:
         rows = self.rows()

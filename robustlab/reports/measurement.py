@@ -1,5 +1,5 @@
-"""A measurement of several models that is kept batch by batch, so that it goes on where it was interrupted, and all that it leaves behind:
-numbers, one line per image, a curve, a grid and the adversarial images."""
+"""A measurement of several models that is kept batch by batch, so that it goes on where it was interrupted and any number of processes
+share it, and all that it leaves behind: numbers, one line per image, a curve, a grid and the adversarial images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from robustlab import files, pictures
 from robustlab.attacks.lineup import LineUp
 from robustlab.attacks.protocols import Attack
+from robustlab.blocks import Blocks
 from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
@@ -27,7 +30,7 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
 from robustlab.models.naming import short_names
-from robustlab.progress import say
+from robustlab.progress import Progress, say
 from robustlab.records import Resumable, Run, check_same, environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
@@ -106,7 +109,8 @@ def measure_models(
     """Attack every model, tell its numbers, and leave what was found in its places.
 
     What is found is kept batch by batch in ``places.out``, or beside ``places.adversarial``: after an interruption the same call goes on,
-    and its files are those of an uninterrupted one.
+    and its files are those of an uninterrupted one. Processes that are called alike at the same time share the batches; whoever finds
+    all of them there writes the files.
 
     Args:
         models: by name, all on one device.
@@ -116,39 +120,57 @@ def measure_models(
         tell: called with each line of the result.
 
     Raises:
-        UserError: a place holds a measurement with other settings, or is in use; and as for ``evaluate``.
+        UserError: a place holds a measurement with other settings; and as for ``evaluate``.
     """
     asked = _identity(measuring, models, images, places.adversarial is not None)
     out, grid = places.out, places.grid
-    if out and not Run.is_run(Resumable.folder_of(out)) and (reports := _reports(out, list(short_names(models).values()))):
-        _repeat(out, reports, asked, tell)
+    if out and _repeated(out, models, asked, tell):
         if grid:
             pictures.save(grid, _examples(measuring, next(iter(models.values())), images))
         return
     try:
+        _shared(models, images, measuring, places, asked, tell)
+    except UserError:
+        if not (out and _repeated(out, models, asked, tell)):  # another process may have ended it at this moment
+            raise
+
+
+def _shared(
+    models: Mapping[str, Classifier],
+    images: Images,
+    measuring: Measuring,
+    places: Places,
+    asked: dict[str, Any],
+    tell: Callable[[str], object],
+) -> None:
+    """Measure what nobody has measured; write and tell the results where that completes them."""
+    out = places.out
+    try:
         place, beside = (out, False) if out else (places.adversarial, True)
-        with Resumable.at(place, asked, FREE, what="measurement", beside=beside) as parts:
-            _measure_all(models, images, measuring, places, parts, asked, tell)
+        with Blocks.at(place, asked, FREE, what="measurement", beside=beside) as blocks:
+            work = _Work(measuring, images, blocks, keeps=places.adversarial is not None)
+            for k, model in enumerate(models.values()):
+                work.measure(k, model)
+            with blocks.finishing(work.parts(len(models))) as ready:
+                if ready:
+                    _write_all(models, work, places, asked, tell)
+                elif not (out and _reports(out, list(short_names(models).values()))):
+                    tell(f"other processes are at the rest; the last of them writes to {place}")
+        if out and not ready:
+            _repeated(out, models, asked, tell)
     except KeyboardInterrupt:
         if out or places.adversarial:
             say("what was found is kept: the same command goes on from here")
         raise
 
 
-def _measure_all(
-    models: Mapping[str, Classifier],
-    images: Images,
-    measuring: Measuring,
-    places: Places,
-    parts: Resumable,
-    asked: dict[str, Any],
-    tell: Callable[[str], object],
-) -> None:
-    """Measure every model, or what is missing of it, and write all that was asked for."""
+def _write_all(models: Mapping[str, Classifier], work: _Work, places: Places, asked: dict[str, Any], tell: Callable[[str], object]) -> None:
+    """Write all that was asked for, and tell it."""
+    measuring, images = work.measuring, work.images
     out, kept, grid = places.out, places.adversarial, places.grid
     short, curves = short_names(models), {}
     for k, (name, model) in enumerate(models.items()):
-        report, curves[short[name]] = _measured(measuring, model, images, _Parts(parts, k, keeps=kept is not None))
+        report, curves[short[name]] = work.report(k, model), work.curve(k)
         printed = _printed(measuring, name, images, report, curves[short[name]])
         for text in printed:
             tell(text)
@@ -159,12 +181,11 @@ def _measure_all(
         if grid:
             pictures.save(grid, _examples(measuring, model, images))
     if kept:
-        _write_adversarial(kept, list(short.values()), measuring.attacks, parts)
+        _write_adversarial(kept, list(short.values()), work)
     if out and measuring.radii:
         axes = Axes(f"{type(measuring.attacks[0].threat.norm).__name__} eps, pixels in [0, 1]", "accuracy", percent=True)
         title = f"{images.name}: accuracy under {method(measuring.attacks[0])}"
         line_plot(out / "curve.png", [accuracy_line(name, rates) for name, rates in curves.items()], axes, title=title)
-    parts.finish()
     for place in filter(None, (out, kept, grid)):
         tell(f"written to {place}")
 
@@ -205,108 +226,134 @@ def _reports(out: Path, models: list[str]) -> list[dict[str, Any]]:
     return found if all(isinstance(one.get("asked"), dict) for one in found) else []
 
 
-def _repeat(out: Path, reports: list[dict[str, Any]], asked: dict[str, Any], tell: Callable[[str], object]) -> None:
-    """Tell again what a measurement that ended found.
+def _repeated(out: Path, models: Mapping[str, Classifier], asked: dict[str, Any], tell: Callable[[str], object]) -> bool:
+    """Tell again what a measurement that ended found; False where there is none.
 
     Raises:
         UserError: it had other settings; names the differences.
     """
+    reports = [] if Run.is_run(Resumable.folder_of(out)) else _reports(out, list(short_names(models).values()))
     for report in reports:
         check_same(out, report["asked"], asked, FREE, what="measurement")
     for report in reports:
         for text in report.get("printed", []):
             tell(text)
-    tell(f"this was finished before, in {out}")
+    if reports:
+        tell(f"this was finished before, in {out}")
+    return bool(reports)
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What is kept of one model's measurement, batch by batch.
+class _Work:
+    """The measurement of some models in blocks of images, each of them a batch.
 
     Attributes:
-        parts: of the whole call.
-        model: which of the models, from 0.
+        measuring, images: what to measure, on what.
+        blocks: where it is kept.
         keeps: whether adversarial images are kept too.
     """
 
-    parts: Resumable
-    model: int
+    measuring: Measuring
+    images: Images
+    blocks: Blocks
     keeps: bool
 
-    @property
-    def records(self) -> list[Record]:
-        """Of the images that are done."""
-        return [Record.from_json(one) for batch in self.parts.found(f"records {self.model}") for one in batch["records"]]
+    @cached_property
+    def cuts(self) -> tuple[torch.Tensor, ...]:
+        """The positions of the images of each block; one block of none where there are none."""
+        return torch.arange(len(self.images)).split(self.measuring.batch_size)
 
-    @property
-    def standing(self) -> list[tuple[int, list[int]]]:
-        """Of each batch of the curve that is done: its images, and how many stand at each radius."""
-        return [(n, counts) for n, counts in self.parts.found(f"curve {self.model}")]
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """How images are cut into batches; positions in the whole split, and so draws, stay as they are."""
+        return {"progress": False, **self.measuring.batches}
 
-    def add_standing(self, n: int, counts: list[int]) -> None:
-        self.parts.add(f"curve {self.model}", [n, counts])
+    def parts(self, models: int) -> dict[str, int]:
+        """How many blocks each part has."""
+        kinds = ("records", "curve") if self.measuring.radii else ("records",)
+        return {f"{kind} {k}": len(self.cuts) for kind in kinds for k in range(models)}
 
-    def adding(self) -> dict[str, Any]:
-        """What ``evaluate`` is to call: for what each attack returned on a batch, and then for the batch's records."""
-        batch: list[AdversarialImages] = []
+    def measure(self, k: int, model: Classifier) -> None:
+        """Attack the ``k``-th model on the blocks that are not done yet and that nobody else is at."""
+        fast_model = accelerate(model, dtype=torch.bfloat16 if self.measuring.bfloat16 else None, compile=self.measuring.compile)
+        title = method(self.measuring.attacks[0]) if len(self.measuring.attacks) == 1 else f"{len(self.measuring.attacks)} attacks"
+        self._each(f"records {k}", title, lambda part, number: self._attack(part, number, model, fast_model))
+        if self.measuring.radii:
+            self._each(f"curve {k}", "curve", lambda part, number: self._count(part, number, model, fast_model))
 
-        def on_batch(found: list[Record]) -> None:
-            made = [{"attack": one.attack, "classes": list(one.classes), "sources": list(one.sources)} for one in batch]
-            tensors = {f"{i} {name}": tensor for i, one in enumerate(batch) for name, tensor in one.tensors().items()}
-            line = {"records": [record.to_json() for record in found], "adversarial": made}
-            self.parts.add(f"records {self.model}", line, tensors if batch else None)
-            batch.clear()
+    def _each(self, part: str, title: str, compute: Callable[[str, int], None]) -> None:
+        done = sum(len(cut) for number, cut in enumerate(self.cuts) if self.blocks.is_done(part, number))
+        with Progress(title, len(self.images), "img") as shown:
+            shown.start_from(done)
+            for number, cut in enumerate(self.cuts):
+                if self.blocks.is_done(part, number):
+                    continue
+                with self.blocks.claim(part, number) as mine:
+                    if mine:
+                        compute(part, number)
+                shown.update(len(cut))
 
-        return {"on_batch": on_batch, "progress": True, "on_adversarial": batch.append if self.keeps else None}
+    def _attack(self, part: str, number: int, model: Classifier, fast_model: nn.Module) -> None:
+        kept: list[AdversarialImages] = []
+        some, tell = self.images.subset(self.cuts[number]), kept.append if self.keeps else None
+        found = evaluate(model, some, self.measuring.attacks, fast_model=fast_model, on_adversarial=tell, **self.settings)
+        made = [{"attack": one.attack, "classes": list(one.classes), "sources": list(one.sources)} for one in kept]
+        tensors = {f"{i} {name}": tensor for i, one in enumerate(kept) for name, tensor in one.tensors().items()}
+        line = {"records": [record.to_json() for record in found.records], "adversarial": made}
+        self.blocks.put(part, number, line, tensors if kept else None)
+
+    def _count(self, part: str, number: int, model: Classifier, fast_model: nn.Module) -> None:
+        some, first, radii = self.images.subset(self.cuts[number]), self.measuring.attacks[0], self.measuring.radii
+        assert radii is not None
+        rates = curve(model, some, first, radii, fast_model=fast_model, **self.settings)
+        self.blocks.put(part, number, {str(eps): rate.count for eps, rate in rates.items()})
+
+    def report(self, k: int, model: Classifier) -> Report:
+        """Of all the blocks."""
+        records = [Record.from_json(one) for number in range(len(self.cuts)) for one in self.found(k, number)["records"]]
+        none = evaluate(model, self.images.subset(torch.arange(0)), self.measuring.attacks, **self.settings)
+        return replace(none, records=tuple(records))
+
+    def found(self, k: int, number: int) -> dict[str, Any]:
+        """What was kept of a block of the ``k``-th model."""
+        return dict(self.blocks.found(f"records {k}", number))
+
+    def curve(self, k: int) -> dict[float, Rate]:
+        """Accuracy at each radius, ascending; empty where no curve was asked for."""
+        counts = [self.blocks.found(f"curve {k}", number) for number in range(len(self.cuts) if self.measuring.radii else 0)]
+        radii = sorted(float(eps) for eps in counts[0]) if counts else []
+        return {eps: Rate(sum(count[str(eps)] for count in counts), len(self.images)) for eps in radii}
 
 
-def _write_adversarial(kept: Path, models: list[str], attacks: Sequence[Attack], parts: Resumable) -> None:
-    """Write the adversarial images of all batches into their folder, all of it or nothing."""
+def _write_adversarial(kept: Path, models: list[str], work: _Work) -> None:
+    """Write the adversarial images of all blocks into their folder, all of it or nothing."""
+    blocks = work.blocks
     # Written down first: a folder that is there later is ours, as it is put into its place whole.
-    if parts.found("adversarial images") and kept.exists() and any(not entry.name.startswith(".") for entry in kept.iterdir()):
+    if blocks.is_done("adversarial", 0) and kept.exists() and any(not entry.name.startswith(".") for entry in kept.iterdir()):
         return
     files.check_vacant(kept)
-    parts.add("adversarial images", str(kept))
-    norms = {str(attack): attack.threat.norm for attack in attacks}
+    blocks.put("adversarial", 0, str(kept))
+    norms = {str(attack): attack.threat.norm for attack in work.measuring.attacks}
     with files.atomic_folder(kept) as folder:
         for k, name in enumerate(models):
             place = folder / name if len(models) > 1 else folder
             place.mkdir(exist_ok=True)
             with saving_within(place) as save:
-                for number, line in enumerate(parts.found(f"records {k}")):
-                    tensors = parts.tensors(f"records {k}", number) if line["adversarial"] else {}
-                    for i, made in enumerate(line["adversarial"]):
+                for number in range(len(work.cuts)):
+                    found = work.found(k, number)["adversarial"]
+                    tensors = blocks.tensors(f"records {k}", number) if found else {}
+                    for i, made in enumerate(found):
                         own = {key.partition(" ")[2]: value for key, value in tensors.items() if key.partition(" ")[0] == str(i)}
-                        sources = tuple(made.get("sources", ()))  # parts of before have none
+                        sources = tuple(made["sources"])
                         save(AdversarialImages(made["attack"], norms[made["attack"]], tuple(made["classes"]), **own, sources=sources))
-
-
-def _measured(measuring: Measuring, model: Classifier, images: Images, parts: _Parts) -> tuple[Report, dict[float, Rate]]:
-    """Attack a model on the images that are not done yet; the numbers are of all."""
-    fast_model = accelerate(model, dtype=torch.bfloat16 if measuring.bfloat16 else None, compile=measuring.compile)
-    done = parts.records
-    rest = evaluate(model, _from(images, len(done)), measuring.attacks, fast_model=fast_model, **parts.adding(), **measuring.batches)
-    report = replace(rest, records=(*done, *rest.records))
-    rates: dict[float, Rate] = {}
-    if measuring.radii:
-        ended = sum(n for n, _ in parts.standing)
-        told: dict[str, Any] = {"on_standing": parts.add_standing, "fast_model": fast_model}
-        radii = list(curve(model, _from(images, ended), measuring.attacks[0], measuring.radii, **told, **measuring.batches))
-        counted = [counts for _, counts in parts.standing]
-        rates = {eps: Rate(sum(counts[k] for counts in counted), len(images)) for k, eps in enumerate(radii)}
-    return report, rates
-
-
-def _from(images: Images, first: int) -> Images:
-    """The images from a position on; they keep their places in the split, and so their draws."""
-    return images.subset(torch.arange(first, len(images))) if first else images
 
 
 def _printed(measuring: Measuring, name: str, images: Images, report: Report, rates: dict[float, Rate]) -> list[str]:
     """What is told of a model."""
     return [
         f"{name} on {images.name} ({measuring.split})",
-        *(f"  {attack:<28} {rate}" for attack, rate in report.rates().items()),
+        *(f"  {attack:<28} {rate}" for attack, rate in report.lines()),
+        *(f"  {line}" for line in filter(None, [report.headline])),
         *(f"  note: {note}" for note in report.notes),
         *(f"  at eps = {eps:<19.4g} {rate}" for eps, rate in rates.items()),
     ]
@@ -343,4 +390,7 @@ def _write(
             say(f"note: no examples.png: {error}")
     accuracies = {name: rate.to_json() for name, rate in report.rates().items()}
     found = {"environment": environment(), "dataset": images.name, "accuracies": accuracies, "notes": report.notes}
+    if report.stages:
+        stages = {name: {stage: rate.to_json() for stage, rate in report.after(name).items()} for name in report.stages}
+        found |= {"stages": stages, "passes": {name: report.passes(name) for name in report.stages}}
     files.write_json(out / "report.json", {"settings": dict(measuring.settings), **found, **more})

@@ -267,7 +267,7 @@ def test_its_name_says_what_it_does(attack, name):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        ({"restarts": 0}, "^Auto-PGD needs steps >= 0, restarts >= 1 and targets >= 0, got 100, 0 and 0$"),
+        ({"restarts": 0}, "^Auto-PGD needs steps >= 0, restarts >= 1, targets >= 0 and eot >= 1, got 100, 0, 0 and 1$"),
         ({"rho": 1.5}, r"^alpha and rho are shares from 0 to 1, got 0\.75 and 1\.5$"),
         ({"targets": 3, "surrogate": margin}, "^Auto-PGD aims at targets by the targeted DLR: give `surrogate` or `targets`, not both$"),
     ],
