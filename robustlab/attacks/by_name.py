@@ -10,12 +10,13 @@ from typing import Any
 
 from robustlab.attacks.apgd import APGD
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
+from robustlab.attacks.square import Square
 from robustlab.constraints import ThreatModel
 from robustlab.errors import unknown
 from robustlab.goals import dlr
 
 # N-FGSM is none of them: it leaves the eps ball, so it must not measure robustness.
-ATTACKS: dict[str, Callable[[ThreatModel], PGD | APGD]] = {
+ATTACKS: dict[str, Callable[[ThreatModel], PGD | APGD | Square]] = {
     "apgd-ce": APGD,
     "apgd-dlr": partial(APGD, surrogate=dlr),
     "apgd-t": partial(APGD, targets=9),
@@ -24,10 +25,11 @@ ATTACKS: dict[str, Callable[[ThreatModel], PGD | APGD]] = {
     "pgd": PGD,
     "pgd-20": partial(PGD, steps=20),
     "pgd-50x10": partial(PGD, steps=50, restarts=10),
+    "square": Square,
 }
 
 
-def named_attack(name: str, threat: ThreatModel, **options: Any) -> PGD | APGD:
+def named_attack(name: str, threat: ThreatModel, **options: Any) -> PGD | APGD | Square:
     """An attack from its name, in any case.
 
     Args:
