@@ -9,12 +9,15 @@ from functools import partial
 from typing import Any
 
 from robustlab.attacks.apgd import APGD
+from robustlab.attacks.autoattack import VERSIONS, autoattack
 from robustlab.attacks.fab import FAB
+from robustlab.attacks.lineup import LineUp
 from robustlab.attacks.nearest import Within
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.attacks.protocols import Attack
+from robustlab.attacks.square import Square
 from robustlab.constraints import ThreatModel
-from robustlab.errors import unknown
+from robustlab.errors import UserError, unknown
 from robustlab.goals import dlr
 
 # N-FGSM is none of them: it leaves the eps ball, so it must not measure robustness.
@@ -29,6 +32,8 @@ ATTACKS: dict[str, Callable[[ThreatModel], Attack]] = {
     "pgd": PGD,
     "pgd-20": partial(PGD, steps=20),
     "pgd-50x10": partial(PGD, steps=50, restarts=10),
+    "square": Square,
+    **{version: partial(autoattack, version=version) for version in VERSIONS},
 }
 
 
@@ -36,14 +41,17 @@ def named_attack(name: str, threat: ThreatModel, **options: Any) -> Attack:
     """An attack from its name, in any case.
 
     Args:
-        name: one of ``ATTACKS``, or ``pgd-STEPS`` or ``pgd-STEPSxRESTARTS`` with any numbers: ``"pgd-100"``, ``"pgd-20x5"``.
+        name: one of ``ATTACKS``, or ``pgd-STEPS`` or ``pgd-STEPSxRESTARTS`` with any numbers: ``"pgd-100"``, ``"pgd-20x5"``; or several of
+            these with ``+`` between them, a line-up where each gets what those before it left: ``"apgd-ce+square"``.
         threat: what the adversary may do.
-        options: settings of the attack that differ from those behind its name: ``keep_best=False``.
+        options: settings of the attack that differ from those behind its name: ``keep_best=False``; none for a line-up.
 
     Raises:
         UserError: a name or an option that is not known; says the nearest one.
     """
     known = name.strip().lower()
+    if "+" in known:
+        return _with_options(_lineup(known, threat), known, options)
     numbers = re.fullmatch(r"pgd-(\d+)(?:x(\d+))?", known)
     if known in ATTACKS:
         attack = ATTACKS[known](threat)
@@ -56,8 +64,17 @@ def named_attack(name: str, threat: ThreatModel, **options: Any) -> Attack:
     return _with_options(attack, known, options)
 
 
+def _lineup(name: str, threat: ThreatModel) -> LineUp:
+    """The line-up of attacks that are named with ``+`` between them."""
+    parts = [named_attack(part, threat) for part in name.split("+")]
+    attacks = [one for part in parts for one in (part.attacks if isinstance(part, LineUp) else [part])]
+    return LineUp(attacks, " + ".join(str(one).partition(" (")[0] for one in attacks))  # type: ignore[arg-type]
+
+
 def _with_options(attack: Any, name: str, options: dict[str, Any]) -> Any:
     """The same attack with other settings; what it may do to an image stays."""
+    if isinstance(attack, LineUp) and options:
+        raise UserError(f"{attack} has no option {next(iter(options))!r}: a line-up is what it is")
     settings = [field.name for field in fields(attack) if field.name not in ("threat", "norm", "enough")]
     for option in options:
         if option not in settings:

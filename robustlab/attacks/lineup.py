@@ -13,6 +13,7 @@ from robustlab.attacks.protocols import Model, Solving, with_eps
 from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
+from robustlab.goals import Goal
 from robustlab.models.frozen import frozen
 from robustlab.optimize import Solution, refuse_nonfinite
 
@@ -72,7 +73,7 @@ class LineUp:
     def __str__(self) -> str:
         return f"{self.name} ({self.threat})"
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
+    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
         """Attack each image of a batch by itself.
 
         Args:
@@ -95,7 +96,7 @@ class LineUp:
         self,
         model: Model,
         x: Tensor,
-        y: Tensor,
+        y: Tensor | Goal,
         *,
         keys: Tensor | None = None,
         fast_model: Model | None = None,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustlab.constraints import ConstraintSet
 from robustlab.objectives import Objective, evaluate_objective
-from robustlab.optimize import Solution, StepRule, when_achieved
+from robustlab.optimize import Solution, when_achieved
 from robustlab.subsets import Indivisible, restricted
 
 
@@ -22,7 +23,7 @@ class Starts:
         objectives: what they minimize: one for all, or one for each target.
         judges: the same of the model itself, where a stand-in searches and is not to be believed; else none.
         allowed: where solutions may lie.
-        rule: how they move.
+        rule: how they move: a step rule of ``minimize``, or what else an attack moves by.
         x: the images, shape ``(B, ...)``.
         eps: their radius, a number or ``(B,)``.
         keys: int64 ``(B,)``.
@@ -31,7 +32,7 @@ class Starts:
     objectives: tuple[Objective, ...]
     judges: tuple[Objective, ...]
     allowed: ConstraintSet
-    rule: StepRule
+    rule: Any
     x: Tensor
     eps: float | Tensor
     keys: Tensor

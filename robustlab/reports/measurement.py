@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from robustlab import files, pictures
-from robustlab.attacks.lineup import LineUp
 from robustlab.attacks.protocols import Attack
 from robustlab.blocks import Blocks
+from robustlab.constraints import ThreatModel
 from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
@@ -30,6 +30,7 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
 from robustlab.models.naming import short_names
+from robustlab.norms import Norm
 from robustlab.progress import Progress, say
 from robustlab.records import Resumable, Run, check_same, environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
@@ -209,12 +210,21 @@ def _identity(measuring: Measuring, models: Mapping[str, Classifier], images: Im
 
 
 def _told(attack: Any) -> dict[str, Any]:
-    """An attack's settings in values that JSON holds."""
-    if isinstance(attack, LineUp):
-        return {"name": str(attack), "attacks": [_told(one) for one in attack.attacks]}
-    threat = {"norm": type(attack.threat.norm).__name__, "eps": attack.threat.eps}
-    values = {each.name: getattr(attack, each.name) for each in dataclasses.fields(attack) if each.name != "threat"}
-    return {"name": str(attack), "threat": threat} | {name: getattr(value, "__name__", value) for name, value in values.items()}
+    """An attack's settings in values that JSON holds; attacks within it are told in turn."""
+    told: dict[str, Any] = {"name": str(attack)}
+    for each in dataclasses.fields(attack):
+        value = getattr(attack, each.name)
+        if isinstance(value, ThreatModel):
+            told[each.name] = {"norm": type(value.norm).__name__, "eps": value.eps}
+        elif isinstance(value, Norm):
+            told[each.name] = type(value).__name__
+        elif dataclasses.is_dataclass(value):
+            told[each.name] = _told(value)
+        elif isinstance(value, tuple):
+            told[each.name] = [_told(one) for one in value]
+        elif each.name != "name":
+            told[each.name] = getattr(value, "__name__", value)
+    return told
 
 
 def _reports(out: Path, models: list[str]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from laws import every_norm, images
 
-from robustlab.attacks import APGD, ATTACKS, FGSM, PGD, named_attack
+from robustlab.attacks import APGD, ATTACKS, FGSM, PGD, Square, named_attack
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import cross_entropy, dlr, margin
@@ -23,6 +23,7 @@ MEANT = {
     "APGD-CE": APGD(THREAT, steps=100, surrogate=cross_entropy),
     "apgd-dlr": APGD(THREAT, steps=100, surrogate=dlr),
     "apgd-t": APGD(THREAT, steps=100, targets=9),
+    "square": Square(THREAT, queries=5000),
 }
 
 
@@ -35,7 +36,8 @@ def test_a_name_means_an_attack(name, attack):
 @every_norm
 def test_every_name_attacks_in_every_norm(name, norm, tiny_model):
     x, y = images(4, 3, 8, 8), torch.arange(4)
-    attack = named_attack(name, ThreatModel(norm, 0.1), **({"steps": 2, "restarts": 1} if "50" in name or "apgd" in name else {}))
+    short = {"steps": 2, "restarts": 1} if "50" in name or "apgd" in name else {"queries": 40} if name == "square" else {}
+    attack = named_attack(name, ThreatModel(norm, 0.1), **short)
     with torch.no_grad():
         x_adv = attack(tiny_model, x, y)
         before, after = (torch.nn.functional.cross_entropy(tiny_model(z), y) for z in (x, x_adv))
@@ -66,7 +68,7 @@ def test_settings_can_be_told():
         (
             "pdg",
             {},
-            r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: apgd-ce, apgd-dlr, apgd-t, fgsm, mi-fgsm, pgd, pgd-20, pgd-50x10$",
+            r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: apgd-ce, apgd-dlr, apgd-t, fgsm, mi-fgsm, pgd, pgd-20, pgd-50x10, square$",
         ),
         ("pgd-", {}, "^unknown attack 'pgd-'. Did you mean 'pgd'"),
         ("pgd-20", {"restart": 2}, r"^unknown option of pgd-20 'restart'. Did you mean 'restarts'\? Known: keep_best, "),
