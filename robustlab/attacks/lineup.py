@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,8 @@ from robustlab.errors import UserError
 from robustlab.goals import Goal
 from robustlab.models.frozen import frozen
 from robustlab.optimize import Solution, refuse_nonfinite
+
+OnStage = Callable[[str, int], object]
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,14 @@ class LineUp:
         keys: Tensor | None = None,
         fast_model: Model | None = None,
         highest_label: int = -1,
+        on_stage: OnStage | None = None,
     ) -> Broken:
         """The cascade without a look at images and labels, and with what each attack did.
 
         Args:
             model, x, y, keys, fast_model: as in a call, but tensors only.
             highest_label: to be compared with the number of classes; -1 where it is not known.
+            on_stage: called with the name of each attack and how many images are left for it, before it begins.
 
         Raises:
             UserError: logits that are none, or NaN; a goal in place of labels.
@@ -123,6 +127,8 @@ class LineUp:
             for stage, attack in enumerate(self.attacks):
                 if not len(left):
                     break
+                if on_stage:
+                    on_stage(self.stages[stage], len(left))
                 one = with_eps(attack, self.threat.eps[left.cpu()]) if isinstance(self.threat.eps, Tensor) else attack
                 tried = one.solve(model, x[left], y[left], keys=keys[left], fast_model=fast_model, highest_label=highest_label)
                 refuse_nonfinite(tried)

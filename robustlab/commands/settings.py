@@ -67,7 +67,10 @@ class EvaluationAttack:
     """The attacks."""
 
     attack: str = option(
-        "pgd", "attacks by name, with commas: pgd, fgsm, mi-fgsm, apgd-ce, apgd-t, pgd-50, pgd-20x5 (steps x restarts)", metavar="NAME,..."
+        "pgd",
+        "attacks by name, with commas: standard, plus, rand (AutoAttack), apgd-ce, fab-t, square, pgd, pgd-20x5 (steps x restarts), fgsm; "
+        "with + between them each gets what those before it left",
+        metavar="NAME,...",
     )
     steps: int = option(20, "gradient steps of pgd", count)
     step_size: float | None = option(None, "length of a step in pixel units", radius, shown="2.5 eps / steps")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.attacks.by_name import named_attack
-from robustlab.attacks.lineup import LineUp
+from robustlab.attacks.lineup import LineUp, OnStage
 from robustlab.attacks.protocols import Attack, MinimumNormAttack, Model
 from robustlab.checks import check_images, check_labels, with_logit_checks
 from robustlab.constraints import ThreatModel
@@ -51,6 +51,7 @@ def evaluate(
     on_adversarial: Callable[[AdversarialImages], object] | None = None,
     progress: bool | None = None,
     on_batch: Callable[[list[Record]], object] | None = None,
+    on_stage: OnStage | None = None,
 ) -> Report:
     """Accuracy of a model, clean and under attacks: every correctly classified example is attacked with every attack.
 
@@ -79,6 +80,7 @@ def evaluate(
         on_adversarial: called with what each attack returned, batch by batch, to keep it elsewhere, see ``saving``.
         progress: show how far it is; where left out, unless ``on_batch`` is given.
         on_batch: called with the records of each batch.
+        on_stage: called with the name of each attack of a line-up and how many images of the batch are left for it.
 
     Raises:
         UserError: images outside [0, 1], wrong labels, NaN logits, an attack that is not known or that left its threat model.
@@ -95,7 +97,7 @@ def evaluate(
             if votes > 1:  # what the model draws follows the batch, not what was computed before
                 torch.manual_seed(int(fold(batch.keys[:1], "model")) & (2**63 - 1))
             judge = Judge(model, votes)
-            found, adversarial = _evaluate_batch(judge, batch, chosen, fast_model, stream.classes if told else None)
+            found, adversarial = _evaluate_batch(judge, batch, chosen, fast_model, stream.classes if told else None, on_stage)
             found, adversarial = _with_files(found, adversarial, stream.files, len(records))
             for one, tell in product(adversarial, told):
                 tell(one)
@@ -196,7 +198,12 @@ def _device(model: Model, device: torch.device | str | None) -> torch.device | N
 
 
 def _evaluate_batch(
-    judge: Judge, batch: Batch, attacks: Mapping[str, AnyAttack], fast_model: Model | None, classes: tuple[str, ...] | None
+    judge: Judge,
+    batch: Batch,
+    attacks: Mapping[str, AnyAttack],
+    fast_model: Model | None,
+    classes: tuple[str, ...] | None,
+    on_stage: OnStage | None,
 ) -> tuple[list[Record], list[AdversarialImages]]:
     """The records of a batch; and what the attacks returned, unless ``classes`` is None."""
     x, y = batch.x, batch.y
@@ -210,7 +217,8 @@ def _evaluate_batch(
     nearest: list[dict[str, Attacked]] = [{} for _ in range(len(x))]
     adversarial = []
     for name, attack in attacks.items() if len(right) else ():
-        x_adv, told = _attack(attack, judge.model, x[right], y[right], batch.keys[right], fast_model, highest)
+        options: dict[str, Any] = {"keys": batch.keys[right], "fast_model": fast_model}
+        x_adv, told = _attack(attack, judge.model, x[right], y[right], options, highest, on_stage)
         distance = checked_distance(attack, x[right], x_adv)
         after = judge(x_adv, highest)
         rows = within if threat_of(attack) else nearest
@@ -225,12 +233,12 @@ def _evaluate_batch(
 
 
 def _attack(
-    attack: AnyAttack, model: Model, x: Tensor, y: Tensor, keys: Tensor, fast_model: Model | None, highest: int
+    attack: AnyAttack, model: Model, x: Tensor, y: Tensor, options: dict[str, Any], highest: int, on_stage: OnStage | None
 ) -> tuple[Tensor, Iterable[tuple[str | None, int | None]]]:
     """What an attack returns, and for each image which attack of a line-up broke it and how many passes that took."""
     if not isinstance(attack, LineUp):
-        return attack(model, x, y, keys=keys, fast_model=fast_model), repeat((None, None), len(x))
-    broken = attack.run(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
+        return attack(model, x, y, **options), repeat((None, None), len(x))
+    broken = attack.run(model, x, y, **options, highest_label=highest, on_stage=on_stage)
     by = [None if stage < 0 else attack.stages[stage] for stage in broken.by.tolist()]
     return broken.x, zip(by, broken.passes.sum(1).tolist(), strict=True)
 

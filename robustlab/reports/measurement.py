@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -287,11 +287,11 @@ class _Work:
         """Attack the ``k``-th model on the blocks that are not done yet and that nobody else is at."""
         fast_model = accelerate(model, dtype=torch.bfloat16 if self.measuring.bfloat16 else None, compile=self.measuring.compile)
         title = method(self.measuring.attacks[0]) if len(self.measuring.attacks) == 1 else f"{len(self.measuring.attacks)} attacks"
-        self._each(f"records {k}", title, lambda part, number: self._attack(part, number, model, fast_model))
+        self._each(f"records {k}", title, partial(self._attack, model=model, fast_model=fast_model))
         if self.measuring.radii:
-            self._each(f"curve {k}", "curve", lambda part, number: self._count(part, number, model, fast_model))
+            self._each(f"curve {k}", "curve", partial(self._count, model=model, fast_model=fast_model))
 
-    def _each(self, part: str, title: str, compute: Callable[[str, int], None]) -> None:
+    def _each(self, part: str, title: str, compute: Callable[[str, int, Progress], None]) -> None:
         done = sum(len(cut) for number, cut in enumerate(self.cuts) if self.blocks.is_done(part, number))
         with Progress(title, len(self.images), "img") as shown:
             shown.start_from(done)
@@ -300,19 +300,24 @@ class _Work:
                     continue
                 with self.blocks.claim(part, number) as mine:
                     if mine:
-                        compute(part, number)
+                        compute(part, number, shown)
                 shown.update(len(cut))
 
-    def _attack(self, part: str, number: int, model: Classifier, fast_model: nn.Module) -> None:
+    def _attack(self, part: str, number: int, shown: Progress, model: Classifier, fast_model: nn.Module) -> None:
+        def on_stage(name: str, left: int) -> None:
+            shown.note(f"{name} on {left} of batch {number + 1}")
+            shown.update(0)
+
         kept: list[AdversarialImages] = []
         some, tell = self.images.subset(self.cuts[number]), kept.append if self.keeps else None
-        found = evaluate(model, some, self.measuring.attacks, fast_model=fast_model, on_adversarial=tell, **self.settings)
+        told: dict[str, Any] = {"on_adversarial": tell, "on_stage": on_stage}
+        found = evaluate(model, some, self.measuring.attacks, fast_model=fast_model, **told, **self.settings)
         made = [{"attack": one.attack, "classes": list(one.classes), "sources": list(one.sources)} for one in kept]
         tensors = {f"{i} {name}": tensor for i, one in enumerate(kept) for name, tensor in one.tensors().items()}
         line = {"records": [record.to_json() for record in found.records], "adversarial": made}
         self.blocks.put(part, number, line, tensors if kept else None)
 
-    def _count(self, part: str, number: int, model: Classifier, fast_model: nn.Module) -> None:
+    def _count(self, part: str, number: int, shown: Progress, model: Classifier, fast_model: nn.Module) -> None:
         some, first, radii = self.images.subset(self.cuts[number]), self.measuring.attacks[0], self.measuring.radii
         assert radii is not None
         rates = curve(model, some, first, radii, fast_model=fast_model, **self.settings)
@@ -399,8 +404,24 @@ def _write(
         except UserError as error:
             say(f"note: no examples.png: {error}")
     accuracies = {name: rate.to_json() for name, rate in report.rates().items()}
-    found = {"environment": environment(), "dataset": images.name, "accuracies": accuracies, "notes": report.notes}
+    found: dict[str, Any] = {"environment": environment(), "dataset": images.name, "accuracies": accuracies, "notes": report.notes}
     if report.stages:
         stages = {name: {stage: rate.to_json() for stage, rate in report.after(name).items()} for name in report.stages}
         found |= {"stages": stages, "passes": {name: report.passes(name) for name in report.stages}}
+        found["robustbench"] = [_entry(images, model, report, attack) for attack in measuring.attacks if str(attack) in report.stages]
     files.write_json(out / "report.json", {"settings": dict(measuring.settings), **found, **more})
+
+
+def _entry(images: Images, model: Classifier, report: Report, attack: Attack) -> dict[str, Any]:
+    """A line-up's numbers in the words of RobustBench (Croce et al. 2021), in percent, on as many images as there were."""
+    key = "autoattack_acc" if str(attack).startswith("AutoAttack (") else str(attack)
+    return {
+        "dataset": images.name,
+        "threat_model": type(attack.threat.norm).__name__,
+        "eps": attack.threat.eps,
+        "architecture": model.arch,
+        "clean_acc": f"{100 * report.clean.value:.2f}",
+        key: f"{100 * report.under(str(attack)).value:.2f}",
+        "n_ex": len(images),
+        "unreliable": bool(report.notes),
+    }
