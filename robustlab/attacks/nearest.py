@@ -179,7 +179,8 @@ def near_enough(found: Solution) -> Tensor:
 
 
 def with_distance(found: Solution, x: Tensor, norm: Norm, within: float | Tensor = torch.inf) -> Solution:
-    """What was found with its distance from ``x`` as its value; where that is nothing, or not ``within``, the images themselves."""
+    """Points that were ``found``, with their distance from the images ``x`` in ``norm`` as their value; the images themselves where the
+    goal is not achieved, or not ``within`` a distance, a number or ``(B,)``."""
     distance = norm.measure(found.x.double() - x.double())
     assert found.achieved is not None
     achieved = found.achieved & (distance <= within)

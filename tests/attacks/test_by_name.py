@@ -6,7 +6,8 @@ import pytest
 import torch
 from laws import every_norm, images
 
-from robustlab.attacks import APGD, ATTACKS, FGSM, PGD, Square, named_attack
+from robustlab.attacks import APGD, ATTACKS, FAB, FGSM, PGD, Square, Within, autoattack, named_attack
+from robustlab.attacks.autoattack import VERSIONS
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import cross_entropy, dlr, margin
@@ -24,6 +25,9 @@ MEANT = {
     "apgd-dlr": APGD(THREAT, steps=100, surrogate=dlr),
     "apgd-t": APGD(THREAT, steps=100, targets=9),
     "square": Square(THREAT, queries=5000),
+    "fab": Within(FAB(Linf(), steps=100, restarts=1, targets=0), THREAT),
+    "FAB-T": Within(FAB(Linf(), steps=100, restarts=1, targets=9), THREAT),
+    "standard": autoattack(THREAT),
 }
 
 
@@ -35,13 +39,16 @@ def test_a_name_means_an_attack(name, attack):
 @pytest.mark.parametrize("name", ATTACKS)
 @every_norm
 def test_every_name_attacks_in_every_norm(name, norm, tiny_model):
-    x, y = images(4, 3, 8, 8), torch.arange(4)
-    short = {"steps": 2, "restarts": 1} if "50" in name or "apgd" in name else {"queries": 40} if name == "square" else {}
-    attack = named_attack(name, ThreatModel(norm, 0.1), **short)
+    x = images(4, 3, 8, 8)
+    quick = {"steps": 2, "restarts": 1} if "50" in name or "apgd" in name else {"steps": 5} if "fab" in name else {}
+    quick = {"queries": 40} if name == "square" else quick
     with torch.no_grad():
+        # What FAB or a line-up does not break, it does not touch.
+        y, eps = tiny_model(x).argmax(1), 0.8 if "fab" in name or name in VERSIONS else 0.1
+        attack = named_attack(name, ThreatModel(norm, eps), **quick)
         x_adv = attack(tiny_model, x, y)
         before, after = (torch.nn.functional.cross_entropy(tiny_model(z), y) for z in (x, x_adv))
-    assert after > before and (norm.measure(x_adv.double() - x.double()) <= 0.1).all()
+    assert after > before and (norm.measure(x_adv.double() - x.double()) <= eps).all()
 
 
 def test_mi_fgsm_as_published(tiny_model):
@@ -60,6 +67,9 @@ def test_mi_fgsm_as_published(tiny_model):
 def test_settings_can_be_told():
     attack = named_attack("pgd-20", ThreatModel(L2(), 0.5), surrogate=margin, restarts=2)
     assert attack == PGD(ThreatModel(L2(), 0.5), steps=20, surrogate=margin, restarts=2)
+    assert named_attack("fab", THREAT, restarts=5) == Within(FAB(Linf(), restarts=5, targets=0), THREAT)
+    with pytest.raises(UserError, match="^unknown option of fab 'norm'. Known: alpha_max, beta, eta, restarts, steps, targets$"):
+        named_attack("fab", THREAT, norm=L2())
 
 
 @pytest.mark.parametrize(
@@ -68,7 +78,9 @@ def test_settings_can_be_told():
         (
             "pdg",
             {},
-            r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: apgd-ce, apgd-dlr, apgd-t, fgsm, mi-fgsm, pgd, pgd-20, pgd-50x10, square$",
+    x = images(4, 3, 8, 8)
+    quick = {"steps": 2, "restarts": 1} if "50" in name or "apgd" in name else {"steps": 5} if "fab" in name else {}
+    quick = {"queries": 40} if name == "square" else quick
         ),
         ("pgd-", {}, "^unknown attack 'pgd-'. Did you mean 'pgd'"),
         ("pgd-20", {"restart": 2}, r"^unknown option of pgd-20 'restart'. Did you mean 'restarts'\? Known: keep_best, "),
