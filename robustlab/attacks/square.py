@@ -34,10 +34,11 @@ class Square:
     one colour, is drawn for the whole batch; here every draw belongs to an example and the number of the query. There a window's
     first row is drawn below ``H - s``, so that no window but a full one reaches the last row and the last column; here all places are
     equally likely. An image that is not square takes a longer window where a square of the same area does not fit; a batch of
-    vectors, ``(B, D)``, is one of images of one row.
+    vectors, ``(B, D)``, is one of images of one row. Bumps are at least 3 pixels wide, as published, so they suit no smaller images.
 
     A call costs an example that withstands, for each start, ``queries`` forward passes and one for the start. An example that is
-    fooled stays as it is; the device is asked every 10 queries who is, and they leave the batch then.
+    fooled stays as it is; the device is asked every 10 queries who is, and they leave the batch then. In L1 it is also asked in each
+    query how many values have moved.
 
     Attributes:
         threat: what the adversary may do; its norm is Linf, L2 or L1.
