@@ -78,9 +78,7 @@ def test_settings_can_be_told():
         (
             "pdg",
             {},
-    x = images(4, 3, 8, 8)
-    quick = {"steps": 2, "restarts": 1} if "50" in name or "apgd" in name else {"steps": 5} if "fab" in name else {}
-    quick = {"queries": 40} if name == "square" else quick
+            r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: apgd-ce, apgd-dlr, apgd-t, fab, fab-t, fgsm, mi-fgsm, pgd, pgd-20, .*standard$",
         ),
         ("pgd-", {}, "^unknown attack 'pgd-'. Did you mean 'pgd'"),
         ("pgd-20", {"restart": 2}, r"^unknown option of pgd-20 'restart'. Did you mean 'restarts'\? Known: keep_best, "),

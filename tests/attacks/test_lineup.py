@@ -26,7 +26,9 @@ KEYS = example_keys(0, torch.arange(24))
 
 def quick(threat: ThreatModel) -> LineUp:
     """A weak attack first, so that every stage has something to do."""
-    return LineUp([PGDLike(threat), APGD(threat, steps=8), Within(FAB(threat.norm, steps=5, targets=3), threat), Square(threat, queries=40)])
+    return LineUp(
+        [PGDLike(threat), APGD(threat, steps=8), Within(FAB(threat.norm, steps=5, targets=3), threat), Square(threat, queries=40)]
+    )
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,12 @@ def test_a_report_of_a_line_up_tells_what_every_stage_left(tiny_model):
     name = f"line-up ({threat})"
     alone = [evaluate(tiny_model, cut(X, y), LineUp(quick(threat).attacks[: k + 1])).worst.count for k in range(4)]
     assert [rate.count for rate in report.after(name).values()] == alone and alone == sorted(alone, reverse=True)
-    assert report.under(name).count == alone[-1] and list(report.after(name)) == ["one step", "APGD-CE-8", "FAB-T-5 with 3 targets", "Square-40"]
+    assert report.under(name).count == alone[-1] and list(report.after(name)) == [
+        "one step",
+        "APGD-CE-8",
+        "FAB-T-5 with 3 targets",
+        "Square-40",
+    ]
     attacked = [record.attacks[name] for record in report.records if record.attacks]
     assert all((one.by is None) == (one.prediction == record.label) for record in report.records for one in record.attacks.values())
     assert report.passes(name) == pytest.approx(sum(one.passes for one in attacked) / len(attacked))
