@@ -1,24 +1,36 @@
 """Attacks: frozen settings that you call, ``attack(model, x, y) -> x_adv``."""
 
 from robustlab.attacks.apgd import APGD
-from robustlab.attacks.by_name import ATTACKS, named_attack
+from robustlab.attacks.by_name import ATTACKS, NEAREST, named_attack, named_minimum_norm
+from robustlab.attacks.cw import CW
+from robustlab.attacks.ddn import DDN
+from robustlab.attacks.deepfool import DeepFool
 from robustlab.attacks.fab import FAB
+from robustlab.attacks.fmn import FMN
 from robustlab.attacks.nearest import Within
 from robustlab.attacks.nfgsm import NFGSM
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.attacks.protocols import Attack, MinimumNormAttack, with_eps
+from robustlab.attacks.sigma_zero import SigmaZero
 
 __all__ = [
     "APGD",
     "ATTACKS",
+    "CW",
+    "DDN",
     "FAB",
     "FGSM",
+    "FMN",
     "MIFGSM",
+    "NEAREST",
     "NFGSM",
     "PGD",
     "Attack",
+    "DeepFool",
     "MinimumNormAttack",
+    "SigmaZero",
     "Within",
     "named_attack",
+    "named_minimum_norm",
     "with_eps",
 ]
