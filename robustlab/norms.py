@@ -199,6 +199,28 @@ class L1(AttackNorm):
 
 
 @dataclass(frozen=True)
+class L0(Norm):
+    """The number of values that are not zero. It is no norm, since it does not scale: it has no dual norm and no steepest direction."""
+
+    @property
+    def dual(self) -> Norm:
+        raise UserError("L0 has no dual norm: it counts values and does not scale")
+
+    def measure(self, v: Tensor) -> Tensor:
+        return (v != 0).flatten(1).sum(1).to(v.dtype)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        raise UserError("L0 has no steepest direction: it counts values and does not scale")
+
+    def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
+        """The ``radius`` largest values of each example, a number or ``(B,)``; of equal ones any."""
+        if v[0:1].numel() == 0:
+            return v.clone()
+        rank = v.flatten(1).abs().sort(1, descending=True).indices.argsort(1)
+        return torch.where(rank.reshape(v.shape) < _bound(radius, v), v, 0)
+
+
+@dataclass(frozen=True)
 class Lp(Norm):
     """``(sum |v_i|^p)^(1/p)`` for ``p`` from 1.01 to 101; the ends are ``L1`` and ``Linf``.
 

@@ -10,15 +10,21 @@ from typing import Any
 
 from robustlab.attacks.apgd import APGD
 from robustlab.attacks.autoattack import VERSIONS, autoattack
+from robustlab.attacks.cw import CW
+from robustlab.attacks.ddn import DDN
+from robustlab.attacks.deepfool import DeepFool
 from robustlab.attacks.fab import FAB
+from robustlab.attacks.fmn import FMN
 from robustlab.attacks.lineup import LineUp
-from robustlab.attacks.nearest import Within
+from robustlab.attacks.nearest import Nearest, Within
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.attacks.protocols import Attack
+from robustlab.attacks.sigma_zero import SigmaZero
 from robustlab.attacks.square import Square
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError, unknown
 from robustlab.goals import dlr
+from robustlab.norms import Norm
 
 # N-FGSM is none of them: it leaves the eps ball, so it must not measure robustness.
 ATTACKS: dict[str, Callable[[ThreatModel], Attack]] = {
@@ -34,6 +40,17 @@ ATTACKS: dict[str, Callable[[ThreatModel], Attack]] = {
     "pgd-50x10": partial(PGD, steps=50, restarts=10),
     "square": Square,
     **{version: partial(autoattack, version=version) for version in VERSIONS},
+}
+
+# What looks for the nearest adversarial image, in a norm.
+NEAREST: dict[str, Callable[[Norm], Nearest]] = {
+    "cw": CW,
+    "ddn": DDN,
+    "deepfool": DeepFool,
+    "fab": partial(FAB, targets=0),
+    "fab-t": FAB,
+    "fmn": FMN,
+    "sigma-zero": SigmaZero,
 }
 
 
@@ -69,6 +86,24 @@ def _lineup(name: str, threat: ThreatModel) -> LineUp:
     parts = [named_attack(part, threat) for part in name.split("+")]
     attacks = [one for part in parts for one in (part.attacks if isinstance(part, LineUp) else [part])]
     return LineUp(attacks, " + ".join(str(one).partition(" (")[0] for one in attacks))  # type: ignore[arg-type]
+
+
+def named_minimum_norm(name: str, norm: Norm, **options: Any) -> Nearest:
+    """An attack that looks for the nearest adversarial image, from its name, in any case.
+
+    Args:
+        name: one of ``NEAREST``.
+        norm: what distances are measured in.
+        options: settings of the attack that differ from its defaults: ``steps=200``.
+
+    Raises:
+        UserError: a name, an option or a norm that the attack does not know.
+    """
+    known = name.strip().lower()
+    if known not in NEAREST:
+        raise unknown("minimum-norm attack", name, NEAREST)
+    attack: Nearest = _with_options(NEAREST[known](norm), known, options)
+    return attack
 
 
 def _with_options(attack: Any, name: str, options: dict[str, Any]) -> Any:

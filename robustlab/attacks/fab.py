@@ -105,8 +105,9 @@ class FAB(Nearest):
         return run.x + _on_sphere(self.norm, seeding.fold(run.keys, "fab", number), run.x, 0.5 * far)
 
 
-def _on_sphere(norm: AttackNorm, keys: Tensor, x: Tensor, radius: float | Tensor) -> Tensor:
+def _on_sphere(norm: Norm, keys: Tensor, x: Tensor, radius: float | Tensor) -> Tensor:
     """A random move of length ``radius`` for each image, shape and dtype of ``x``."""
+    assert isinstance(norm, AttackNorm)
     noise = norm.sample(keys, x.shape[1:], 1.0)
     length = norm.measure(noise)
     return (noise * per_example(radius / torch.where(length > 0, length, 1), noise)).to(x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from robustlab.constraints import PIXELS, ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Signed
 from robustlab.models.frozen import frozen
-from robustlab.norms import L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
+from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
 from robustlab.objectives import Objective, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite
 from robustlab.subsets import restricted
@@ -33,12 +33,12 @@ class Nearest(ABC):
             for the nearest to the end; images that are adversarial as they are, are done in any case.
     """
 
-    norm: AttackNorm
+    norm: Norm
     enough: float | Tensor | None = field(default=None, kw_only=True)
     norms: ClassVar[tuple[type[Norm], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", as_norm(self.norm))
+        object.__setattr__(self, "norm", L0() if self.norm in (L0, L0(), "l0", "L0") else as_norm(cast(AttackNorm, self.norm)))
         if not isinstance(self.norm, self.norms):
             known = ", ".join(f"{norm.__name__}()" for norm in self.norms)
             raise UserError(f"{self.label} is known in {known}, got {self.norm!r}")
@@ -135,6 +135,10 @@ class Nearest(ABC):
         """Where a start begins: at the images."""
         return run.x
 
+    def _done(self, found: Solution) -> Tensor:
+        """Who may leave, from the nearest points so far, bool ``(B,)``."""
+        return near_enough(found)
+
     def _search(self, run: Starts, number: int) -> Solution:
         """What one start finds, ranked by how much farther it is than what is enough."""
         aim, rank = number // self._repeats, Beyond(run.x, self.norm, run.eps)
@@ -145,7 +149,7 @@ class Nearest(ABC):
             run.rule,
             steps=self._most,
             rank=rank,
-            done=near_enough,
+            done=self._done,
             allow_nonfinite=True,
         )
         return believed(run, found, aim, self._search, number, rank)

