@@ -88,6 +88,24 @@ def _lineup(name: str, threat: ThreatModel) -> LineUp:
     return LineUp(attacks, " + ".join(str(one).partition(" (")[0] for one in attacks))  # type: ignore[arg-type]
 
 
+def any_attack(name: str, threat: ThreatModel) -> Attack | Nearest:
+    """An attack from its name: one of ``named_attack``, or else one that looks for the nearest adversarial image in the threat's norm.
+
+    Args:
+        name: in any case.
+        threat: what the adversary may do; of it a minimum-norm attack takes the norm alone.
+
+    Raises:
+        UserError: a name that is not known, or a norm that the attack does not know.
+    """
+    known = name.strip().lower()
+    if known in NEAREST and known not in ATTACKS:
+        return named_minimum_norm(known, threat.norm)
+    if known not in ATTACKS and not known.startswith("pgd-") and "+" not in known:
+        raise unknown("attack", name, {**ATTACKS, **NEAREST})
+    return named_attack(known, threat)
+
+
 def named_minimum_norm(name: str, norm: Norm, **options: Any) -> Nearest:
     """An attack that looks for the nearest adversarial image, from its name, in any case.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -74,6 +74,10 @@ class LineUp:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.threat})"
+
+    def with_eps(self, eps: float | Tensor) -> LineUp:
+        """The same attacks with another radius; see ``robustlab.with_eps``."""
+        return replace(self, attacks=tuple(with_eps(attack, eps) for attack in self.attacks))
 
     def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
         """Attack each image of a batch by itself.

@@ -53,12 +53,16 @@ def with_eps(attack: Bounded, eps: Any) -> Bounded:
     """The same attack with another radius, for example at several: ``{eps: with_eps(attack, eps)(model, x, y) for eps in (0.25, 0.5)}``.
 
     Args:
-        attack: a dataclass with a field ``threat``, as ours are. A ``step_size`` of None scales along; any other stays as it is.
+        attack: a dataclass with a field ``threat``, as ours are, or with a method ``with_eps`` of its own, as line-ups. A ``step_size`` of
+            None scales along; any other stays as it is.
         eps: as for ``ThreatModel``, in pixel units: a number, or one for each image, ``(B,)``.
 
     Raises:
         UserError: an attack of another kind, or no radius.
     """
+    own = getattr(attack, "with_eps", None)
+    if own is not None:
+        return own(eps)  # type: ignore[no-any-return]
     try:
         return dataclasses.replace(attack, threat=dataclasses.replace(attack.threat, eps=eps))  # type: ignore[type-var]
     except TypeError as error:

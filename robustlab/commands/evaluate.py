@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from robustlab.attacks import PGD
-from robustlab.attacks.by_name import named_attack
-from robustlab.attacks.protocols import Attack
+from robustlab.attacks.by_name import any_attack
 from robustlab.commands import settings
 from robustlab.commands.common import choose_device, images_for, load_model, named_threat, required_model
 from robustlab.errors import UserError
+from robustlab.evaluation.accuracy import AnyAttack
 from robustlab.models.matching import check_fits
 from robustlab.options import changed, given, names, paths
 from robustlab.reports.measurement import Measuring, Places, measure_models
@@ -37,12 +37,12 @@ def run(args: settings.Evaluate) -> None:
         args.compute.workers,
         args.compute.amp,
         args.compute.compile,
-        dataclasses.asdict(changed(args, eps=attacks[0].threat.eps)),
+        dataclasses.asdict(changed(args, eps=named_threat(args.threat.norm, args.threat.eps).eps)),
     )
     measure_models(models, images, measuring, places)
 
 
-def _attacks(args: settings.Evaluate) -> list[Attack]:
+def _attacks(args: settings.Evaluate) -> list[AnyAttack]:
     """The attacks of ``--attack``; ``--steps``, ``--step-size`` and ``--restarts`` are those of ``pgd``.
 
     Raises:
@@ -54,4 +54,4 @@ def _attacks(args: settings.Evaluate) -> list[Attack]:
     own = [name for name in ("steps", "step_size", "restarts") if name in given(args)]
     if own and "pgd" not in chosen:
         raise UserError(f"--{own[0].replace('_', '-')} belongs to the attack pgd, and --attack names {', '.join(chosen)}")
-    return [pgd if name == "pgd" else named_attack(name, threat) for name in chosen]
+    return [pgd if name == "pgd" else any_attack(name, threat) for name in chosen]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.attacks.by_name import named_attack
+from robustlab.attacks.by_name import any_attack
 from robustlab.attacks.lineup import LineUp, OnStage
 from robustlab.attacks.protocols import Attack, MinimumNormAttack, Model
 from robustlab.checks import check_images, check_labels, with_logit_checks
@@ -149,7 +149,7 @@ def _made(attack: str | AnyAttack, threat: ThreatModel | None) -> AnyAttack:
     if isinstance(attack, str):
         if threat is None:
             raise UserError(f"the attack {attack!r} needs a threat model, such as threat=ThreatModel(L2(), 0.5)")
-        return named_attack(attack, threat)
+        return any_attack(attack, threat)
     if isinstance(attack, type) or not callable(attack) or not (hasattr(attack, "threat") or hasattr(attack, "norm")):
         shown = attack.__name__ if isinstance(attack, type) else type(attack).__name__
         raise UserError(f"an attack is a name or an object with a threat model, such as PGD(ThreatModel(L2(), 0.5)), got {shown}")

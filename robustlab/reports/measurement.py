@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from robustlab import files, pictures
-from robustlab.attacks.protocols import Attack
+from robustlab.attacks.lineup import LineUp
 from robustlab.blocks import Blocks
 from robustlab.constraints import ThreatModel
 from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Rate, Report, curve, evaluate
+from robustlab.evaluation.accuracy import AnyAttack, norm_of, threat_of
 from robustlab.evaluation.adversarial import AdversarialImages, saving_within
 from robustlab.evaluation.grids import adversarial_grid
 from robustlab.evaluation.report import Record
@@ -44,7 +45,7 @@ class Measuring:
     """What to measure, and how.
 
     Attributes:
-        attacks: within threat models, at least one; the first gives the curve and the pictures.
+        attacks: at least one; the first gives the curve and the pictures.
         radii: of the curve, in pixel units; none for no curve.
         split: which part of the data it is, for the words.
         batch_size, seed, workers: as for ``evaluate``.
@@ -52,7 +53,7 @@ class Measuring:
         settings: what else the report should say about itself, in values that JSON holds.
     """
 
-    attacks: Sequence[Attack]
+    attacks: Sequence[AnyAttack]
     radii: Sequence[float] | None = None
     split: str = "test"
     batch_size: int = 250
@@ -171,7 +172,8 @@ def _write_all(models: Mapping[str, Classifier], work: _Work, places: Places, as
     out, kept, grid = places.out, places.adversarial, places.grid
     short, curves = short_names(models), {}
     for k, (name, model) in enumerate(models.items()):
-        report, curves[short[name]] = work.report(k, model), work.curve(k)
+        report = work.report(k, model)
+        curves[short[name]] = work.curve(k, report)
         printed = _printed(measuring, name, images, report, curves[short[name]])
         for text in printed:
             tell(text)
@@ -184,14 +186,14 @@ def _write_all(models: Mapping[str, Classifier], work: _Work, places: Places, as
     if kept:
         _write_adversarial(kept, list(short.values()), work)
     if out and measuring.radii:
-        axes = Axes(f"{type(measuring.attacks[0].threat.norm).__name__} eps, pixels in [0, 1]", "accuracy", percent=True)
+        axes = Axes(f"{type(norm_of(measuring.attacks[0])).__name__} eps, pixels in [0, 1]", "accuracy", percent=True)
         title = f"{images.name}: accuracy under {method(measuring.attacks[0])}"
         line_plot(out / "curve.png", [accuracy_line(name, rates) for name, rates in curves.items()], axes, title=title)
     for place in filter(None, (out, kept, grid)):
         tell(f"written to {place}")
 
 
-def method(attack: Attack) -> str:
+def method(attack: AnyAttack) -> str:
     """An attack's name without its threat model: ``PGD-20``."""
     return str(attack).partition(" (")[0]
 
@@ -273,6 +275,11 @@ class _Work:
         """The positions of the images of each block; one block of none where there are none."""
         return torch.arange(len(self.images)).split(self.measuring.batch_size)
 
+    @property
+    def counts(self) -> bool:
+        """Whether the curve takes runs of its own: a minimum-norm attack tells all radii at once."""
+        return bool(self.measuring.radii) and threat_of(self.measuring.attacks[0]) is not None
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """How images are cut into batches; positions in the whole split, and so draws, stay as they are."""
@@ -280,7 +287,7 @@ class _Work:
 
     def parts(self, models: int) -> dict[str, int]:
         """How many blocks each part has."""
-        kinds = ("records", "curve") if self.measuring.radii else ("records",)
+        kinds = ("records", "curve") if self.counts else ("records",)
         return {f"{kind} {k}": len(self.cuts) for kind in kinds for k in range(models)}
 
     def measure(self, k: int, model: Classifier) -> None:
@@ -288,7 +295,7 @@ class _Work:
         fast_model = accelerate(model, dtype=torch.bfloat16 if self.measuring.bfloat16 else None, compile=self.measuring.compile)
         title = method(self.measuring.attacks[0]) if len(self.measuring.attacks) == 1 else f"{len(self.measuring.attacks)} attacks"
         self._each(f"records {k}", title, partial(self._attack, model=model, fast_model=fast_model))
-        if self.measuring.radii:
+        if self.counts:
             self._each(f"curve {k}", "curve", partial(self._count, model=model, fast_model=fast_model))
 
     def _each(self, part: str, title: str, compute: Callable[[str, int, Progress], None]) -> None:
@@ -333,8 +340,10 @@ class _Work:
         """What was kept of a block of the ``k``-th model."""
         return dict(self.blocks.found(f"records {k}", number))
 
-    def curve(self, k: int) -> dict[float, Rate]:
+    def curve(self, k: int, report: Report) -> dict[float, Rate]:
         """Accuracy at each radius, ascending; empty where no curve was asked for."""
+        if self.measuring.radii and not self.counts:
+            return report.at(str(self.measuring.attacks[0]), self.measuring.radii)
         counts = [self.blocks.found(f"curve {k}", number) for number in range(len(self.cuts) if self.measuring.radii else 0)]
         radii = sorted(float(eps) for eps in counts[0]) if counts else []
         return {eps: Rate(sum(count[str(eps)] for count in counts), len(self.images)) for eps in radii}
@@ -348,7 +357,7 @@ def _write_adversarial(kept: Path, models: list[str], work: _Work) -> None:
         return
     files.check_vacant(kept)
     blocks.put("adversarial", 0, str(kept))
-    norms = {str(attack): attack.threat.norm for attack in work.measuring.attacks}
+    norms = {str(attack): norm_of(attack) for attack in work.measuring.attacks}
     with files.atomic_folder(kept) as folder:
         for k, name in enumerate(models):
             place = folder / name if len(models) > 1 else folder
@@ -365,9 +374,12 @@ def _write_adversarial(kept: Path, models: list[str], work: _Work) -> None:
 
 def _printed(measuring: Measuring, name: str, images: Images, report: Report, rates: dict[float, Rate]) -> list[str]:
     """What is told of a model."""
+    lines = [(attack, str(rate)) for attack, rate in report.lines()]
+    lines += [(attack, f"median distance {report.median_distance(attack):.4g}") for attack in report.minimum_norm]
+    width = max(28, *(len(attack) for attack, _ in lines))
     return [
         f"{name} on {images.name} ({measuring.split})",
-        *(f"  {attack:<28} {rate}" for attack, rate in report.lines()),
+        *(f"  {attack:<{width}} {told}" for attack, told in lines),
         *(f"  {line}" for line in filter(None, [report.headline])),
         *(f"  note: {note}" for note in report.notes),
         *(f"  at eps = {eps:<19.4g} {rate}" for eps, rate in rates.items()),
@@ -397,7 +409,7 @@ def _write(
     first = measuring.attacks[0]
     if rates:
         points = [{"eps": eps, **rate.to_json()} for eps, rate in rates.items()]
-        files.write_json(out / "curve.json", {"attack": method(first), "norm": type(first.threat.norm).__name__, "points": points})
+        files.write_json(out / "curve.json", {"attack": method(first), "norm": type(norm_of(first)).__name__, "points": points})
     if report.clean.count:
         try:
             pictures.save(out / "examples.png", _examples(measuring, model, images))
@@ -408,11 +420,11 @@ def _write(
     if report.stages:
         stages = {name: {stage: rate.to_json() for stage, rate in report.after(name).items()} for name in report.stages}
         found |= {"stages": stages, "passes": {name: report.passes(name) for name in report.stages}}
-        found["robustbench"] = [_entry(images, model, report, attack) for attack in measuring.attacks if str(attack) in report.stages]
+        found["robustbench"] = [_entry(images, model, report, attack) for attack in measuring.attacks if isinstance(attack, LineUp)]
     files.write_json(out / "report.json", {"settings": dict(measuring.settings), **found, **more})
 
 
-def _entry(images: Images, model: Classifier, report: Report, attack: Attack) -> dict[str, Any]:
+def _entry(images: Images, model: Classifier, report: Report, attack: LineUp) -> dict[str, Any]:
     """A line-up's numbers in the words of RobustBench (Croce et al. 2021), in percent, on as many images as there were."""
     key = "autoattack_acc" if str(attack).startswith("AutoAttack (") else str(attack)
     return {

@@ -11,7 +11,7 @@ from measured import X, cut, labelled
 from oracles import Counting
 from torch import nn
 
-from robustlab.attacks import APGD, FAB, PGD, LineUp, Square, Within, autoattack, named_attack
+from robustlab.attacks import APGD, FAB, PGD, LineUp, Square, Within, autoattack, named_attack, with_eps
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.evaluation import Report, evaluate
@@ -102,6 +102,7 @@ def test_line_ups_by_name():
     mixed = named_attack("apgd-ce+square", threat)
     assert mixed.attacks == (APGD(threat), Square(threat)) and str(mixed) == f"APGD-CE + Square ({threat})"
     assert mixed.stages == ("APGD-CE", "Square")
+    assert with_eps(autoattack(threat), 0.5) == autoattack(ThreatModel(threat.norm, 0.5))
 
 
 @pytest.mark.parametrize(
