@@ -62,7 +62,7 @@ def with_eps(attack: Bounded, eps: Any) -> Bounded:
     """
     own = getattr(attack, "with_eps", None)
     if own is not None:
-        return own(eps)  # type: ignore[no-any-return]
+        return own(eps)
     try:
         return dataclasses.replace(attack, threat=dataclasses.replace(attack.threat, eps=eps))  # type: ignore[type-var]
     except TypeError as error:

@@ -21,6 +21,7 @@ from robustlab.data.batches import Batch
 from robustlab.errors import UserError
 from robustlab.evaluation.adversarial import AdversarialImages, rounded
 from robustlab.evaluation.report import Attacked, Record, Report, join_batches
+from robustlab.models.bounds import NoBounds, margin_bounds
 from robustlab.models.classifier import Classifier
 from robustlab.models.frozen import frozen
 from robustlab.models.placement import on_cpu
@@ -29,6 +30,7 @@ from robustlab.progress import Progress
 from robustlab.seeding import fold
 
 AnyAttack: TypeAlias = Attack | MinimumNormAttack
+FEW = 8  # images that tell whether interval bounds prove anything
 VOTES = 10  # passes that decide each prediction of a model whose answers change between calls
 
 
@@ -229,7 +231,24 @@ def _evaluate_batch(
             adversarial.append(_adversarial(judge, batch, right, attack, x_adv, distance, logits, after, classes))
     single = (logits.isfinite().sum(1) < 2).tolist()
     known = zip(batch.index.tolist(), y.tolist(), logits.argmax(1).tolist(), within, nearest, single, strict=True)
-    return [replace(Record(*row), votes=judge.votes) for row in known], adversarial
+    records = [replace(Record(*row), votes=judge.votes) for row in known]
+    for threat in dict.fromkeys(filter(None, map(threat_of, attacks.values()))):
+        for row in right[_proved(judge, x[right], y[right], threat)].tolist():
+            records[row] = replace(records[row], proved=(*records[row].proved, str(threat)))
+    return records, adversarial
+
+
+def _proved(judge: Judge, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
+    """Whose label interval bounds prove, bool ``(B,)``; for nobody where they prove none of the first few, or are not known."""
+    none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    if not isinstance(judge.model, nn.Module) or judge.votes > 1 or not len(x) or isinstance(threat.eps, Tensor):
+        return none
+    try:
+        if not (margin_bounds(judge.model, x[:FEW], y[:FEW], threat) > 0).any():
+            return none
+        return margin_bounds(judge.model, x, y, threat) > 0
+    except NoBounds:
+        return none
 
 
 def _attack(

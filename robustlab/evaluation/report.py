@@ -51,6 +51,7 @@ class Record:
         attacks: by name, what attacks within a threat model did; empty where the prediction was wrong already.
         nearest: by name, what minimum-norm attacks found.
         votes: how many passes of the model each prediction is the most frequent answer of; 1 unless its answers change between calls.
+        proved: threat models, by their names, in which interval bounds prove that no attack changes the prediction.
         single: whether the model gave one class only a logit that is finite, so that no attack can reach another.
         file: the name of its file within the data's folder; None where it comes from no file of its own.
     """
@@ -63,6 +64,7 @@ class Record:
     single: bool = False
     file: str | None = None
     votes: int = 1
+    proved: tuple[str, ...] = ()
 
     @property
     def broken_by(self) -> str | None:
@@ -89,16 +91,18 @@ class Record:
         """The record that ``to_json`` gave."""
         attacks, nearest = ({name: Attacked(**one) for name, one in found.get(each, {}).items()} for each in ("attacks", "nearest"))
         single, file, votes = found.get("single", False), found.get("file"), found.get("votes", 1)
-        return cls(found["index"], found["label"], found["prediction"], attacks, nearest, single, file, votes)
+        proved = tuple(found.get("proved", ()))
+        return cls(found["index"], found["label"], found["prediction"], attacks, nearest, single, file, votes, proved)
 
     def to_json(self) -> dict[str, Any]:
         """Values that JSON holds; ``nearest`` only after a minimum-norm attack, ``single`` where true, ``file`` where there is one,
-        ``votes`` where there are several."""
+        ``votes`` where there are several, ``proved`` where something is."""
         found: dict[str, Any] = {"index": self.index} if self.file is None else {"index": self.index, "file": self.file}
         found |= {"label": self.label, "prediction": self.prediction, "broken_by": self.broken_by}
         found["attacks"] = {name: attacked.to_json() for name, attacked in self.attacks.items()}
         found |= {"nearest": {name: attacked.to_json() for name, attacked in self.nearest.items()}} if self.nearest else {}
         found |= {"single": True} if self.single else {}
+        found |= {"proved": list(self.proved)} if self.proved else {}
         return found | ({"votes": self.votes} if self.votes > 1 else {})
 
 
@@ -160,6 +164,15 @@ class Report:
         unsure = len(found) - sum(broken) - self.under(lineup).count  # broken by rounding alone
         standing = [self.clean.count - unsure - sum(broken[: k + 1]) for k in range(len(names))]
         return {name: Rate(count, len(self.records)) for name, count in zip(names, standing, strict=True)}
+
+    @property
+    def proved(self) -> dict[str, Rate]:
+        """By threat model the share of images whose right prediction interval bounds prove; without those where they prove nothing.
+
+        Bounds are computed for a batch only if they prove something for some of its images, so a share is at least what it says.
+        """
+        names = dict.fromkeys(name for record in self.records for name in record.proved)
+        return {name: Rate(sum(name in record.proved for record in self.records), len(self.records)) for name in names}
 
     def passes(self, attack: str) -> float:
         """Forward passes that an attack took for an image, in the mean over those that it attacked; NaN where it does not say so."""
@@ -250,6 +263,11 @@ class Report:
         votes = max((record.votes for record in self.records), default=1)
         if votes > 1:
             notes.append(f"the model's answers change between calls: each prediction is the most frequent one of {votes}")
+        impossible = sum(f"({name})" in attack for r in self.records for name in r.proved for attack in r.attacks if _broke(r, attack))
+        if impossible:
+            notes.append(
+                f"{impossible} images were broken although interval bounds prove that nothing can: the model's numbers are too rough"
+            )
         for name in self.attacks:
             moved = [record.attacks[name].distance > 0 for record in self.records if name in record.attacks]
             if moved and not any(moved):
@@ -262,7 +280,7 @@ class Report:
         for name, rate in self.rates().items():
             lines.append((name, rate))
             lines += [(f"  after {stage}", left) for stage, left in (self.after(name) if name in self.stages else {}).items()]
-        return lines
+        return lines + [(f"proved by interval bounds ({name})", rate) for name, rate in self.proved.items()]
 
     def rows(self) -> list[tuple[str, str]]:
         """The lines of a table: a name and a number with its interval."""
@@ -284,6 +302,11 @@ class Report:
         shown = pictures.as_html(adversarial_grid(kept)) if kept and kept.are_pictures else ""
         notes = "".join(f"<p>note: {html.escape(note)}</p>" for note in self.notes)
         return f"<table>{lines}</table>{notes}{shown}"
+
+
+def _broke(record: Record, attack: str) -> bool:
+    """Whether an attack changed a right prediction."""
+    return record.attacks[attack].prediction != record.label
 
 
 def save_adversarial(report: Report, folder: str | os.PathLike[str]) -> None:
