@@ -1,6 +1,6 @@
 """What does AutoAttack's standard line-up cost here? As published, ours, and ours on faster stand-ins, in one run on one model.
 
-    python benchmarks/evaluation.py --data datasets/cifar10 --limit 100
+    python benchmarks/evaluation.py --data datasets/cifar10 --model cifar10-small-l2 --limit 100
     python benchmarks/evaluation.py --data datasets/cifar10 --model cifar10-small-standard --norm l2 --eps 0.5 --limit 100
 
 All get the same images that the model classifies correctly, in one batch, and one thread. An image counts as broken where the model itself,
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import published  # noqa: E402
+from benchmarks.attacks import calibrated  # noqa: E402
 from benchmarks.interleaved import described, table  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.attacks.autoattack import autoattack  # noqa: E402
@@ -117,7 +118,7 @@ def processes(wanted: argparse.Namespace, many: int) -> tuple[float, float]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="AutoAttack's standard line-up as published and ours, in one run on one model.")
-    parser.add_argument("--model", default="cifar10-small-l2", metavar="NAME|PATH")
+    parser.add_argument("--model", metavar="NAME|PATH", help="a trained model (default: `small` with random weights)")
     parser.add_argument("--data", metavar="PATH", help="images to attack (default: the generated shapes)")
     parser.add_argument("--limit", type=positive, default=100, metavar="N", help="images (default: 100)")
     parser.add_argument("--norm", choices=("linf", "l2"), default="linf")
@@ -130,23 +131,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(wanted: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    images, model, threat = (
-        open_dataset(None, wanted.data, "test", limit=wanted.limit),
-        load(wanted.model),
-        named_threat(wanted.norm, wanted.eps),
-    )
+    if wanted.processes > 1 and not (wanted.model and wanted.data):
+        raise UserError("--processes measures the command, which needs --model and --data")
+    images, threat = open_dataset(None, wanted.data, "test", limit=wanted.limit), named_threat(wanted.norm, wanted.eps)
     (batch,) = Batches(images, len(images), of_split=True).epoch(0)
-    y = model.outputs_for(images.classes, images.name)[batch.y]
+    model = load(wanted.model) if wanted.model else calibrated("small", images, batch.x)
+    y = model.outputs_for(images.classes, images.name)[batch.y] if wanted.model else predictions(model, batch.x)
     right = predictions(model, batch.x) == y
     if not right.any():
         raise UserError(f"{wanted.model} is wrong for all the {len(images)} images already: there is nothing to attack")
     rows = measure(model, threat, batch.x[right], y[right], batch.keys[right], not wanted.no_bfloat16)
     where = environment()
-    print(f"AutoAttack standard, {threat}: {wanted.model}")
+    print(f"AutoAttack standard, {threat}: {wanted.model or 'small, random weights'}")
     print(f"{int(right.sum())} of {len(images)} images of {images.name}, which the model classifies correctly; {described(where)}\n")
     print(table(rows))
     print("\na robust image takes at least 101 + 909 + 900 + 5,001 forward passes and 100 + 900 + 900 backward passes")
-    shared = processes(wanted, wanted.processes) if wanted.processes > 1 and wanted.data else None
+    shared = processes(wanted, wanted.processes) if wanted.processes > 1 else None
     if shared:
         print(f"{wanted.processes} processes that share an evaluation: {shared[0] / shared[1]:.2f} times as fast as one")
     if wanted.out:

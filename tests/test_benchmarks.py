@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import attacks, construction, contenders, graphs, hostile, interleaved, linear_bias, training_step
+from benchmarks import attacks, construction, contenders, evaluation, graphs, hostile, interleaved, linear_bias, published, training_step
 from benchmarks.interleaved import Spread
 from robustlab import gnn
 from robustlab import linear_bias as lb
+from robustlab.attacks import APGD, FAB, LineUp, Square, Within
 from robustlab.constraints import ThreatModel
 from robustlab.data.shapes import shapes
 from robustlab.models.checkpoints import pretrained
@@ -290,3 +291,34 @@ def test_tags_that_names_make_are_found(tmp_path):
     (tmp_path / "a.html").write_text("<p>x</p>")
     (tmp_path / "b.html").write_text("<p>x<img src=y onerror=z></p>")
     assert hostile._tags(tmp_path / "b.html") - hostile._tags(tmp_path / "a.html") == {"img", "img src", "img onerror"}
+
+
+def test_the_line_up_as_published_and_ours_are_compared_on_the_same_images(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(published, "QUERIES", 10)
+    monkeypatch.setattr(published, "TARGETS", 2)
+    monkeypatch.setattr(published, "STEPS", 6)
+    monkeypatch.setattr(evaluation, "autoattack", lambda threat: LineUp([APGD(threat, steps=6), Square(threat, queries=10)]))
+    for norm, eps in (("linf", "0.002"), ("l2", "0.02")):
+        assert evaluation.main(["--limit", "3", "--norm", norm, "--eps", eps, "--out", str(tmp_path / "out.json")]) == 0
+        rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+        assert [row["line-up"] for row in rows] == ["as published", "ours, the model itself", "ours, float32", "ours, bfloat16"]
+        assert all(row["beyond eps"] == "0" for row in rows[1:]) and all(0 <= row["robust"] <= 3 for row in rows)
+        assert rows[1]["robust"] == rows[2]["robust"] and float(rows[0]["published / this"]) == 1
+    assert "3 of 3 images of shapes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("norm, eps", [(Linf(), 0.03), (L2(), 0.3)], ids=repr)
+def test_what_is_kept_as_published_breaks_what_ours_breaks(norm, eps, tiny_model, monkeypatch):
+    """On a small network, whoever draws what: Auto-PGD and FAB of both find the same images."""
+    monkeypatch.setattr(published, "TARGETS", 2)
+    monkeypatch.setattr(published, "STEPS", 25)
+    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = tiny_model(x).argmax(1)
+    threat = ThreatModel(norm, eps)
+    auto, aimed, fab = APGD(threat, 25), APGD(threat, 25, targets=2), Within(FAB(norm, 25, targets=2), threat)
+    for theirs, mine in ((published.apgd_ce, auto), (published.apgd_t, aimed), (published.fab_t, fab)):
+        x_adv = theirs(tiny_model, threat, x, y)
+        with torch.no_grad():
+            fooled, broken = tiny_model(x_adv).argmax(1) != y, tiny_model(mine(tiny_model, x, y)).argmax(1) != y
+        assert (fooled != broken).sum() <= 1 and 0 < broken.sum() < 12
