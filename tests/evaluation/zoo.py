@@ -1,0 +1,136 @@
+"""Defences that look robust and are not, each planted in a network that is known, and plain models beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustlab.models.zoo import load
+
+
+def standard() -> nn.Module:
+    return load("cifar10-small-standard")
+
+
+class Around(nn.Module):
+    """A network with something done before and after it; the network alone is in ``state_dict``."""
+
+    def __init__(self, before: Callable[[Tensor], Tensor] = lambda x: x, after: Callable[[Tensor], Tensor] = lambda z: z) -> None:
+        super().__init__()
+        self.network, self.before, self.after = standard(), before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.network(self.before(x)))
+
+
+class Table(nn.Module):
+    """Knows some images, and answers them from a table."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        super().__init__()
+        self.network, self.x, self.y = standard(), x.clone(), y.clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        same = (x[:, None] == self.x[None].to(x)).flatten(2).all(2)  # (B, known)
+        answer = 20.0 * F.one_hot(self.y, 10)[same.float().argmax(1)]
+        return torch.where(same.any(1)[:, None], answer, self.network(x))
+
+
+class Remembering(nn.Module):
+    """Takes the mean of all that it has answered so far from its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.mean = standard(), torch.zeros(10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.network(x)
+        self.mean = 0.5 * self.mean + 0.5 * logits.detach().mean(0)
+        return logits - self.mean
+
+
+class OnGridOnly(nn.Module):
+    """Whole 8-bit values are answered, all others with NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = standard()
+
+    def forward(self, x: Tensor) -> Tensor:
+        off = ((255 * x - (255 * x).round()).abs() > 1e-3).flatten(1).any(1)
+        return self.network(x).masked_fill(off[:, None], torch.nan)
+
+
+class BatchStatistics(nn.Module):
+    """BatchNorm in training mode, whatever mode is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = standard()
+
+    def train(self, mode: bool = True) -> nn.Module:
+        super().train(mode)
+        for part in self.network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.training = True
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+class InnerLoop(nn.Module):
+    """Moves its input before it answers: a purification by gradient descent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = standard()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inner = x.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(self.network(inner).logsumexp(1).sum(), inner)
+        return self.network(x + 0.01 * grad.sign())
+
+
+def noise(x: Tensor) -> Tensor:
+    return x + 0.05 * torch.randn_like(x)
+
+
+def numpy_noise(x: Tensor) -> Tensor:
+    return x + 0.05 * torch.from_numpy(np.random.standard_normal(x.shape)).to(x)
+
+
+def defences(x: Tensor, y: Tensor) -> dict[str, tuple[str, nn.Module]]:
+    """By what they are: the finding that must name them, and the model.
+
+    Args:
+        x, y: images that one of them learns by heart, and their labels.
+    """
+    return {
+        "quantized logits": ("quantized-logits", Around(after=lambda z: (10 * z).round() / 10)),
+        "quantized input": ("quantized-input", Around(before=lambda x: (15 * x).round() / 15)),
+        "quantized input by floor": ("quantized-input", Around(before=lambda x: (255 * x).floor() / 255)),
+        "dropout at test time": ("random", Around(after=lambda z: F.dropout(z, 0.2, training=True))),
+        "a noise layer": ("random", Around(before=noise)),
+        "noise from numpy": ("random", Around(before=numpy_noise)),
+        "saturated softmax": ("saturated", Around(after=lambda z: 1000 * z)),
+        "detached preprocessing": ("no-gradient", Around(before=lambda x: x.detach())),
+        "preprocessing by numpy": ("no-gradient", Around(before=lambda x: torch.from_numpy(x.detach().numpy()))),
+        "whole numbers as logits": ("no-gradient", Around(after=lambda z: (10 * z).long())),
+        "NaN off the grid": ("not-finite", OnGridOnly()),
+        "infinite logits": ("not-finite", Around(after=lambda z: z.masked_fill(z == z.amax(1, keepdim=True), torch.inf))),
+        "a table of test images": ("known-images", Table(x, y)),
+        "a memory": ("remembers", Remembering()),
+        "BatchNorm in training mode": ("batch", BatchStatistics()),
+        "softmax as logits": ("probabilities", Around(after=lambda z: z.softmax(1))),
+        "an inner loop": ("dynamic", InnerLoop()),
+        "values of 0 to 255": ("scaling", Around(before=lambda x: x / 255)),
+        "normalized twice": ("scaling", Around(before=lambda x: (x - 0.5) / 0.25)),
+        "one answer": ("constant", Around(after=lambda z: 0 * z)),
+        "zero gradients": ("zero-gradient", Around(before=lambda x: x.round())),
+    }
