@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,9 +12,54 @@ from torch.nn import functional as F
 
 from robustlab.models.zoo import load
 
+CLASSES = 10
+PATTERNS = 0.2 + 0.6 * torch.rand(CLASSES, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def draw(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images of 8-bit values, ``(n, 3, 8, 8)``: the pattern of a class in noise; and their labels."""
+    y = torch.arange(n) % CLASSES
+    x = PATTERNS[y] + 0.1 * torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return (255 * x.clamp(0, 1)).round() / 255, y
+
+
+def untrained() -> nn.Sequential:
+    """A small network with BatchNorm, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = [nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU()]
+        return nn.Sequential(*first, nn.Conv2d(12, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, CLASSES)).eval()
+
+
+@lru_cache(1)
+def weights() -> dict[str, Tensor]:
+    """Of the same network, trained for a third of a second: it is right on all images of ``draw`` and not robust."""
+    network, (x, y) = untrained().train(), draw(600, seed=1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for rows in torch.arange(600).split(60) * 3:
+        optimizer.zero_grad()
+        F.cross_entropy(network(x[rows]), y[rows], label_smoothing=0.1).backward()
+        optimizer.step()
+    return network.state_dict()
+
 
 def standard() -> nn.Module:
-    return load("cifar10-small-standard")
+    """The trained network, each time another one."""
+    network = untrained()
+    network.load_state_dict(weights())
+    return network
+
+
+def plain() -> dict[str, nn.Module]:
+    """Models of ``draw`` that hide nothing."""
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES))
+    linear[1].weight.data = (PATTERNS - PATTERNS.mean(0)).flatten(1)  # the nearest pattern, nearly
+    return {"trained": standard(), "untrained": untrained(), "linear": linear}
+
+
+def released() -> dict[str, nn.Module]:
+    """Three that ship with the project."""
+    return {name: load(name) for name in ("cifar10-small-standard", "cifar10-small-l2", "cifar10-preact-standard")}
 
 
 class Around(nn.Module):
@@ -130,7 +176,7 @@ def defences(x: Tensor, y: Tensor) -> dict[str, tuple[str, nn.Module]]:
         "softmax as logits": ("probabilities", Around(after=lambda z: z.softmax(1))),
         "an inner loop": ("dynamic", InnerLoop()),
         "values of 0 to 255": ("scaling", Around(before=lambda x: x / 255)),
-        "normalized twice": ("scaling", Around(before=lambda x: (x - 0.5) / 0.25)),
+        "normalization left out": ("scaling", Around(before=lambda x: 0.25 * x + 0.5)),
         "one answer": ("constant", Around(after=lambda z: 0 * z)),
         "zero gradients": ("zero-gradient", Around(before=lambda x: x.round())),
     }
