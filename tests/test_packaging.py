@@ -22,7 +22,7 @@ from robustlab.models import checkpoints
 
 ROOT = Path(__file__).parents[1]
 RELEASED = [path.name for path in (ROOT / "checkpoints").iterdir() if path.suffix in (".json", ".safetensors")]
-EXTRAS = {"web", "bias", "gnn", "oracles", "timm", "docs", "test", "dev"}
+EXTRAS = {"web", "bias", "gnn", "oracles", "timm", "robustbench", "docs", "test", "dev"}
 
 
 @pytest.fixture(scope="module")
