@@ -191,7 +191,14 @@ def timm_network(name: str, channels: int, *, pretrained: bool = False) -> nn.Mo
 
 
 def unknown_of(library: str, name: str, known: Sequence[str], kind: str = "architecture") -> UserError:
-    """A library's names are too many for one sentence; the nearest will do."""
+    """The error for a name that a library does not have: its names are too many for one sentence, and the nearest will do.
+
+    Args:
+        library: what stands before the colon.
+        name: what the user wrote behind it.
+        known: the library's names.
+        kind: what was looked up.
+    """
     near = difflib.get_close_matches(name, known, n=5, cutoff=0)
     return UserError(f"unknown {kind} '{library}:{name}'. Did you mean {', '.join(f'{library}:{n}' for n in near)}?")
 

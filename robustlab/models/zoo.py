@@ -19,7 +19,7 @@ from robustlab.models.checkpoints import find_pretrained, pretrained, read_tenso
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, from_description, restored
 from robustlab.models.others import is_other, load_other
-from robustlab.paths import place_of
+from robustlab.paths import names_function, place_of
 from robustlab.settings import Checkpoint, Network
 
 __all__ = [
@@ -127,9 +127,14 @@ def load_model(name: str, how: Checkpoint | Network) -> Classifier:
     """A pretrained model or a checkpoint, as settings say how to read it.
 
     Raises:
-        UserError: nothing there, or not what the settings say.
+        UserError: nothing there, or not what the settings say; to train on, a network that no name builds again.
     """
-    return load(name, arch=how.arch, normalization=normalization_of(how), trust=how.trust_checkpoint)
+    start = isinstance(how, Network)
+    settings: dict[str, Any] = {"arch": how.arch, "normalization": normalization_of(how), "trust": how.trust_checkpoint}
+    found = None if start and names_function(name) else load(name, **settings)
+    if found is None or start and not found.arch:
+        raise UserError(f"training cannot start from {name}: its network has no name by which a run could build it again")
+    return found
 
 
 def normalization_of(how: Checkpoint | Network) -> tuple[list[float], list[float]] | None:
