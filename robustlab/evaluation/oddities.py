@@ -49,9 +49,10 @@ def scaling(a: Answers) -> Iterator[Finding]:
 
 
 def not_finite(a: Answers) -> Iterator[Finding]:
-    """Logits that are NaN or infinite, on the images or near them."""
-    at = int((~a.runs.isfinite()).flatten(2).any(2).any(0).sum())
-    beside = torch.stack([~one.isfinite().all(1) for one in (a.near_first, a.near_again, a.further, a.tenth, a.whole)]).any(0)
+    """Logits that are NaN or infinite, on the images or near them; a class that is switched off by -inf for all of them is none."""
+    off = (a.runs == -torch.inf).all(0).all(0)  # (K,)
+    at = int((~(a.runs.isfinite() | off)).any(2).any(0).sum())
+    beside = torch.stack([~(one.isfinite() | off).all(1) for one in (a.near_first, a.near_again, a.further, a.tenth, a.whole)]).any(0)
     runs = [run for run in (a.limited, a.unlimited) if run is not None]
     met = [(~torch.stack(run.trace.values).isfinite()).any(0) | ~_known(run.found.finite) for run in runs]
     near = int((torch.stack([beside, *met]).any(0)).sum())
@@ -89,8 +90,11 @@ def constant(a: Answers) -> Iterator[Finding]:
 
 
 def quantized_logits(a: Answers) -> Iterator[Finding]:
-    """Logits on a grid, by the smallest gap between two of many: among N numbers of range R it is about R / N^2."""
-    if _one_answer(a):
+    """Logits on a grid, by the smallest gap between two of many: among N numbers of range R it is about R / N^2.
+
+    A network that computes in half precision has a grid too, and gradients with it: of that nothing is said.
+    """
+    if _one_answer(a) or (_is_half(a.logits) and _has_gradients(a)):
         return
     z = torch.cat([a.logits, a.near_first, a.further, a.whole]).double().flatten()
     values = z[z.isfinite()].unique()  # sorted
@@ -316,6 +320,17 @@ def _apart(one: Tensor, other: Tensor) -> Tensor:
     """How far two answers are apart in units of their length, ``(B,)``; what is not finite has its own check."""
     one, other = (_finite(z) / torch.linalg.vector_norm(_finite(z), dim=1, keepdim=True).clamp_min(1e-10) for z in (one, other))
     return torch.linalg.vector_norm(one - other, dim=1)
+
+
+def _is_half(z: Tensor) -> bool:
+    """Whether all numbers are of half precision, of either kind."""
+    return any(bool((z == z.to(dtype).to(z.dtype)).all()) for dtype in (torch.float16, torch.bfloat16))
+
+
+def _has_gradients(a: Answers) -> bool:
+    """Whether more than half of the images have a gradient of the cross-entropy that is not zero."""
+    grad = a.gradients["cross-entropy"]
+    return isinstance(grad, Tensor) and int((grad != 0).flatten(1).any(1).sum()) > 0.5 * a.n
 
 
 def _spread(a: Answers) -> tuple[float, list[int]]:

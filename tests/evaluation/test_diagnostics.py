@@ -66,6 +66,13 @@ def test_of_images_of_more_dimensions_or_fewer_and_float64():
     assert {finding.name for finding in diagnose(model, x, y, threat=THREAT)} <= {"unstable"}
 
 
+def test_half_precision_and_classes_switched_off_are_no_defences():
+    for dtype in (torch.float16, torch.bfloat16):
+        assert diagnose(zoo.standard().to(dtype), X.to(dtype), Y, threat=THREAT) == ()
+    network, off = zoo.standard(), torch.tensor([3])
+    assert diagnose(lambda x: network(x).index_fill(1, off, -torch.inf), X[Y != 3], Y[Y != 3], threat=THREAT) == ()
+
+
 # Laws.
 
 

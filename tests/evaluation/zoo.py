@@ -86,6 +86,14 @@ class Table(nn.Module):
         return torch.where(same.any(1)[:, None], answer, self.network(x))
 
 
+class Forgiving(Table):
+    """Answers from its table what is near enough to an image in it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        far, nearest = (x[:, None] - self.x[None]).abs().amax((2, 3, 4)).min(1)
+        return torch.where((far < 0.02)[:, None], 20.0 * F.one_hot(self.y, 10)[nearest], self.network(x))
+
+
 class Remembering(nn.Module):
     """Takes the mean of all that it has answered so far from its answer."""
 
@@ -171,6 +179,8 @@ def defences(x: Tensor, y: Tensor) -> dict[str, tuple[str, nn.Module]]:
         "NaN off the grid": ("not-finite", OnGridOnly()),
         "infinite logits": ("not-finite", Around(after=lambda z: z.masked_fill(z == z.amax(1, keepdim=True), torch.inf))),
         "a table of test images": ("known-images", Table(x, y)),
+        "a table of test images and their neighbours": ("quantized-input", Forgiving(x, y)),
+        "whole numbers": ("quantized-logits", Around(after=lambda z: z.round())),
         "a memory": ("remembers", Remembering()),
         "BatchNorm in training mode": ("batch", BatchStatistics()),
         "softmax as logits": ("probabilities", Around(after=lambda z: z.softmax(1))),
