@@ -189,6 +189,8 @@ def _check_image_type(x: Tensor) -> None:
 
 
 def _check_label_type(y: Tensor, x: Tensor) -> None:
+    if y.ndim == 2 and len(y) == len(x) and y.shape[1] > 1:
+        raise UserError(f"labels must be class indices of shape ({len(x)},), got {tuple(y.shape)}: of one-hot rows pass y.argmax(1)")
     if y.dtype != torch.int64 or y.shape != (len(x),):
         raise UserError(f"labels must be int64 of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}")
 

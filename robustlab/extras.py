@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from robustlab.errors import UserError
+from robustlab.errors import UserError, in_one_line
 
 
 def scipy_module(name: str, extra: str = "gnn", what: str = "this") -> Any:
@@ -41,6 +41,24 @@ def cvxpy(what: str = "this") -> Any:
         UserError: it is not installed.
     """
     return _module("cvxpy", "bias", what)
+
+
+def robustbench(what: str = "this") -> Any:
+    """The package robustbench, with its table of models.
+
+    Args:
+        what: needs it, for the message.
+
+    Raises:
+        UserError: it is not installed, or lacks something itself.
+    """
+    try:
+        import_module("robustbench.model_zoo")
+        return import_module("robustbench")
+    except ModuleNotFoundError as error:
+        if error.name in ("robustbench", "robustbench.model_zoo"):
+            raise UserError(f"{what} needs robustbench, which is not installed: pip install robustlab[robustbench]") from None
+        raise UserError(f"{what} needs robustbench, which cannot be imported here: {in_one_line(error)}") from error
 
 
 def _module(name: str, extra: str, what: str = "this") -> Any:

@@ -53,7 +53,7 @@ class Option:
         name: what the option is called outside Python, where that is not the field's name.
         shown: how the help writes the default, where that is not the value itself.
         only_typed: only the command line of this very call, or the caller in Python, may say it: no file and no run folder can, whoever
-            they come from.
+            they come from. Or a function that tells of a value whether that holds for it.
     """
 
     help: str
@@ -63,7 +63,11 @@ class Option:
     optional_value: Any = None
     name: str = ""
     shown: str = ""
-    only_typed: bool = False
+    only_typed: bool | Callable[[Any], bool] = False
+
+    def must_be_typed(self, value: Any) -> bool:
+        """Whether no file may say this value."""
+        return self.only_typed(value) if callable(self.only_typed) else self.only_typed and bool(value)
 
 
 def option(default: Any, help: str, type: Callable[[str], Any] | None = str, **more: Any) -> Any:
@@ -226,7 +230,7 @@ def from_file(cls: type[Settings], values: Mapping[str, Any], source: str, *, pa
             check_value(known[name], found[name])
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
-    return changed(cls(), **{name: value for name, value in found.items() if not known[name].option.only_typed})
+    return changed(cls(), **{name: value for name, value in found.items() if not known[name].option.must_be_typed(value)})
 
 
 def by_name(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 from robustlab.errors import UserError, in_one_line
+
+LIBRARIES = ("torchvision", "timm", "robustbench")  # whose models have names such as torchvision:resnet18
+FUNCTION = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
+
+
+def names_function(name: object) -> bool:
+    """Whether a model's name, or one of several with , or + between them, is ``module:function``: code that runs when it is loaded."""
+    parts = re.split(r"[,+]", name) if isinstance(name, str) and ":" in name else ()
+    own = [part.strip() for part in parts if FUNCTION.fullmatch(part.strip())]
+    return any(part.partition(":")[0] not in LIBRARIES and not os.path.exists(part) for part in own)
 
 
 def place_of(path: str | os.PathLike[str]) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robustlab.options import count, group, location, names, number, option, positive, radii, radius, several, threads
+from robustlab.paths import names_function
 
 NORMS = ("linf", "l2", "l1")
 SCHEDULES = ("one-cycle", "cosine", "steps")
@@ -73,10 +74,12 @@ class Model(Checkpoint):
 
     name: str | None = option(
         None,
-        "a pretrained model's name, a run's folder, or the path of a checkpoint; several with commas",
+        "a pretrained model's name, a run's folder, or the path of a checkpoint; torchvision:NAME, timm:NAME or robustbench:NAME with "
+        "their weights; module:function of yours, which is called; several with commas",
         several,
         metavar="NAME|PATH",
         name="model",
+        only_typed=names_function,
     )
 
 

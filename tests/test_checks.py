@@ -40,7 +40,7 @@ def test_images_of_any_shape_and_precision_pass_and_so_do_none_at_all(dtype, sha
 BAD_LABELS = {
     "float": (torch.tensor([0.0, 1.0]), r"int64 of shape \(2,\), got torch.float32 of shape \(2,\)"),
     "int32": (torch.tensor([0, 1], dtype=torch.int32), r"got torch.int32"),
-    "one hot": (torch.eye(2, dtype=torch.int64), r"got torch.int64 of shape \(2, 2\)"),
+    "one hot": (torch.eye(2, dtype=torch.int64), r"got \(2, 2\): of one-hot rows pass y.argmax\(1\)"),
     "too few": (torch.tensor([0]), r"int64 of shape \(2,\), got torch.int64 of shape \(1,\)"),
     "a number": (torch.tensor(1), r"of shape \(\)"),
     "negative": (torch.tensor([0, -1]), r"class indices from 0, found -1"),

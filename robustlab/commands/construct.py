@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, images_for, interruptible, load_model, named_threat, required_model
+from robustlab.commands.common import choose_device, images_for, interruptible, load_model, named_threat, required_model, short_names
 from robustlab.construction import KINDS, Unfinished, construct, published_construction
 from robustlab.construction.kinds import kind_named
 from robustlab.errors import UserError
@@ -28,7 +28,7 @@ def run(args: settings.Construct) -> None:
     threat = None if method.norm is None and method.eps is None else named_threat(method.norm, method.eps)
     how: dict[str, Any] = {"threat": threat, "steps": method.steps, "step_size": method.step_size}
     published_construction(kind, **how)  # a mistake in these is told before anything is read
-    out = Path(args.output.out or f"datasets/{kind}-{Path(name).stem}")
+    out = Path(args.output.out or f"datasets/{kind}-{short_names([name])[name]}")
     device = choose_device(compute.device, compute.threads)
     model = load_model(name, args.model)
     images = images_for({name: model}, args.data, args.data.split)

@@ -175,7 +175,7 @@ def read_config(path: Path, settings: type, prog: str) -> dict[str, Any]:
     for key, value in by_name(settings, _underscored(table)).items():
         if key not in known:
             raise UserError(f"{path}: {unknown('setting', key, [name.replace('_', '-') for name in known])}")
-        if known[key].option.only_typed and value:
+        if known[key].option.must_be_typed(value):
             raise UserError(f"{path}: {key} cannot stand in a file: give {known[key].flag} on the command line of each call that needs it")
         try:
             argv += _as_on_the_command_line(known[key], value)

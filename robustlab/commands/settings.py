@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from robustlab.errors import UserError
 from robustlab.options import count, count_or_files, counts, group, leaves, location, names, option, positive, radii, radius
+from robustlab.paths import names_function
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
 
@@ -340,7 +341,12 @@ class Judging:
     """Who judges the pictures."""
 
     judge: str | None = option(
-        None, "independent classifier", location, metavar="NAME|PATH", shown="a pretrained one that did not make the pictures"
+        None,
+        "independent classifier",
+        location,
+        metavar="NAME|PATH",
+        shown="a pretrained one that did not make the pictures",
+        only_typed=names_function,
     )
 
 

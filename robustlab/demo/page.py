@@ -166,6 +166,8 @@ def _usual_size(given: Model, model: Classifier) -> int:
         size = _within(Run.settings_of(runs[0]), "data", "image_size") if runs else None
     if type(size) is int and 1 <= size <= LARGEST_SIDE:
         return size
+    if model.image_size is not None:
+        return model.image_size
     return 224 if record is None and model.arch.startswith(("torchvision:", "timm:")) else 32
 
 

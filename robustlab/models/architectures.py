@@ -13,7 +13,7 @@ from torch import nn
 
 from robustlab import seeding
 from robustlab.checks import MOST_CLASSES
-from robustlab.errors import UserError, unknown
+from robustlab.errors import UserError, in_one_line, unknown
 from robustlab.models.classifier import Classifier
 from robustlab.models.mlp import MLP
 from robustlab.models.preact_resnet import PreActResNet
@@ -122,9 +122,9 @@ def check_sizes(num_classes: int, channels: int) -> None:
 def _body_and_head(arch: str, channels: int, num_classes: int) -> tuple[nn.Module, nn.Linear]:
     library, _, name = arch.rpartition(":")
     if library == "torchvision":
-        return _split(_torchvision(name, channels), num_classes, arch)
+        return _split(torchvision_network(name, channels), num_classes, arch)
     if library == "timm":
-        return _split(_timm(name, channels), num_classes, arch)
+        return _split(timm_network(name, channels), num_classes, arch)
     width = WIDTH.fullmatch(arch)
     if arch not in BODIES and not width:
         raise unknown("architecture", arch, [*BODIES, "small-WIDTH", "torchvision:NAME", "timm:NAME"])
@@ -140,11 +140,16 @@ def _initialize(body: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _torchvision(name: str, channels: int) -> nn.Module:
+def torchvision_network(name: str, channels: int) -> nn.Module:
+    """A network of torchvision, freshly initialized from the global random state.
+
+    Raises:
+        UserError: no such name; says the nearest.
+    """
     models = importlib.import_module("torchvision.models")
     known = models.list_models(module=models)
     if name not in known:
-        raise _unknown_of("torchvision", name, known)
+        raise unknown_of("torchvision", name, known)
     # These two return tuples in training unless their side branches are left out.
     options: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     network = models.get_model(name, weights=None, **options)
@@ -161,20 +166,41 @@ def _read_channels(network: nn.Module, channels: int) -> None:
     first.reset_parameters()
 
 
-def _timm(name: str, channels: int) -> nn.Module:
+def timm_network(name: str, channels: int, *, pretrained: bool = False) -> nn.Module:
+    """A network of timm, freshly initialized from the global random state or with weights that timm downloads.
+
+    Args:
+        name: with weights also with a tag that chooses them, as in ``resnet50.a1_in1k``.
+
+    Raises:
+        UserError: timm is not installed, no such name (says the nearest), or no weights to be had.
+    """
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
         raise UserError(f"timm:{name} needs the package timm; install it by: pip install timm") from error
-    if name not in timm.list_models():
-        raise _unknown_of("timm", name, timm.list_models())
-    return timm.create_model(name, pretrained=False, in_chans=channels)
+    known = [*timm.list_models(), *(timm.list_models(pretrained=True) if pretrained else ())]
+    if name not in known:
+        raise unknown_of("timm", name, known)
+    if not pretrained:
+        return timm.create_model(name, pretrained=False, in_chans=channels)
+    try:
+        return timm.create_model(name, pretrained=True, in_chans=channels)
+    except Exception as error:  # of the network, of a hub, of files: the reasons are many, and the user needs one sentence
+        raise UserError(f"timm could not load the weights of {name}: {in_one_line(error)}") from error
 
 
-def _unknown_of(library: str, name: str, known: list[str]) -> UserError:
-    """A library's names are too many for one sentence; the nearest will do."""
+def unknown_of(library: str, name: str, known: Sequence[str], kind: str = "architecture") -> UserError:
+    """The error for a name that a library does not have: its names are too many for one sentence, and the nearest will do.
+
+    Args:
+        library: what stands before the colon.
+        name: what the user wrote behind it.
+        known: the library's names.
+        kind: what was looked up.
+    """
     near = difflib.get_close_matches(name, known, n=5, cutoff=0)
-    return UserError(f"unknown architecture '{library}:{name}'. Did you mean {', '.join(f'{library}:{n}' for n in near)}?")
+    return UserError(f"unknown {kind} '{library}:{name}'. Did you mean {', '.join(f'{library}:{n}' for n in near)}?")
 
 
 def _split(network: nn.Module, num_classes: int, arch: str) -> tuple[nn.Module, nn.Linear]:

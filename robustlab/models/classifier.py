@@ -35,10 +35,14 @@ class Classifier(nn.Module):
         std: deviation of each channel, C positive numbers.
         arch: the name under which ``zoo.build`` makes this network; empty for a network of one's own.
         classes: K names; ``"0", "1", ...`` where left out.
+
+    Attributes:
+        image_size: height and width of the images that it was trained on, in pixels, where a library says so; else None.
     """
 
     mean: Tensor
     std: Tensor
+    image_size: int | None = None
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
+from robustlab.models.others import is_other
 from robustlab.models.zoo import ENDINGS
 
 
@@ -18,7 +19,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     Returns:
         Different words, by the names.
     """
-    paths = {name: Path(name) for name in names}
+    paths = {name: Path(name.replace(":", "-") if is_other(name) else name) for name in names}
     stems = {name: path.with_suffix("") if path.suffix in ENDINGS else path for name, path in paths.items()}
     parts = {name: [part for part in stem.parts if part.strip("/\\.")] for name, stem in stems.items()}
 

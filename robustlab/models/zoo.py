@@ -18,7 +18,8 @@ from robustlab.models.architectures import architectures, build
 from robustlab.models.checkpoints import find_pretrained, pretrained, read_tensors, read_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, from_description, restored
-from robustlab.paths import place_of
+from robustlab.models.others import is_other, load_other
+from robustlab.paths import names_function, place_of
 from robustlab.settings import Checkpoint, Network
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 TRAINING_FORMAT = "robustlab-training-1"  # under "format" in the checkpoints that training writes
 RUN_WEIGHTS = "model.safetensors"  # what a run that ended leaves in its folder
 ENDINGS = (".safetensors", ".json", ".pt", ".pth", ".ckpt", ".tar")  # what is meant as a file, even where there is none
+OTHERS = "torchvision:NAME, timm:NAME, robustbench:NAME with their weights, or module:function of your own"
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,13 +54,14 @@ class ModelList:
     pretrained: Mapping[str, Mapping[str, Any]]
 
     def __repr__(self) -> str:
-        lines = [f"  {name:<24}{_reached(record)}" for name, record in self.pretrained.items()]
+        lines = [f"  {name:<24}{_reached(record)}" for name, record in self.pretrained.items()] + [f"  and {OTHERS}"]
         architectures = f"architectures: {', '.join(self.architectures)} and torchvision:NAME, timm:NAME"
         return "\n".join([architectures, "pretrained models:", *lines])
 
     def _repr_html_(self) -> str:
         rows = [("<b>build</b>", ", ".join(self.architectures) + " and torchvision:NAME, timm:NAME")]
         rows += [(f"<b>load</b> {html.escape(name)}", html.escape(_reached(record))) for name, record in self.pretrained.items()]
+        rows.append(("<b>load</b>", html.escape(f"also {OTHERS}")))
         left = 'style="text-align:left"'
         return "<table>" + "".join(f"<tr><td {left}>{name}</td><td {left}>{text}</td></tr>" for name, text in rows) + "</table>"
 
@@ -85,7 +88,8 @@ def load(
 
     Args:
         name_or_path: a pretrained model's name; the folder of a run that ended; one of the two files of saved weights; a
-            checkpoint of training; or a checkpoint of another project (see ``legacy``), ``.safetensors`` among them.
+            checkpoint of training; a checkpoint of another project (see ``legacy``), ``.safetensors`` among them; or a network of others
+            by name, ``torchvision:NAME``, ``timm:NAME``, ``robustbench:NAME`` or ``module:function`` (see ``others.load_other``).
         arch: what it must be. Needed for another project's checkpoint only where none of our architectures fits exactly, and for
             a ``.safetensors`` file without our ``.json`` beside it.
         num_classes: how many classes it must have; any number where left out.
@@ -95,6 +99,8 @@ def load(
     Raises:
         UserError: nothing there, damaged, would run code, or something else than asked for.
     """
+    if is_other(name := os.fspath(name_or_path)) and not os.path.exists(name):
+        return _as_asked(load_other(name, normalization), name, arch, num_classes)
     path = _find(name_or_path)
     if path.suffix == ".safetensors" and arch is not None and not path.with_suffix(".json").exists():
         model = legacy.classifier_from(read_tensors(path), str(path), arch, num_classes, normalization)
@@ -106,10 +112,14 @@ def load(
             model = _from_training(checkpoint, str(path))
         else:
             model = legacy.classifier_from(checkpoint, str(path), arch, num_classes, normalization)
+    return _as_asked(model, str(path), arch, num_classes)
+
+
+def _as_asked(model: Classifier, source: str, arch: str | None, num_classes: int | None) -> Classifier:
     if arch not in (None, model.arch):
-        raise UserError(f"{path} holds a {model.arch}, not the {arch} asked for")
+        raise UserError(f"{source} holds a {model.arch or 'network without a name'}, not the {arch} asked for")
     if num_classes not in (None, model.num_classes):
-        raise UserError(f"{path} has {model.num_classes} classes, not the {num_classes} asked for")
+        raise UserError(f"{source} has {model.num_classes} classes, not the {num_classes} asked for")
     return model.eval()
 
 
@@ -117,9 +127,14 @@ def load_model(name: str, how: Checkpoint | Network) -> Classifier:
     """A pretrained model or a checkpoint, as settings say how to read it.
 
     Raises:
-        UserError: nothing there, or not what the settings say.
+        UserError: nothing there, or not what the settings say; to train on, a network that no name builds again.
     """
-    return load(name, arch=how.arch, normalization=normalization_of(how), trust=how.trust_checkpoint)
+    start = isinstance(how, Network)
+    settings: dict[str, Any] = {"arch": how.arch, "normalization": normalization_of(how), "trust": how.trust_checkpoint}
+    found = None if start and names_function(name) else load(name, **settings)
+    if found is None or start and not found.arch:
+        raise UserError(f"training cannot start from {name}: its network has no name by which a run could build it again")
+    return found
 
 
 def normalization_of(how: Checkpoint | Network) -> tuple[list[float], list[float]] | None:

@@ -22,7 +22,7 @@ from robustlab.data.imageset import Images, positions_of
 from robustlab.errors import UserError
 from robustlab.models.digest import digest
 from robustlab.options import words
-from robustlab.paths import place_of
+from robustlab.paths import names_function, place_of
 from robustlab.records import environment
 
 FORMAT = "robustlab-synthesis-1"
@@ -43,6 +43,9 @@ def read_replay(path: Path) -> dict[str, Any]:
     judges = found.get("judges", {})  # older files have none
     files.check_kinds({"judges": judges}, {"judges": dict}, path, "a replay file of robustlab synthesize")
     files.check_kinds(judges, dict.fromkeys(judges, str), path, "the names of judges")
+    for name in (found["settings"].get("model"), found["settings"].get("judge"), *judges.values()):
+        if names_function(name):
+            raise UserError(f"{path} names {name}, a function, and no file may say what is run: make the picture by its own command again")
     return found
 
 
