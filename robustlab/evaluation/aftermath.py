@@ -44,10 +44,11 @@ def _square(records: tuple[Record, ...]) -> Iterator[Finding]:
     """More than .2 % of the images that every white-box attack left and Square broke: AutoAttack's limit."""
 
     def hidden(record: Record) -> bool:
-        broke = {name: found.prediction != record.label for name, found in record.attacks.items()}
+        broke = {found.by or name: found.prediction != record.label for name, found in record.attacks.items()}
         squares = [fooled for name, fooled in broke.items() if _is(name, "square")]
         others = [fooled for name, fooled in broke.items() if not _is(name, "square")]
-        return any(squares) and bool(others) and not any(others)
+        tried = bool(others) or any(found.by for found in record.attacks.values())  # in a line-up Square comes behind others
+        return any(squares) and tried and not any(others)
 
     count = sum(hidden(record) for record in records)
     if count > 0.002 * len(records):

@@ -22,8 +22,8 @@ from robustlab.constraints import ThreatModel
 from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
-from robustlab.evaluation import Rate, Report, curve, evaluate
-from robustlab.evaluation.accuracy import AnyAttack, norm_of, threat_of
+from robustlab.evaluation import Finding, Rate, Report, after_attacks, curve, diagnose, evaluate
+from robustlab.evaluation.accuracy import AnyAttack, norm_of, prepared, threat_of
 from robustlab.evaluation.adversarial import AdversarialImages, saving_within
 from robustlab.evaluation.grids import adversarial_grid
 from robustlab.evaluation.report import Record
@@ -37,6 +37,7 @@ from robustlab.records import Resumable, Run, check_same, environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
 SHOWN = 10  # images on a grid
+LOOKED_AT = 100  # images that a model is diagnosed on
 FREE = ("images.name",)  # of what was asked for: it may change before the work goes on
 
 
@@ -174,13 +175,15 @@ def _write_all(models: Mapping[str, Classifier], work: _Work, places: Places, as
     for k, (name, model) in enumerate(models.items()):
         report = work.report(k, model)
         curves[short[name]] = work.curve(k, report)
-        printed = _printed(measuring, name, images, report, curves[short[name]])
+        findings = (*_diagnosed(measuring, model, images), *after_attacks(report.records))
+        printed = _printed(measuring, name, images, report, curves[short[name]], findings)
         for text in printed:
             tell(text)
         sys.stdout.flush()
         if out:
             place = out / short[name] if len(models) > 1 else out
-            _write(place, measuring, model, images, report, curves[short[name]], {"printed": printed, "asked": asked})
+            more = {"findings": [finding.to_json() for finding in findings], "printed": printed, "asked": asked}
+            _write(place, measuring, model, images, report, curves[short[name]], more)
         if grid:
             pictures.save(grid, _examples(measuring, model, images))
     if kept:
@@ -372,7 +375,19 @@ def _write_adversarial(kept: Path, models: list[str], work: _Work) -> None:
                         save(AdversarialImages(made["attack"], norms[made["attack"]], tuple(made["classes"]), **own, sources=sources))
 
 
-def _printed(measuring: Measuring, name: str, images: Images, report: Report, rates: dict[float, Rate]) -> list[str]:
+def _diagnosed(measuring: Measuring, model: Classifier, images: Images) -> tuple[Finding, ...]:
+    """Reasons not to believe what attacks within a threat model find, from some of the images."""
+    threat = next(filter(None, map(threat_of, measuring.attacks)), None)
+    if threat is None or not len(images):
+        return ()
+    looked_at = hold_out(images, min(LOOKED_AT, len(images)), seed=0)[1]
+    (batch,) = prepared(model, images.subset(looked_at), device=None, batch_size=LOOKED_AT, seed=measuring.seed, workers=measuring.workers)
+    return diagnose(model, batch.x, batch.y, threat=threat, keys=batch.keys)
+
+
+def _printed(
+    measuring: Measuring, name: str, images: Images, report: Report, rates: dict[float, Rate], findings: Sequence[Finding]
+) -> list[str]:
     """What is told of a model."""
     lines = [(attack, str(rate)) for attack, rate in report.lines()]
     lines += [(attack, f"median distance {report.median_distance(attack):.4g}") for attack in report.minimum_norm]
@@ -381,7 +396,7 @@ def _printed(measuring: Measuring, name: str, images: Images, report: Report, ra
         f"{name} on {images.name} ({measuring.split})",
         *(f"  {attack:<{width}} {told}" for attack, told in lines),
         *(f"  {line}" for line in filter(None, [report.headline])),
-        *(f"  note: {note}" for note in report.notes),
+        *(f"  note: {note}" for note in (*report.notes, *findings)),
         *(f"  at eps = {eps:<19.4g} {rate}" for eps, rate in rates.items()),
     ]
 
