@@ -12,7 +12,7 @@ from laws import ALL_NORMS, anything, batches, drawn, every_norm, every_optimize
 from torch import Tensor
 
 from robustlab.errors import UserError
-from robustlab.norms import L1, L2, NORMS, FourierL1, FourierLinf, Linf, Lp, Nuclear, Spectral, expanded, per_example
+from robustlab.norms import L0, L1, L2, NORMS, FourierL1, FourierLinf, Linf, Lp, Nuclear, Spectral, expanded, per_example
 from robustlab.seeding import example_keys
 
 finite_radii = st.one_of(st.sampled_from([0.0, 1e-12, 8 / 255, 1e6]), st.floats(1e-9, 3))
@@ -249,3 +249,12 @@ def test_a_scaled_direction_is_the_steepest_times_the_dual_norm(norm):
     g = drawn(4, 12, seed=3)
     torch.testing.assert_close(norm.scaled(g), norm.steepest(g) * norm.dual.measure(g)[:, None])
     assert not norm.scaled(torch.zeros_like(g)).any()
+
+
+def test_l0_counts_values_and_keeps_the_largest():
+    v = torch.tensor([[3.0, 0.0, -4.0, 1.0], [0.0, 0.0, 0.0, 2.0]])
+    assert L0().measure(v).tolist() == [3.0, 1.0]
+    assert L0().project(v, 2).tolist() == [[3.0, 0.0, -4.0, 0.0], [0.0, 0.0, 0.0, 2.0]]
+    assert L0().project(v, torch.tensor([1.0, 0.0])).tolist() == [[0.0, 0.0, -4.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    with pytest.raises(UserError, match="^L0 has no dual norm: it counts values and does not scale$"):
+        _ = L0().dual

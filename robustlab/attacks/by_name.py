@@ -43,7 +43,7 @@ ATTACKS: dict[str, Callable[[ThreatModel], Attack]] = {
 }
 
 # What looks for the nearest adversarial image, in a norm.
-NEAREST: dict[str, Callable[[Norm], Nearest]] = {
+NEAREST: dict[str, Callable[[Any], Nearest]] = {
     "cw": CW,
     "ddn": DDN,
     "deepfool": DeepFool,
@@ -106,12 +106,12 @@ def any_attack(name: str, threat: ThreatModel) -> Attack | Nearest:
     return named_attack(known, threat)
 
 
-def named_minimum_norm(name: str, norm: Norm, **options: Any) -> Nearest:
+def named_minimum_norm(name: str, norm: Norm | str, **options: Any) -> Nearest:
     """An attack that looks for the nearest adversarial image, from its name, in any case.
 
     Args:
         name: one of ``NEAREST``.
-        norm: what distances are measured in.
+        norm: what distances are measured in, or its name.
         options: settings of the attack that differ from its defaults: ``steps=200``.
 
     Raises:

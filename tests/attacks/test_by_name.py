@@ -6,12 +6,29 @@ import pytest
 import torch
 from laws import every_norm, images
 
-from robustlab.attacks import APGD, ATTACKS, FAB, FGSM, PGD, Square, Within, autoattack, named_attack
+from robustlab.attacks import (
+    APGD,
+    ATTACKS,
+    CW,
+    DDN,
+    FAB,
+    FGSM,
+    FMN,
+    NEAREST,
+    PGD,
+    DeepFool,
+    SigmaZero,
+    Square,
+    Within,
+    autoattack,
+    named_attack,
+    named_minimum_norm,
+)
 from robustlab.attacks.autoattack import VERSIONS
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import cross_entropy, dlr, margin
-from robustlab.norms import L1, L2, Linf
+from robustlab.norms import L0, L1, L2, Linf
 
 THREAT = ThreatModel(Linf(), 8 / 255)
 MEANT = {
@@ -88,3 +105,23 @@ def test_settings_can_be_told():
 def test_what_is_not_known_brings_the_nearest_name(name, options, sentence):
     with pytest.raises(UserError, match=sentence):
         named_attack(name, THREAT, **options)
+
+
+def test_minimum_norm_attacks_by_name():
+    meant = {
+        "CW": CW(L2(), 10_000, 9, step_size=0.01, c=1e-3),
+        "ddn": DDN(L2(), 100, gamma=0.05, init_norm=1.0),
+        "DeepFool": DeepFool(L2(), 50, overshoot=0.02, classes=10),
+        "fab": FAB(L2(), targets=0),
+        "fab-t": FAB(L2(), 100, targets=9),
+        "fmn": FMN(L2(), 100, alpha_init=1.0, gamma_init=0.05, gamma_final=0.001),
+    }
+    assert all(named_minimum_norm(name, L2()) == attack for name, attack in meant.items())
+    assert named_minimum_norm("sigma-zero", L0()) == SigmaZero(L0(), 1000) and {*map(str.lower, meant), "sigma-zero"} == {*NEAREST}
+    assert named_minimum_norm("fmn", "l0", steps=50) == FMN(L0(), 50)
+    with pytest.raises(UserError, match="^unknown minimum-norm attack 'fnm'. Did you mean 'fmn'"):
+        named_minimum_norm("fnm", L2())
+    with pytest.raises(UserError, match=r"^DDN-100 is known in L2\(\), got L1\(\)$"):
+        named_minimum_norm("ddn", L1())
+    with pytest.raises(UserError, match="^unknown option of ddn 'gama'. Did you mean 'gamma'"):
+        named_minimum_norm("ddn", L2(), gama=1)
