@@ -25,6 +25,7 @@ Tasks:
     train: train a standard or robust classifier
     evaluate: accuracy of a model, clean and under attacks
     curve: accuracy over radii
+    diagnose: reasons not to believe an accuracy under attack
     construct: make a dataset of robust or non-robust features
     synthesize: make and edit pictures with a classifier
 
@@ -37,6 +38,11 @@ Attacks:
     FGSM: one step of length eps
     MIFGSM: steps with momentum
     NFGSM: noise and one step, for training only
+    APGD: Auto-PGD, which finds its own step size
+    FAB: the nearest adversarial image, from boundary to boundary
+    Square: random search on logits alone
+    autoattack: AutoAttack, the line-up that robust accuracies are believed by
+    LineUp: attacks one after another, each on what is left
     named_attack: an attack by its name, such as pgd-20
     with_eps: the same attack with another radius
     ThreatModel: what an adversary may do: a norm and a radius
@@ -81,6 +87,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "APGD",
+    "FAB",
     "FGSM",
     "L1",
     "L2",
@@ -94,6 +102,7 @@ __all__ = [
     "Classifier",
     "Everywhere",
     "ImageSet",
+    "LineUp",
     "Linf",
     "Masked",
     "Momentum",
@@ -101,6 +110,7 @@ __all__ = [
     "Report",
     "Search",
     "Solution",
+    "Square",
     "Steepest",
     "Targeted",
     "ThreatModel",
@@ -108,9 +118,11 @@ __all__ = [
     "UserError",
     "accelerate",
     "as_images",
+    "autoattack",
     "build",
     "construct",
     "curve",
+    "diagnose",
     "dlr",
     "evaluate",
     "example_keys",
@@ -130,12 +142,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from robustlab.attacks.apgd import APGD as APGD
+    from robustlab.attacks.autoattack import autoattack as autoattack
     from robustlab.attacks.by_name import named_attack as named_attack
+    from robustlab.attacks.fab import FAB as FAB
+    from robustlab.attacks.lineup import LineUp as LineUp
     from robustlab.attacks.nfgsm import NFGSM as NFGSM
     from robustlab.attacks.pgd import FGSM as FGSM
     from robustlab.attacks.pgd import MIFGSM as MIFGSM
     from robustlab.attacks.pgd import PGD as PGD
     from robustlab.attacks.protocols import with_eps as with_eps
+    from robustlab.attacks.square import Square as Square
     from robustlab.constraints import Ball as Ball
     from robustlab.constraints import Box as Box
     from robustlab.constraints import Everywhere as Everywhere
@@ -149,6 +166,7 @@ if TYPE_CHECKING:
     from robustlab.evaluation import Rate as Rate
     from robustlab.evaluation import Report as Report
     from robustlab.evaluation import curve as curve
+    from robustlab.evaluation import diagnose as diagnose
     from robustlab.evaluation import evaluate as evaluate
     from robustlab.goals import Away as Away
     from robustlab.goals import Targeted as Targeted
@@ -178,6 +196,8 @@ if TYPE_CHECKING:
     from robustlab.training.run import train as train
 else:
     _HOME = {
+        "APGD": "robustlab.attacks.apgd",
+        "FAB": "robustlab.attacks.fab",
         "FGSM": "robustlab.attacks.pgd",
         "L1": "robustlab.norms",
         "L2": "robustlab.norms",
@@ -191,6 +211,7 @@ else:
         "Classifier": "robustlab.models.classifier",
         "Everywhere": "robustlab.constraints",
         "ImageSet": "robustlab.data.imageset",
+        "LineUp": "robustlab.attacks.lineup",
         "Linf": "robustlab.norms",
         "Masked": "robustlab.constraints",
         "Momentum": "robustlab.steps",
@@ -198,6 +219,7 @@ else:
         "Report": "robustlab.evaluation",
         "Search": "robustlab.synthesis",
         "Solution": "robustlab.optimize",
+        "Square": "robustlab.attacks.square",
         "Steepest": "robustlab.steps",
         "Targeted": "robustlab.goals",
         "ThreatModel": "robustlab.constraints",
@@ -205,9 +227,11 @@ else:
         "UserError": "robustlab.errors",
         "accelerate": "robustlab.models.accelerate",
         "as_images": "robustlab.data.adapt",
+        "autoattack": "robustlab.attacks.autoattack",
         "build": "robustlab.models.zoo",
         "construct": "robustlab.construction",
         "curve": "robustlab.evaluation",
+        "diagnose": "robustlab.evaluation",
         "dlr": "robustlab.goals",
         "evaluate": "robustlab.evaluation",
         "example_keys": "robustlab.seeding",
