@@ -25,6 +25,7 @@ Tasks:
     train: train a standard or robust classifier
     evaluate: accuracy of a model, clean and under attacks
     curve: accuracy over radii
+    certify: radii within which a smoothed classifier's answers are proved to stay
     construct: make a dataset of robust or non-robust features
     synthesize: make and edit pictures with a classifier
 
@@ -109,6 +110,7 @@ __all__ = [
     "accelerate",
     "as_images",
     "build",
+    "certify",
     "construct",
     "curve",
     "dlr",
@@ -170,6 +172,7 @@ if TYPE_CHECKING:
     from robustlab.optimize import minimize as minimize
     from robustlab.optimize import when_achieved as when_achieved
     from robustlab.seeding import example_keys as example_keys
+    from robustlab.smoothing import certify as certify
     from robustlab.steps import Adam as Adam
     from robustlab.steps import Momentum as Momentum
     from robustlab.steps import Steepest as Steepest
@@ -206,6 +209,7 @@ else:
         "accelerate": "robustlab.models.accelerate",
         "as_images": "robustlab.data.adapt",
         "build": "robustlab.models.zoo",
+        "certify": "robustlab.smoothing",
         "construct": "robustlab.construction",
         "curve": "robustlab.evaluation",
         "dlr": "robustlab.goals",

@@ -148,7 +148,7 @@ class TrainingAttack:
 
     steps: int | None = option(None, "gradient steps of the attack", count, shown="10 for madry, ema, trades and smoothadv, 1 for fast")
     step_size: float | None = option(
-        None, "length of a step in pixel units", radius, shown="2.5 eps / steps for madry, ema and trades, 2 eps / steps for smoothadv, eps for fast"
+        None, "length of a step in pixel units", radius, shown="2.5 eps / steps, 2 eps / steps for smoothadv, eps for fast"
     )
     attack_in_train_mode: bool = option(False, "attack the network in training mode instead of evaluation mode", None)
 

@@ -231,6 +231,18 @@ class Consistency:
         return ImageOutcome.of(found.loss + self.consistency * apart - self.entropy * (p * mean).sum(1), mean, batch.x, batch.y)
 
 
+class UnderNoise(nn.Module):
+    """A network whose images ``(B, ...)`` get noise of deviation ``sigma`` first: one draw for each, always the same for equal images."""
+
+    def __init__(self, model: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.model, self.sigma = model, sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = seeding.normal(seeding.fold(seeding.content_keys(x), "noise"), x.shape[1:], x.dtype)
+        return self.model(x + self.sigma * noise)
+
+
 class _Noisy(nn.Module):
     """A network on noisy copies of a batch's images, always with the same noise: the logarithms of the average probabilities."""
 

@@ -34,6 +34,7 @@ class Method:
         threat: what it is trained against; None for standard training.
         validation_attack: on the validation part, after every epoch.
         test_attack: on the test images, once, at the end.
+        sigma: of the noise under which the epoch is chosen, as a network for noise is at home there; None without noise.
     """
 
     loss: TrainingLoss
@@ -41,6 +42,7 @@ class Method:
     threat: ThreatModel | None
     validation_attack: PGD
     test_attack: PGD
+    sigma: float | None = None
 
 
 def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Training:
@@ -114,4 +116,4 @@ def method_of(settings: Training) -> Method:
     loss = chosen.make(against, attack.steps or 0, attack.step_size, smoothing, attack.attack_in_train_mode)
     if chosen.noise:
         loss = replace(loss, **{name: value_of(settings, name) for name in chosen.noise})  # type: ignore[type-var]
-    return Method(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20))
+    return Method(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20), value_of(settings, "sigma"))
