@@ -25,7 +25,7 @@ from robustlab.models.digest import digest
 from robustlab.models.frozen import frozen
 from robustlab.paths import place_of
 from robustlab.progress import Progress, say
-from robustlab.records import Resumable, check_same, environment
+from robustlab.records import Resumable, Run, check_same, environment
 from robustlab.smoothing.bounds import certified_radius, lower_bound, two_sided_test
 from robustlab.smoothing.certificates import Certificate, Certificates, Prediction, Predictions
 
@@ -90,7 +90,7 @@ def certify(
     asked = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha, "seed": seed, "model": known}
     certified = _Certifying(model, how, n0, stream, progress, Certificates((), sigma, n, alpha, stream.classes, n0))
     place = None if out is None else place_of(out)
-    if place is not None and (place / "report.json").is_file():
+    if place is not None and (place / "report.json").is_file() and not Run.is_run(Resumable.folder_of(place)):
         return certified.finished(place, asked)
     try:
         with Resumable.at(place, asked, what=WHAT) as parts:
