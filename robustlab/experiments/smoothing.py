@@ -138,7 +138,7 @@ def closed_form(pictures: ShapesConfig, sigma: float) -> float:
     is such that it tells the class as often as it does in *shapes*. Noise blends the covariance with the identity
     (``Gaussian.smoothed``): the weight of a feature is ``mean / (deviation^2 + sigma^2)``, so what is fine and near is lost first.
     """
-    index = torch.arange(200)
+    index = torch.arange(60)
     own, other = two_classes(len(index))
     drawn = [render(visible, own, index, "test", config=pictures).double() / 255 for visible in (own, other)]
     shape = float((drawn[1] - drawn[0]).flatten(1).norm(dim=1).mean()) / 2

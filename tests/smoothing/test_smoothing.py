@@ -60,7 +60,7 @@ def test_bounds_are_the_quantiles_and_tests_of_the_textbook() -> None:
 
 def test_a_certificate_is_wrong_no_more_often_than_alpha_and_not_much_less() -> None:
     """Under noise class 1 has the probability Phi(distance / sigma), and the true radius is the distance."""
-    alpha, n = 0.2, 600
+    alpha, n = 0.2, 400
     distances = torch.rand(n, generator=torch.Generator().manual_seed(1)) * SIGMA + 0.1 * SIGMA
     found = certify(Halfspace(), at_distances(distances), SIGMA, n0=30, n=100, alpha=alpha, progress=False)
     true = [
@@ -83,7 +83,7 @@ def test_many_draws_prove_nearly_the_true_radius_and_the_border_none() -> None:
 
 
 def test_an_answer_is_another_than_the_likeliest_no_more_often_than_alpha() -> None:
-    alpha, n = 0.2, 400
+    alpha, n = 0.2, 200
     close = torch.full((n,), 0.02 * SIGMA)
     found = predict(Halfspace(), at_distances(close), SIGMA, n=60, alpha=alpha, progress=False)
     wrong = sum(record.prediction == 0 for record in found.records)
