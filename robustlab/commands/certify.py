@@ -7,7 +7,7 @@ from typing import Any
 
 from robustlab import files
 from robustlab.commands import settings
-from robustlab.commands.common import choose_device, images_for, load_model, required_model
+from robustlab.commands.common import choose_device, images_for, load_model, required_model, short_names
 from robustlab.models.matching import check_fits
 from robustlab.reports.smoothing import certified_plot
 from robustlab.smoothing import certify
@@ -34,5 +34,6 @@ def run(args: settings.Certify) -> None:
     print(f"{name} on {images.name} ({args.data.split}), sigma {noise.sigma:g}, {noise.n:,} draws, alpha {noise.alpha:g}")
     print(found.lines(found.rows(noise.radii)))
     if out is not None:
-        certified_plot(Path(out) / "curve.png", {f"{name}, sigma {noise.sigma:g}": found}, title=f"{images.name}: certified accuracy")
+        curves = {f"{short_names([name])[name]}, sigma {noise.sigma:g}": found}
+        certified_plot(Path(out) / "curve.png", curves, title=f"{images.name}: certified accuracy")
         print(f"written to {out}")

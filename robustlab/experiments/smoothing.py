@@ -8,6 +8,7 @@ own: what noise costs in clean accuracy, what it gains under attack, and what sm
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import NormalDist
@@ -33,6 +34,7 @@ from robustlab.smoothing import certify, predict
 
 POINTS = 40  # of a curve of certified accuracy
 RADII = (0.25, 0.5, 0.75)  # of the table, in pixel units
+OF_SHAPES, OF_IMAGES = ("faint_amplitude", "test", "draws"), ("eps", "steps", "attacked", "certified", "n_draws")  # settings of one part
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,14 @@ class Config:
 FULL = Config(n=50_000, arch="resnet18", epochs=60, seeds=3, test=1000, draws=1000, attacked=1000, certified=500, n_draws=100_000)
 
 
+Measure = Callable[[ExperimentCache, Config, float, int], Values]
+
+
 def run(cache: ExperimentCache, config: Config) -> Finding:
     """Run the experiment, or what is missing of it, and put its numbers into tables; images only where there are data."""
-    parts = {"shapes": _goes_by, "images": _certified} if cache.data is not None else {"shapes": _goes_by}
-    grid = [(part, sigma, seed) for part in parts for sigma in config.sigmas for seed in range(config.seeds)]
-    measurements = [
-        Measurement(
-            f"{part} sigma {sigma:g} seed {seed}", {**vars(config), "sigmas": sigma}, partial(parts[part], cache, config, sigma, seed)
-        )
-        for part, sigma, seed in grid
-    ]
-    found: dict[str, dict[float, list[Values]]] = {part: {sigma: [] for sigma in config.sigmas} for part in parts}
-    for (part, sigma, _), values in zip(grid, cache.measured("smoothing", measurements), strict=True):
-        found[part][sigma].append(values)
+    found = {"shapes": _measured(cache.without_data(), config, "shapes", _goes_by, OF_IMAGES)}
+    if cache.data is not None:
+        found["images"] = _measured(cache, config, "images", _certified, OF_SHAPES)
     exact = {sigma: closed_form(config.pictures, sigma) for sigma in config.sigmas}
     tables, lines = [_shapes_table(config, found["shapes"], exact)], {"smoothing-features": _features_plot(found["shapes"], exact)}
     if "images" in found:
@@ -106,6 +103,20 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
         lines["smoothing-certified"] = _certified_plot(found["images"])
     numbers = {part: [{"sigma": sigma, "seeds": seeds} for sigma, seeds in rows.items()] for part, rows in found.items()}
     return Finding(tuple(tables), {**numbers, "closed_form": [exact[sigma] for sigma in config.sigmas]}, lines=lines)
+
+
+def _measured(cache: ExperimentCache, config: Config, part: str, measure: Measure, without: tuple[str, ...]) -> dict[float, list[Values]]:
+    """What a part found for each sigma and seed; settings ``without`` which it does are not among its own."""
+    own = {name: value for name, value in vars(config).items() if name not in without}
+    grid = [(sigma, seed) for sigma in config.sigmas for seed in range(config.seeds)]
+    measurements = [
+        Measurement(f"{part} sigma {sigma:g} seed {seed}", {**own, "sigmas": sigma}, partial(measure, cache, config, sigma, seed))
+        for sigma, seed in grid
+    ]
+    found: dict[float, list[Values]] = {sigma: [] for sigma in config.sigmas}
+    for (sigma, _), values in zip(grid, cache.measured("smoothing", measurements), strict=True):
+        found[sigma].append(values)
+    return found
 
 
 # Shapes

@@ -101,7 +101,7 @@ def certify(
             return found
     except KeyboardInterrupt:
         if place is not None:
-            say("what was found is kept: the same call goes on from here")
+            say("what was found is kept: the same again goes on from here")
         raise
 
 
