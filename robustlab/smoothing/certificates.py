@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robustlab.errors import UserError
 from robustlab.evaluation.rates import Rate
 from robustlab.smoothing.bounds import certified_radius, lower_bound
 
@@ -139,9 +140,16 @@ class Certificates(Predictions):
 
         Returns:
             From radius to accuracy, ascending; never increasing. At 0 it is the accuracy.
+
+        Raises:
+            UserError: a radius that is negative or not finite.
         """
+        radii = sorted(set(radii))
+        for radius in radii:
+            if not 0 <= radius < math.inf:
+                raise UserError(f"a radius must be a finite number >= 0 in pixel units of [0, 1] images, got {radius}")
         right = [record.radius if record.is_right else 0.0 for record in self.records]
-        return {radius: Rate(sum(far > radius for far in right), len(right)) for radius in sorted(set(radii))}
+        return {radius: Rate(sum(far > radius for far in right), len(right)) for radius in radii}
 
     @property
     def median_radius(self) -> float:

@@ -186,7 +186,8 @@ class _Sampling:
     def counts(self, model: Model, one: _Image, purpose: str, n: int, on_drawn: Any) -> Counter[int]:
         """How often each class is predicted in the first ``n`` draws of a purpose, which is told how many were drawn, pass by pass."""
         key, found = seeding.fold(one.key, purpose), Counter[int]()
-        for numbers in torch.arange(n, device=one.x.device).split(self.batch_size):
+        for first in range(0, n, self.batch_size):
+            numbers = torch.arange(first, min(first + self.batch_size, n), device=one.x.device)
             noise = seeding.normal(seeding.fold(seeding.fold(numbers, "draw") ^ key, "noise"), one.x.shape[1:], one.x.dtype)
             found.update(predictions(model, one.x + self.sigma * noise, one.highest).tolist())
             on_drawn(len(numbers))
