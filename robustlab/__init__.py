@@ -26,6 +26,7 @@ Tasks:
     evaluate: accuracy of a model, clean and under attacks
     curve: accuracy over radii
     diagnose: reasons not to believe an accuracy under attack
+    certify: radii within which a smoothed classifier's answers are proved to stay
     construct: make a dataset of robust or non-robust features
     synthesize: make and edit pictures with a classifier
 
@@ -120,6 +121,7 @@ __all__ = [
     "as_images",
     "autoattack",
     "build",
+    "certify",
     "construct",
     "curve",
     "diagnose",
@@ -188,6 +190,7 @@ if TYPE_CHECKING:
     from robustlab.optimize import minimize as minimize
     from robustlab.optimize import when_achieved as when_achieved
     from robustlab.seeding import example_keys as example_keys
+    from robustlab.smoothing import certify as certify
     from robustlab.steps import Adam as Adam
     from robustlab.steps import Momentum as Momentum
     from robustlab.steps import Steepest as Steepest
@@ -229,6 +232,7 @@ else:
         "as_images": "robustlab.data.adapt",
         "autoattack": "robustlab.attacks.autoattack",
         "build": "robustlab.models.zoo",
+        "certify": "robustlab.smoothing",
         "construct": "robustlab.construction",
         "curve": "robustlab.evaluation",
         "diagnose": "robustlab.evaluation",

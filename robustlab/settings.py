@@ -149,11 +149,23 @@ class TrainingAttack:
     The network is judged by PGD-10 after each epoch and by PGD-20 at the end.
     """
 
-    steps: int | None = option(None, "gradient steps of the attack", count, shown="10 for madry, ema and trades, 1 for fast")
+    steps: int | None = option(None, "gradient steps of the attack", count, shown="10 for madry, ema, trades and smoothadv, 1 for fast")
     step_size: float | None = option(
-        None, "length of a step in pixel units", radius, shown="2.5 eps / steps for madry, ema and trades, eps for fast"
+        None, "length of a step in pixel units", radius, shown="2.5 eps / steps, 2 eps / steps for smoothadv, eps for fast"
     )
     attack_in_train_mode: bool = option(False, "attack the network in training mode instead of evaluation mode", None)
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """The noise of a network that is to be smoothed: for noise, smoothadv-l2 and consistency."""
+
+    sigma: float | None = option(None, "standard deviation of the noise, in pixel units", number, shown="0.25")
+    noises: int | None = option(None, "noisy copies of each image in a step", positive, shown="1 for noise, else 2")
+    consistency: float | None = option(
+        None, "lambda of consistency, the weight of how far an image's noisy copies are predicted apart", radius, shown="20"
+    )
+    entropy: float | None = option(None, "eta of consistency, the weight of the entropy of their mean prediction", radius, shown="0.5")
 
 
 @dataclass(frozen=True)
@@ -195,12 +207,14 @@ class Training:
 
     recipe: str = option(
         "standard",
-        "how to train: standard, madry-linf, madry-l2, fast-linf, fast-l2, ema-linf, trades-linf, trades-l2",
+        "how to train: standard, madry-linf, madry-l2, fast-linf, fast-l2, ema-linf, trades-linf, trades-l2, noise, smoothadv-l2, "
+        "consistency",
         metavar="NAME",
     )
     network: Network = group(Network)
     threat: TrainingThreat = group(TrainingThreat)
     attack: TrainingAttack = group(TrainingAttack)
+    noise: TrainingNoise = group(TrainingNoise)
     optimizing: Optimizing = group(Optimizing)
     choosing: Choosing = group(Choosing)
     seed: int = option(0, "seed of every random draw: the first weights, the order, the augmentation, the attacks", count)

@@ -25,7 +25,7 @@ FLOORS = (
     {"steps", "models", "data", "records"},
     {"attacks", "synthesis", "linear_bias", "gnn", "blocks"},
     {"evaluation"},
-    {"training"},
+    {"training", "smoothing"},
     {"construction"},
     {"reports"},
     {"experiments", "demo"},

@@ -19,6 +19,7 @@ COMMANDS = {
     "quickstart": settings.Quickstart,
     "train": settings.Train,
     "evaluate": settings.Evaluate,
+    "certify": settings.Certify,
     "construct": settings.Construct,
     "export": settings.Export,
     "reproduce": settings.Reproduce,

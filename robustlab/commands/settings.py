@@ -9,7 +9,7 @@ from inspect import cleandoc
 from typing import Any, ClassVar
 
 from robustlab.errors import UserError
-from robustlab.options import count, count_or_files, counts, group, leaves, location, names, option, positive, radii, radius
+from robustlab.options import count, count_or_files, counts, group, leaves, location, names, number, option, positive, radii, radius
 from robustlab.paths import names_function
 from robustlab.settings import Compute, Data, Machine, Model, Split, Threat, Training
 from robustlab.synthesis.tasks import SPECIAL, TASKS, Task, check_has, named_task, no_task
@@ -123,6 +123,49 @@ class Evaluate:
     attack: EvaluationAttack = group(EvaluationAttack)
     compute: Batched = group(Batched)
     output: EvaluationOutput = group(EvaluationOutput)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """The noise, and what is to be proved."""
+
+    sigma: float = option(0.25, "standard deviation of the noise, in pixel units; best that of the model's training", number)
+    n0: int = option(100, "draws of the noise that choose an image's class", positive)
+    n: int = option(100_000, "draws that bound its probability; the radius that can be proved grows with their number", positive)
+    alpha: float = option(0.001, "how often a certificate may be wrong", number)
+    radii: list[float] | None = option(
+        None, "radii of the table, in pixel units: 0,0.25,0.5", radii, metavar="R,R,...", shown="0, sigma, ..."
+    )
+
+
+@dataclass(frozen=True)
+class Drawing(Compute):
+    """Where to compute, and with which random draws."""
+
+    batch_size: int = option(250, "noisy images in a forward pass", positive)
+    workers: int = option(2, "processes that read images, if these do not fit into memory", count)
+
+
+@dataclass(frozen=True)
+class CertificationOutput:
+    """What is written."""
+
+    out: str | None = option(None, OUT, location, metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class Certify:
+    """Smooth a classifier with Gaussian noise, and prove within which L2 radius its answers stay."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "robustlab certify --model runs/noise --data datasets/cifar10 --sigma 0.25 --n 10000 --limit 200 --out runs/certified",
+    )
+
+    model: Model = group(Model)
+    data: Split = group(Split)
+    smoothing: Smoothing = group(Smoothing)
+    compute: Drawing = group(Drawing)
+    output: CertificationOutput = group(CertificationOutput)
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,10 @@ class ExperimentCache:
         images = self._opened[key]
         return images if limit is None or limit >= len(images) else images.subset(hold_out(images, limit, seed=0)[1])
 
+    def without_data(self) -> ExperimentCache:
+        """The same folder, for what does not depend on the data."""
+        return replace(self, data=None, _opened={}, _identity=None)
+
     def problem(self) -> Problem | None:
         """The data as a linear problem, from a file of arrays ``X`` and ``y``; None where there are no data.
 

@@ -33,6 +33,7 @@ EXPERIMENTS: dict[str, str] = {
     "capacity": "width of the network, for standard and for robust training",
     "usefulness": "how useful each feature is, with and without an adversary, in standard and robust networks",
     "known-features": "which features each constructed set teaches, on shapes, where the features are known",
+    "smoothing": "why smoothing works: what a smoothed classifier goes by, on shapes, and with data what noise costs and what it proves",
     "regimes": "where robust features win and where non-robust ones do: eps, source, augmentation",
 }
 # Of graphs, in modules of ``experiments.graphs``; ``data`` is a file of one's own there.
@@ -50,7 +51,7 @@ GRAPHS: dict[str, str] = {
     "graph-classification": "classes of graphs by GIN, sGNN, 2-IGN and Ring-GNN: the papers' way to judge beside nested folds",
 }
 EXPERIMENTS |= GRAPHS
-WITHOUT_DATA = ("known-features", "linear-bias", *GRAPHS)
+WITHOUT_DATA = ("known-features", "smoothing", "linear-bias", *GRAPHS)  # or with a part that needs none
 # What most experiments have, by the name that all share; an experiment with several of them calls them ``sources``, ``archs``.
 SHARED = {
     "limit": "n",

@@ -2,7 +2,7 @@
 
 from robustlab.training.fit import Epoch, Optimization, TrainingState, fit
 from robustlab.training.graphs import GraphTraining, TrainedGraphs, train_graphs
-from robustlab.training.losses import TRADES, Adversarial, ImageOutcome, Outcome, Standard, TrainingLoss
+from robustlab.training.losses import TRADES, Adversarial, Consistency, ImageOutcome, Noise, Outcome, SmoothAdv, Standard, TrainingLoss
 from robustlab.training.optimizers import decay_groups
 from robustlab.training.recipes import RECIPES, Recipe, recipe
 from robustlab.training.run import train
@@ -13,12 +13,15 @@ __all__ = [
     "RECIPES",
     "TRADES",
     "Adversarial",
+    "Consistency",
     "Epoch",
     "GraphTraining",
     "ImageOutcome",
+    "Noise",
     "Optimization",
     "Outcome",
     "Recipe",
+    "SmoothAdv",
     "Standard",
     "Stopped",
     "Trained",

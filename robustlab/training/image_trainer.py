@@ -24,10 +24,12 @@ from robustlab.progress import Progress
 from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.fit import Epoch, divergence_of_training
+from robustlab.training.losses import UnderNoise
 from robustlab.training.method import Method
 from robustlab.training.trained import Trained
 from robustlab.training.trainer import Line, Trainer
 
+CLEAN, NOISE = "clean", "noise"  # accuracies on the validation part, beside that under attack
 PLACES = ("path", "test_data", "cache", "out", "resume")  # settings that are places on this machine, and not in the record of weights
 
 
@@ -63,20 +65,23 @@ class ImageTrainer(Trainer):
         if self.validation is None:
             return super().judged(epoch)
         with self._telling_divergence(epoch.number, epoch.lr):
-            clean, robust = self.validate(self.validation)
-        judged = (robust if self.method.threat else clean).value
+            rates = self.validate(self.validation)
+        judged = (rates.get(NOISE) or rates[str(self.method.validation_attack) if self.method.threat else CLEAN]).value
         if judged > self.best["value"]:
             self.best = {"value": judged, "epoch": epoch.number}
             self.save("best")
-        return {"val/clean": clean.value, f"val/{self.method.validation_attack}": robust.value}
+        return {f"val/{name}": rate.value for name, rate in rates.items()}
 
-    def validate(self, validation: Batches) -> tuple[Rate, Rate]:
-        """Clean and robust accuracy on the validation part, over all processes."""
-        attack = self.method.validation_attack
-        report = evaluate(self.state.result, validation.epoch(0), [attack])
-        counts = [report.clean.count, report.under(str(attack)).count, report.clean.n]
-        clean, robust, n = (int(v) for v in self.world.sum(torch.tensor(counts, dtype=torch.float64, device=self.device)).tolist())
-        return Rate(clean, n), Rate(robust, n)
+    def validate(self, validation: Batches) -> dict[str, Rate]:
+        """Accuracies on the validation part, over all processes: clean, under attack, and under the noise that was trained with."""
+        attack, model = self.method.validation_attack, self.state.result
+        report = evaluate(model, validation.epoch(0), [attack])
+        rates = {CLEAN: report.clean, str(attack): report.under(str(attack))}
+        if self.method.sigma is not None:
+            rates[NOISE] = evaluate(UnderNoise(model, self.method.sigma), validation.epoch(0)).clean
+        counts = [*(rate.count for rate in rates.values()), report.clean.n]
+        *found, n = (int(v) for v in self.world.sum(torch.tensor(counts, dtype=torch.float64, device=self.device)).tolist())
+        return {name: Rate(count, n) for name, count in zip(rates, found, strict=True)}
 
     @contextmanager
     def _telling_divergence(self, epoch: int, lr: float) -> Iterator[None]:

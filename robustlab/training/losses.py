@@ -1,4 +1,4 @@
-"""Training losses: standard, adversarial (Madry et al. 2018) and TRADES (Zhang et al. 2019).
+"""Training losses: standard, adversarial (Madry et al. 2018), TRADES (Zhang et al. 2019), and three for smoothed classifiers.
 
 A loss is called with the network as it is trained (a DistributedDataParallel wrapper, perhaps), but attacks the module
 inside, so an attack never synchronizes processes.
@@ -6,6 +6,7 @@ inside, so an attack never synchronizes processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from robustlab import seeding
 from robustlab.attacks.protocols import Attack, Unchecked
 from robustlab.errors import UserError
 from robustlab.goals import Away, Goal, divergence
@@ -39,8 +41,8 @@ class ImageOutcome(Outcome):
     """What a loss found on a batch of images; ``accuracy`` is among its metrics.
 
     Attributes:
-        logits: on the images that were trained on, shape ``(B, K)``.
-        x: those images, shape ``(B, C, H, W)``.
+        logits: on the images that were trained on, shape ``(B, K)``; of several noisy copies the logarithms of their average probabilities.
+        x: those images, before noise is added to them, shape ``(B, C, H, W)``.
     """
 
     logits: Tensor = field(kw_only=True)
@@ -142,6 +144,140 @@ class TRADES:
         return ImageOutcome.of(natural + self.beta * divergence(clean, attacked), attacked, x_adv, y)
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Cross-entropy on images with Gaussian noise (Cohen et al. 2019), for a classifier that is to be smoothed.
+
+    Noisy images leave [0, 1], in training as in certification: a clipped image has less noise where it is black or white.
+
+    Attributes:
+        sigma: standard deviation of the noise, in pixel units.
+        noises: noisy copies of each image in a step; the loss is their average.
+    """
+
+    sigma: float = 0.25
+    noises: int = 1
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.label_smoothing)
+        _check_noise(self.sigma, self.noises)
+
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
+        return _noisy_cross_entropy(_Noisy(model, batch, self.sigma, self.noises), batch.x, batch.y, self.label_smoothing)[0]
+
+
+@dataclass(frozen=True)
+class SmoothAdv:
+    """Cross-entropy on noisy copies of images that are attacked for what the smoothed classifier makes of them (Salman et al. 2019).
+
+    The attack makes the average probability of the label small, over the very copies that the step then trains on. As in the authors'
+    code it starts at the image; unlike there, eps does not grow over the first epochs.
+
+    Attributes:
+        attack: within a threat model; it must keep a batch whole, as PGD with one start does.
+        sigma: standard deviation of the noise, in pixel units.
+        noises: noisy copies of each image, m in the paper.
+    """
+
+    attack: Attack
+    sigma: float = 0.25
+    noises: int = 2
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.label_smoothing)
+        _check_noise(self.sigma, self.noises)
+
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
+        noisy = _Noisy(inner(model), batch, self.sigma, self.noises)
+        x_adv = adversarial_images(self.attack, noisy, batch.x, batch.y, batch.keys)
+        return _noisy_cross_entropy(noisy.through(model), x_adv, batch.y, self.label_smoothing)[0]
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Cross-entropy on noisy copies that are to be predicted alike (Jeong and Shin 2020).
+
+    To the average cross-entropy come ``consistency`` times the average divergence from the copies' mean prediction to each copy's, and
+    ``entropy`` times the entropy of the mean prediction.
+
+    Attributes:
+        sigma: standard deviation of the noise, in pixel units.
+        noises: noisy copies of each image, m in the paper; at least 2.
+        consistency: lambda in the paper.
+        entropy: eta in the paper.
+    """
+
+    sigma: float = 0.25
+    noises: int = 2
+    consistency: float = 20.0
+    entropy: float = 0.5
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.label_smoothing)
+        _check_noise(self.sigma, self.noises)
+        if self.noises < 2:
+            raise UserError(f"consistency compares at least 2 noisy copies of an image, got `noises={self.noises}`")
+        if not (0 <= self.consistency < math.inf and 0 <= self.entropy < math.inf):
+            raise UserError(f"`consistency` and `entropy` are weights of at least 0, got {self.consistency} and {self.entropy}")
+
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
+        noisy = _Noisy(model, batch, self.sigma, self.noises)
+        found, each = _noisy_cross_entropy(noisy, batch.x, batch.y, self.label_smoothing)
+        mean, p = found.logits, found.logits.exp()
+        apart = (p * (mean - each)).sum(2).mean(0)
+        return ImageOutcome.of(found.loss + self.consistency * apart - self.entropy * (p * mean).sum(1), mean, batch.x, batch.y)
+
+
+class UnderNoise(nn.Module):
+    """A network whose images ``(B, ...)`` get noise of deviation ``sigma`` first: one draw for each, always the same for equal images."""
+
+    def __init__(self, model: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.model, self.sigma = model, sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = seeding.normal(seeding.fold(seeding.content_keys(x), "noise"), x.shape[1:], x.dtype)
+        return self.model(x + self.sigma * noise)
+
+
+class _Noisy(nn.Module):
+    """A network on noisy copies of a batch's images, always with the same noise: the logarithms of the average probabilities."""
+
+    def __init__(self, model: nn.Module, batch: ImageBatch, sigma: float, noises: int) -> None:
+        super().__init__()
+        self.model, self.noises = model, noises
+        draws = [seeding.normal(seeding.fold(batch.keys, "noise", number), batch.x.shape[1:], batch.x.dtype) for number in range(noises)]
+        self.noise = sigma * torch.cat(draws)
+
+    def through(self, model: nn.Module) -> _Noisy:
+        """The same copies through another wrapper of the network."""
+        self.model = model
+        return self
+
+    def each(self, x: Tensor) -> Tensor:
+        """Logarithms of each copy's probabilities, ``(noises, B, K)``: one pass, so that BatchNorm sees all copies together."""
+        copies = torch.cat([x] * self.noises) + self.noise
+        return self.model(copies).log_softmax(1).unflatten(0, (self.noises, len(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return averaged(self.each(x))
+
+
+def averaged(each: Tensor) -> Tensor:
+    """Logarithms of the average over the first axis of probabilities, from their logarithms: ``(m, B, K) -> (B, K)``."""
+    return each.logsumexp(0) - math.log(len(each))
+
+
+def _noisy_cross_entropy(noisy: _Noisy, x: Tensor, y: Tensor, label_smoothing: float) -> tuple[ImageOutcome, Tensor]:
+    """Cross-entropy averaged over an image's copies; and the logarithms of each copy's probabilities, ``(noises, B, K)``."""
+    each = noisy.each(x)
+    copies = F.cross_entropy(each.flatten(0, 1), y.repeat(noisy.noises), reduction="none", label_smoothing=label_smoothing)
+    return ImageOutcome.of(copies.unflatten(0, each.shape[:2]).mean(0), averaged(each), x, y), each
+
+
 def _cross_entropy(model: nn.Module, x: Tensor, y: Tensor, label_smoothing: float) -> ImageOutcome:
     logits = model(x.clone())  # a model may write over its input
     return ImageOutcome.of(F.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing), logits, x, y)
@@ -150,3 +286,10 @@ def _cross_entropy(model: nn.Module, x: Tensor, y: Tensor, label_smoothing: floa
 def _check(label_smoothing: float) -> None:
     if not 0 <= label_smoothing <= 1:
         raise UserError(f"label smoothing must lie in [0, 1], got {label_smoothing}")
+
+
+def _check_noise(sigma: float, noises: int) -> None:
+    if not 0 < sigma < math.inf:
+        raise UserError(f"`sigma` is the noise's standard deviation in pixel units, above 0, got {sigma}")
+    if noises < 1:
+        raise UserError(f"`noises` is how many noisy copies of each image a step takes, at least 1, got {noises}")

@@ -16,12 +16,13 @@ from robustlab.settings import Network, Training
 from robustlab.threats import named_threat, norm_name
 from robustlab.training.fit import Optimization
 from robustlab.training.losses import TrainingLoss
-from robustlab.training.recipes import recipe
+from robustlab.training.recipes import RECIPES, recipe
 from robustlab.training.schedules import SCHEDULES
 
 DEFAULT_ARCH = "small"
 DEFAULT_LR = {"adam": 1e-3, "adamw": 1e-3, "adamax": 2e-3}  # of Kingma and Ba 2015; a recipe's own is for SGD
 FROM_RECIPE = ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")  # what a recipe decides where no setting does
+NOISE = ("sigma", "noises", "consistency", "entropy")  # what a recipe decides too, if its loss knows it
 FROM_SETTINGS = (*FROM_RECIPE, "optimizer", "accumulate")
 
 
@@ -33,6 +34,7 @@ class Method:
         threat: what it is trained against; None for standard training.
         validation_attack: on the validation part, after every epoch.
         test_attack: on the test images, once, at the end.
+        sigma: of the noise under which the epoch is chosen, as a network for noise is at home there; None without noise.
     """
 
     loss: TrainingLoss
@@ -40,6 +42,7 @@ class Method:
     threat: ThreatModel | None
     validation_attack: PGD
     test_attack: PGD
+    sigma: float | None = None
 
 
 def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Training:
@@ -50,7 +53,7 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
         resumed: the weights of ``init`` may be gone by now, so the architecture is not looked up there if it is known.
 
     Raises:
-        UserError: an unknown recipe, attack settings for a recipe that does not attack, or weights to begin with that are not there.
+        UserError: an unknown recipe, settings of an attack or of noise for a recipe without, or weights to begin with that are not there.
     """
     chosen, network = recipe(settings.recipe), settings.network
     if network.init is None and (network.mean or network.std or network.trust_checkpoint):
@@ -59,6 +62,10 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
         raise UserError(
             f"the recipe {settings.recipe!r} trains without an attack: leave out `steps` and `step_size`, which are an attack's"
         )
+    foreign = [name for name in NOISE if name not in chosen.noise and value_of(settings, name) is not None]
+    if foreign:
+        knowing = ", ".join(name for name, one in RECIPES.items() if foreign[0] in one.noise)
+        raise UserError(f"the recipe {settings.recipe!r} has no `{foreign[0]}`: leave it out, or take one of {knowing}")
     threat = named_threat(settings.threat.norm, settings.threat.eps, chosen.threat)
     filled: dict[str, Any] = {name: getattr(chosen.optimization, name) for name in FROM_RECIPE}
     if settings.optimizing.optimizer != chosen.optimization.optimizer:
@@ -66,6 +73,7 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
     filled["schedule"] = next(name for name, schedule in SCHEDULES.items() if schedule is chosen.optimization.schedule)
     filled["amp"] = chosen.optimization.amp and bfloat16
     filled["steps"] = chosen.steps if chosen.threat else None
+    filled |= chosen.noise
     said = {name: value for name, value in flat(settings).items() if value is not None}
     if network.init is not None:
         said["init"] = lasting(network.init)
@@ -106,4 +114,6 @@ def method_of(settings: Training) -> Method:
     against = threat if chosen.threat else None
     attack, smoothing = settings.attack, settings.optimizing.label_smoothing
     loss = chosen.make(against, attack.steps or 0, attack.step_size, smoothing, attack.attack_in_train_mode)
-    return Method(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20))
+    if chosen.noise:
+        loss = replace(loss, **{name: value_of(settings, name) for name in chosen.noise})  # type: ignore[type-var]
+    return Method(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20), value_of(settings, "sigma"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from robustlab.attacks import NFGSM, PGD
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError, unknown
 from robustlab.norms import L2, Linf
 from robustlab.training.fit import Optimization
-from robustlab.training.losses import TRADES, Adversarial, Standard, TrainingLoss
+from robustlab.training.losses import TRADES, Adversarial, Consistency, Noise, SmoothAdv, Standard, TrainingLoss
 from robustlab.training.schedules import cosine, steps
 
 
@@ -25,6 +25,7 @@ class Recipe:
         steps: attack steps.
         make: the loss, from threat, steps, step size (None: the method's own), label smoothing, and whether the attack
             runs the model in training mode.
+        noise: settings of the loss that belong to Gaussian noise, by their names; empty where there is none.
     """
 
     summary: str
@@ -32,6 +33,7 @@ class Recipe:
     threat: ThreatModel | None
     steps: int
     make: Callable[[ThreatModel | None, int, float | None, float, bool], TrainingLoss]
+    noise: Mapping[str, float] = field(default_factory=dict)
 
 
 def _standard(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
@@ -56,12 +58,28 @@ def _nfgsm(threat: ThreatModel | None, steps: int, step_size: float | None, smoo
     return Adversarial(NFGSM(threat, step=step, training_mode=training), smoothing)
 
 
+def _noise(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
+    return Noise(label_smoothing=smoothing)
+
+
+def _smoothadv(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
+    assert threat is not None
+    attack = PGD(threat, steps, step_size, reach=2, random_start=False, keep_best=False, training_mode=training)
+    return SmoothAdv(attack, label_smoothing=smoothing)
+
+
+def _consistency(threat: ThreatModel | None, steps: int, step_size: float | None, smoothing: float, training: bool) -> TrainingLoss:
+    return Consistency(label_smoothing=smoothing)
+
+
 _LINF, _L2 = ThreatModel(Linf(), 8 / 255), ThreatModel(L2(), 0.5)
 _LONG = Optimization(epochs=200, batch_size=128, lr=0.1, schedule=steps)
 _SHORT = Optimization(epochs=30, batch_size=128, lr=0.2, amp=True)
 
 _TRADES = Optimization(epochs=100, batch_size=128, lr=0.1, schedule=cosine)
 _AVERAGED = Optimization(epochs=100, batch_size=128, lr=0.1, ema=0.9995, amp=True)
+_NOISY = Optimization(epochs=90, batch_size=128, lr=0.1, schedule=steps)
+_PAIRS = {"sigma": 0.25, "noises": 2}
 
 RECIPES: dict[str, Recipe] = {
     "standard": Recipe("cross-entropy on the images, one cycle of 30 epochs", _SHORT, None, 0, _standard),
@@ -72,6 +90,16 @@ RECIPES: dict[str, Recipe] = {
     "ema-linf": Recipe("PGD-10 training with averaged weights, 100 epochs", _AVERAGED, _LINF, 10, _pgd),
     "trades-linf": Recipe("TRADES, beta 6, 10 steps (Zhang et al. 2019)", _TRADES, _LINF, 10, _trades),
     "trades-l2": Recipe("TRADES, beta 6, 10 steps (Zhang et al. 2019)", _TRADES, _L2, 10, _trades),
+    "noise": Recipe("Gaussian noise, sigma 0.25, 90 epochs (Cohen et al. 2019)", _NOISY, None, 0, _noise, {"sigma": 0.25, "noises": 1}),
+    "smoothadv-l2": Recipe("PGD-10 against the smoothed classifier (Salman et al. 2019)", _NOISY, _L2, 10, _smoothadv, _PAIRS),
+    "consistency": Recipe(
+        "noise, and noisy copies predicted alike (Jeong and Shin 2020)",
+        _NOISY,
+        None,
+        0,
+        _consistency,
+        {**_PAIRS, "consistency": 20.0, "entropy": 0.5},
+    ),
 }
 
 
