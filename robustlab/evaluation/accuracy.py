@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product, repeat
 from typing import Any, TypeAlias, cast
@@ -30,7 +31,7 @@ from robustlab.progress import Progress
 from robustlab.seeding import fold
 
 AnyAttack: TypeAlias = Attack | MinimumNormAttack
-FEW = 8  # images that tell whether interval bounds prove anything
+FEW = 4  # images that tell whether interval bounds prove anything
 VOTES = 10  # passes that decide each prediction of a model whose answers change between calls
 
 
@@ -54,6 +55,7 @@ def evaluate(
     progress: bool | None = None,
     on_batch: Callable[[list[Record]], object] | None = None,
     on_stage: OnStage | None = None,
+    prove: bool | None = None,
 ) -> Report:
     """Accuracy of a model, clean and under attacks: every correctly classified example is attacked with every attack.
 
@@ -83,6 +85,7 @@ def evaluate(
         progress: show how far it is; where left out, unless ``on_batch`` is given.
         on_batch: called with the records of each batch.
         on_stage: called with the name of each attack of a line-up and how many images of the batch are left for it.
+        prove: compute interval bounds, see ``Report.proved``; where left out, if they prove anything of the first few images.
 
     Raises:
         UserError: images outside [0, 1], wrong labels, NaN logits, an attack that is not known or that left its threat model.
@@ -93,13 +96,16 @@ def evaluate(
     told = [*([lambda one: kept[one.attack].append(one)] if keep else []), *([on_adversarial] if on_adversarial else [])]
     records: list[Record] = []
     votes = 0
+    threats = list(dict.fromkeys(filter(None, map(threat_of, chosen.values()))))
     with frozen(model), Progress(_title(chosen), stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
             votes = votes or _votes(model, batch.x)
             if votes > 1:  # what the model draws follows the batch, not what was computed before
                 torch.manual_seed(int(fold(batch.keys[:1], "model")) & (2**63 - 1))
             judge = Judge(model, votes)
+            prove = proves_something(model, batch.x, batch.y, threats) if prove is None else prove
             found, adversarial = _evaluate_batch(judge, batch, chosen, fast_model, stream.classes if told else None, on_stage)
+            found = _with_proofs(found, judge, batch, threats) if prove else found
             found, adversarial = _with_files(found, adversarial, stream.files, len(records))
             for one, tell in product(adversarial, told):
                 tell(one)
@@ -231,24 +237,35 @@ def _evaluate_batch(
             adversarial.append(_adversarial(judge, batch, right, attack, x_adv, distance, logits, after, classes))
     single = (logits.isfinite().sum(1) < 2).tolist()
     known = zip(batch.index.tolist(), y.tolist(), logits.argmax(1).tolist(), within, nearest, single, strict=True)
-    records = [replace(Record(*row), votes=judge.votes) for row in known]
-    for threat in dict.fromkeys(filter(None, map(threat_of, attacks.values()))):
-        for row in right[_proved(judge, x[right], y[right], threat)].tolist():
+    return [replace(Record(*row), votes=judge.votes) for row in known], adversarial
+
+
+def proves_something(model: Model, x: Tensor, y: Tensor, threats: Iterable[ThreatModel]) -> bool:
+    """Whether interval bounds prove the label of any of the first few images, for any of the threat models.
+
+    Args:
+        model: maps images to logits; bounds are known for networks of usual layers alone.
+        x: images in [0, 1], shape ``(B, ...)``.
+        y: labels, int64 ``(B,)``.
+        threats: what adversaries may do; those with a radius for each image are passed over.
+    """
+    return any(bool(_proved(model, x[:FEW], y[:FEW], threat).any()) for threat in threats)
+
+
+def _with_proofs(records: list[Record], judge: Judge, batch: Batch, threats: Iterable[ThreatModel]) -> list[Record]:
+    """The records of a batch with the threat models in which interval bounds prove their right prediction."""
+    for threat in threats if judge.votes == 1 else ():
+        for row in _proved(judge.model, batch.x, batch.y, threat).nonzero()[:, 0].tolist():
             records[row] = replace(records[row], proved=(*records[row].proved, str(threat)))
-    return records, adversarial
+    return records
 
 
-def _proved(judge: Judge, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
-    """Whose label interval bounds prove, bool ``(B,)``; for nobody where they prove none of the first few, or are not known."""
-    none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    if not isinstance(judge.model, nn.Module) or judge.votes > 1 or not len(x) or isinstance(threat.eps, Tensor):
-        return none
-    try:
-        if not (margin_bounds(judge.model, x[:FEW], y[:FEW], threat) > 0).any():
-            return none
-        return margin_bounds(judge.model, x, y, threat) > 0
-    except NoBounds:
-        return none
+def _proved(model: Model, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
+    """Whose label interval bounds prove, bool ``(B,)``; nobody's where none are known."""
+    if isinstance(model, nn.Module) and len(x) and not isinstance(threat.eps, Tensor):
+        with suppress(NoBounds):
+            return margin_bounds(model, x, y, threat) > 0
+    return torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
 
 def _attack(

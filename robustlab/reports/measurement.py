@@ -23,7 +23,7 @@ from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Finding, Rate, Report, after_attacks, curve, diagnose, evaluate
-from robustlab.evaluation.accuracy import AnyAttack, norm_of, prepared, threat_of
+from robustlab.evaluation.accuracy import FEW, AnyAttack, norm_of, prepared, proves_something, threat_of
 from robustlab.evaluation.adversarial import AdversarialImages, saving_within
 from robustlab.evaluation.grids import adversarial_grid
 from robustlab.evaluation.report import Record
@@ -297,9 +297,16 @@ class _Work:
         """Attack the ``k``-th model on the blocks that are not done yet and that nobody else is at."""
         fast_model = accelerate(model, dtype=torch.bfloat16 if self.measuring.bfloat16 else None, compile=self.measuring.compile)
         title = method(self.measuring.attacks[0]) if len(self.measuring.attacks) == 1 else f"{len(self.measuring.attacks)} attacks"
-        self._each(f"records {k}", title, partial(self._attack, model=model, fast_model=fast_model))
+        self._each(f"records {k}", title, partial(self._attack, model=model, fast_model=fast_model, prove=self._prove(model)))
         if self.counts:
             self._each(f"curve {k}", "curve", partial(self._count, model=model, fast_model=fast_model))
+
+    def _prove(self, model: Classifier) -> bool:
+        """Whether interval bounds prove anything of the first few images."""
+        few = self.images.subset(torch.arange(min(FEW, len(self.images))))
+        threats = list(filter(None, map(threat_of, self.measuring.attacks)))
+        batches = prepared(model, few, device=None, batch_size=FEW, seed=0, workers=0)
+        return any(proves_something(model, batch.x, batch.y, threats) for batch in batches)
 
     def _each(self, part: str, title: str, compute: Callable[[str, int, Progress], None]) -> None:
         done = sum(len(cut) for number, cut in enumerate(self.cuts) if self.blocks.is_done(part, number))
@@ -313,14 +320,14 @@ class _Work:
                         compute(part, number, shown)
                 shown.update(len(cut))
 
-    def _attack(self, part: str, number: int, shown: Progress, model: Classifier, fast_model: nn.Module) -> None:
+    def _attack(self, part: str, number: int, shown: Progress, model: Classifier, fast_model: nn.Module, prove: bool) -> None:
         def on_stage(name: str, left: int) -> None:
             shown.note(f"{name} on {left} of batch {number + 1}")
             shown.update(0)
 
         kept: list[AdversarialImages] = []
         some, tell = self.images.subset(self.cuts[number]), kept.append if self.keeps else None
-        told: dict[str, Any] = {"on_adversarial": tell, "on_stage": on_stage}
+        told: dict[str, Any] = {"on_adversarial": tell, "on_stage": on_stage, "prove": prove}
         found = evaluate(model, some, self.measuring.attacks, fast_model=fast_model, **told, **self.settings)
         made = [{"attack": one.attack, "classes": list(one.classes), "sources": list(one.sources)} for one in kept]
         tensors = {f"{i} {name}": tensor for i, one in enumerate(kept) for name, tensor in one.tensors().items()}
