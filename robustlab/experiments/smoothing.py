@@ -61,11 +61,11 @@ class Config:
     """
 
     sigmas: tuple[float, ...] = (0.0, 0.12, 0.25, 0.5, 1.0)
-    faint_amplitude: float = 5 / 255
-    n: int = 4000
+    faint_amplitude: float = 2.5 / 255
+    n: int = 6000
     arch: str = "small"
-    epochs: int = 8
-    lr: float = 0.1
+    epochs: int = 15
+    lr: float = 0.2
     seeds: int = 1
     test: int = 300
     draws: int = 100
