@@ -312,13 +312,15 @@ class _Work:
         done = sum(len(cut) for number, cut in enumerate(self.cuts) if self.blocks.is_done(part, number))
         with Progress(title, len(self.images), "img") as shown:
             shown.start_from(done)
-            for number, cut in enumerate(self.cuts):
-                if self.blocks.is_done(part, number):
-                    continue
-                with self.blocks.claim(part, number) as mine:
-                    if mine:
-                        compute(part, number, shown)
-                shown.update(len(cut))
+            claimed = True
+            while claimed:  # once more for blocks that others had claimed and did not finish
+                claimed = False
+                for number in [k for k in range(len(self.cuts)) if not self.blocks.is_done(part, k)]:
+                    with self.blocks.claim(part, number) as mine:
+                        if mine:
+                            compute(part, number, shown)
+                            claimed = True
+                            shown.update(len(self.cuts[number]))
 
     def _attack(self, part: str, number: int, shown: Progress, model: Classifier, fast_model: nn.Module, prove: bool) -> None:
         def on_stage(name: str, left: int) -> None:
