@@ -108,6 +108,7 @@ class LineUp:
         fast_model: Model | None = None,
         highest_label: int = -1,
         on_stage: OnStage | None = None,
+        batch_size: int | None = None,
     ) -> Broken:
         """The cascade without a look at images and labels, and with what each attack did.
 
@@ -115,6 +116,7 @@ class LineUp:
             model, x, y, keys, fast_model: as in a call, but tensors only.
             highest_label: to be compared with the number of classes; -1 where it is not known.
             on_stage: called with the name of each attack and how many images are left for it, before it begins.
+            batch_size: images that an attack gets at once; all where left out. What is left of many batches fills few again.
 
         Raises:
             UserError: logits that are none, or NaN; a goal in place of labels.
@@ -133,13 +135,14 @@ class LineUp:
                     break
                 if on_stage:
                     on_stage(self.stages[stage], len(left))
-                one = with_eps(attack, self.threat.eps[left.cpu()]) if isinstance(self.threat.eps, Tensor) else attack
-                tried = one.solve(model, x[left], y[left], keys=keys[left], fast_model=fast_model, highest_label=highest_label)
-                refuse_nonfinite(tried)
-                passes[left, stage] = 1 if tried.passes is None else tried.passes + 1
-                fooled = self._fooled(tried, judge, y[left])
-                found[left[fooled]], by[left[fooled]] = tried.x[fooled], stage
-                left = left[~fooled]
+                for some in left.split(batch_size or len(left)):
+                    one = with_eps(attack, self.threat.eps[some.cpu()]) if isinstance(self.threat.eps, Tensor) else attack
+                    tried = one.solve(model, x[some], y[some], keys=keys[some], fast_model=fast_model, highest_label=highest_label)
+                    refuse_nonfinite(tried)
+                    passes[some, stage] = 1 if tried.passes is None else tried.passes + 1
+                    fooled = self._fooled(tried, judge, y[some])
+                    found[some[fooled]], by[some[fooled]] = tried.x[fooled], stage
+                left = left[by[left] < 0]
         return Broken(found, by, passes)
 
     @staticmethod

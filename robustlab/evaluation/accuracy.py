@@ -32,6 +32,7 @@ from robustlab.seeding import fold
 
 AnyAttack: TypeAlias = Attack | MinimumNormAttack
 FEW = 4  # images that tell whether interval bounds prove anything
+REFILL = 4  # batches in a block: what a line-up leaves of them is attacked together
 VOTES = 10  # passes that decide each prediction of a model whose answers change between calls
 
 
@@ -74,7 +75,8 @@ def evaluate(
         attacks: one or several, as objects or by name, such as ``"pgd-20"``; their names (``str``) must differ. Those with a ``threat``
             must stay within it; those with only a ``norm`` look for the nearest adversarial image, see ``Report.at``.
         threat: the threat model of attacks that are given by name.
-        batch_size: images attacked together, where the data do not come in batches.
+        batch_size: images attacked together, where the data do not come in batches. Line-ups are given four batches at once, so that
+            what their first attacks leave fills batches again.
         seed: of the attacks' random draws. Each example's draws follow its position in the whole split, so that they
             depend neither on the batches nor on which images were chosen.
         device: where the images go; the model's own where left out.
@@ -91,7 +93,8 @@ def evaluate(
         UserError: images outside [0, 1], wrong labels, NaN logits, an attack that is not known or that left its threat model.
     """
     chosen = attacks_of(attacks, threat)
-    stream = prepared(model, data, batch_size=batch_size, seed=seed, device=device, workers=workers)
+    block = batch_size * blocks_of(chosen.values())
+    stream = prepared(model, data, batch_size=block, seed=seed, device=device, workers=workers)
     kept: dict[str, list[AdversarialImages]] = {name: [] for name in chosen}
     told = [*([lambda one: kept[one.attack].append(one)] if keep else []), *([on_adversarial] if on_adversarial else [])]
     records: list[Record] = []
@@ -99,12 +102,12 @@ def evaluate(
     threats = list(dict.fromkeys(filter(None, map(threat_of, chosen.values()))))
     with frozen(model), Progress(_title(chosen), stream.n, "img", shown=on_batch is None if progress is None else progress) as shown:
         for batch in stream:
-            votes = votes or _votes(model, batch.x)
+            votes = votes or _votes(model, batch.x[:batch_size])
             if votes > 1:  # what the model draws follows the batch, not what was computed before
                 torch.manual_seed(int(fold(batch.keys[:1], "model")) & (2**63 - 1))
-            judge = Judge(model, votes)
-            prove = proves_something(model, batch.x, batch.y, threats) if prove is None else prove
+            judge = Judge(model, votes, batch_size if block > batch_size else None)
             found, adversarial = _evaluate_batch(judge, batch, chosen, fast_model, stream.classes if told else None, on_stage)
+            prove = proves_something(model, batch.x, batch.y, threats) if prove is None else prove
             found = _with_proofs(found, judge, batch, threats) if prove else found
             found, adversarial = _with_files(found, adversarial, stream.files, len(records))
             for one, tell in product(adversarial, told):
@@ -226,7 +229,7 @@ def _evaluate_batch(
     adversarial = []
     for name, attack in attacks.items() if len(right) else ():
         options: dict[str, Any] = {"keys": batch.keys[right], "fast_model": fast_model}
-        x_adv, told = _attack(attack, judge.model, x[right], y[right], options, highest, on_stage)
+        x_adv, told = _attack(attack, judge, x[right], y[right], options, highest, on_stage)
         distance = checked_distance(attack, x[right], x_adv)
         after = judge(x_adv, highest)
         rows = within if threat_of(attack) else nearest
@@ -269,12 +272,15 @@ def _proved(model: Model, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
 
 
 def _attack(
-    attack: AnyAttack, model: Model, x: Tensor, y: Tensor, options: dict[str, Any], highest: int, on_stage: OnStage | None
+    attack: AnyAttack, judge: Judge, x: Tensor, y: Tensor, options: dict[str, Any], highest: int, on_stage: OnStage | None
 ) -> tuple[Tensor, Iterable[tuple[str | None, int | None]]]:
     """What an attack returns, and for each image which attack of a line-up broke it and how many passes that took."""
     if not isinstance(attack, LineUp):
-        return attack(model, x, y, **options), repeat((None, None), len(x))
-    broken = attack.run(model, x, y, **options, highest_label=highest, on_stage=on_stage)
+        parts = zip(*(part.split(judge.batch_size or len(x)) for part in (x, y, options["keys"])), strict=True)
+        attacked = [attack(judge.model, a, b, keys=keys, fast_model=options["fast_model"]) for a, b, keys in parts]
+        return torch.cat(attacked), repeat((None, None), len(x))
+    size = judge.batch_size
+    broken = attack.run(judge.model, x, y, **options, highest_label=highest, on_stage=on_stage, batch_size=size)
     by = [None if stage < 0 else attack.stages[stage] for stage in broken.by.tolist()]
     return broken.x, zip(by, broken.passes.sum(1).tolist(), strict=True)
 
@@ -336,10 +342,12 @@ class Judge:
     Attributes:
         model: maps images to logits.
         votes: how often it is asked for each answer; several for a model whose answers change between calls.
+        batch_size: images that it gets at once; all where that is None.
     """
 
     model: Model
     votes: int = 1
+    batch_size: int | None = None
 
     def __call__(self, x: Tensor, highest_label: int = -1) -> Tensor:
         """Logits ``(B, K)``, whose largest is the prediction; with several votes logarithms of their shares, the more frequent the larger.
@@ -348,10 +356,18 @@ class Judge:
             UserError: too few classes, or logits that are NaN.
         """
         if self.votes == 1 or not len(x):
-            return _logits(self.model, x, highest_label)
-        answers = [_logits(self.model, x, highest_label) for _ in range(self.votes)]
+            return self._logits(x, highest_label)
+        answers = [self._logits(x, highest_label) for _ in range(self.votes)]
         counts = sum(F.one_hot(answer.argmax(1), answer.shape[1]) for answer in answers)
         return ((torch.as_tensor(counts).double() + 1e-6) / self.votes).log()
+
+    def _logits(self, x: Tensor, highest_label: int) -> Tensor:
+        return torch.cat([_logits(self.model, part, highest_label) for part in x.split(self.batch_size or max(len(x), 1))])
+
+
+def blocks_of(attacks: Iterable[AnyAttack]) -> int:
+    """How many batches are evaluated together: several where an attack is a line-up."""
+    return REFILL if any(isinstance(attack, LineUp) for attack in attacks) else 1
 
 
 def _votes(model: Model, x: Tensor) -> int:

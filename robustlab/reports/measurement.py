@@ -23,7 +23,7 @@ from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images, hold_out
 from robustlab.errors import UserError
 from robustlab.evaluation import Finding, Rate, Report, after_attacks, curve, diagnose, evaluate
-from robustlab.evaluation.accuracy import FEW, AnyAttack, norm_of, prepared, proves_something, threat_of
+from robustlab.evaluation.accuracy import FEW, AnyAttack, blocks_of, norm_of, prepared, proves_something, threat_of
 from robustlab.evaluation.adversarial import AdversarialImages, saving_within
 from robustlab.evaluation.grids import adversarial_grid
 from robustlab.evaluation.report import Record
@@ -260,7 +260,7 @@ def _repeated(out: Path, models: Mapping[str, Classifier], asked: dict[str, Any]
 
 @dataclass(frozen=True)
 class _Work:
-    """The measurement of some models in blocks of images, each of them a batch.
+    """The measurement of some models in blocks of images, each of them a batch, or several where a line-up attacks.
 
     Attributes:
         measuring, images: what to measure, on what.
@@ -276,7 +276,7 @@ class _Work:
     @cached_property
     def cuts(self) -> tuple[torch.Tensor, ...]:
         """The positions of the images of each block; one block of none where there are none."""
-        return torch.arange(len(self.images)).split(self.measuring.batch_size)
+        return torch.arange(len(self.images)).split(self.measuring.batch_size * blocks_of(self.measuring.attacks))
 
     @property
     def counts(self) -> bool:

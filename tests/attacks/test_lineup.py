@@ -81,6 +81,20 @@ def test_one_by_one_as_in_a_batch_and_with_a_radius_for_each_image(tiny_model):
         torch.testing.assert_close(one.x[0], whole.x[k], atol=1e-5, rtol=0)
 
 
+def test_what_is_left_of_small_batches_fills_batches_again(tiny_model):
+    with torch.no_grad():
+        y = tiny_model(X).argmax(1)
+    lineup, seen = quick(THREATS[0]), []
+    whole = lineup.run(tiny_model, X, y, keys=KEYS)
+    hook = tiny_model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    parts = lineup.run(tiny_model, X, y, keys=KEYS, batch_size=5)
+    hook.remove()
+    assert torch.equal(parts.by, whole.by) and max(seen) == 5
+    torch.testing.assert_close(parts.x, whole.x, atol=1e-5, rtol=0)
+    report = evaluate(tiny_model, (X, y), lineup, batch_size=6)
+    assert report.worst == evaluate(tiny_model, (X, y), lineup).worst
+
+
 @pytest.mark.parametrize("norm", [Linf(), L2(), L1()], ids=repr)
 def test_autoattack_has_the_published_parameters(norm):
     threat = ThreatModel(norm, 0.5)
