@@ -2,7 +2,7 @@
 
 from robustlab.training.fit import Epoch, Optimization, TrainingState, fit
 from robustlab.training.graphs import GraphTraining, TrainedGraphs, train_graphs
-from robustlab.training.losses import TRADES, Adversarial, ImageOutcome, Outcome, Standard, TrainingLoss
+from robustlab.training.losses import MART, TRADES, Adversarial, AttackedLoss, ImageOutcome, Outcome, Standard, TrainingLoss
 from robustlab.training.optimizers import decay_groups
 from robustlab.training.recipes import RECIPES, Recipe, recipe
 from robustlab.training.run import train
@@ -10,9 +10,11 @@ from robustlab.training.start import network_for
 from robustlab.training.trained import Stopped, Trained
 
 __all__ = [
+    "MART",
     "RECIPES",
     "TRADES",
     "Adversarial",
+    "AttackedLoss",
     "Epoch",
     "GraphTraining",
     "ImageOutcome",

@@ -22,7 +22,7 @@ from robustlab.training.schedules import SCHEDULES
 DEFAULT_ARCH = "small"
 DEFAULT_LR = {"adam": 1e-3, "adamw": 1e-3, "adamax": 2e-3}  # of Kingma and Ba 2015; a recipe's own is for SGD
 FROM_RECIPE = ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")  # what a recipe decides where no setting does
-FROM_SETTINGS = (*FROM_RECIPE, "optimizer", "accumulate")
+FROM_SETTINGS = (*FROM_RECIPE, "optimizer", "accumulate", "awp")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
         raise UserError(
             f"the recipe {settings.recipe!r} trains without an attack: leave out `steps` and `step_size`, which are an attack's"
         )
+    if chosen.threat is None and settings.optimizing.awp:
+        raise UserError(f"the recipe {settings.recipe!r} trains without an attack: leave out `awp`, which perturbs weights under one")
     threat = named_threat(settings.threat.norm, settings.threat.eps, chosen.threat)
     filled: dict[str, Any] = {name: getattr(chosen.optimization, name) for name in FROM_RECIPE}
     if settings.optimizing.optimizer != chosen.optimization.optimizer:
