@@ -194,7 +194,7 @@ def test_killed_while_it_writes_any_of_its_files_it_goes_on_to_the_same_bits(
 
 def test_kill_9_and_resume_gives_the_same_bits(call, data: Path, tmp_path: Path) -> None:
     """A process of its own, killed wherever it happens to be; it saves after every step, so mostly within an epoch."""
-    out, longer = tmp_path / "run", ["--epochs", "6", "--no-test"]
+    out, longer = tmp_path / "run", ["--epochs", "6", "--no-test", "--awp", "0.01"]
     arguments = ["train", *SMALL, *LIGHT, *longer, "--data", str(data)]
     setup = "from robustlab.commands import main; from robustlab.training import trainer; trainer.SAVE_EVERY = -1.0"
     code = f"{setup}; main({[*arguments, '--out', str(out)]!r})"
