@@ -149,7 +149,9 @@ class TrainingAttack:
     The network is judged by PGD-10 after each epoch and by PGD-20 at the end.
     """
 
-    steps: int | None = option(None, "gradient steps of the attack", count, shown="10 for madry, ema, trades and smoothadv, 1 for fast")
+    steps: int | None = option(
+        None, "gradient steps of the attack", count, shown="10 for madry, ema, trades, mart and smoothadv, 1 for fast"
+    )
     step_size: float | None = option(
         None, "length of a step in pixel units", radius, shown="2.5 eps / steps, 2 eps / steps for smoothadv, eps for fast"
     )
@@ -181,9 +183,15 @@ class Optimizing:
     )
     schedule: str | None = option(None, "schedule of the learning rate", choices=SCHEDULES, shown="the recipe's")
     weight_decay: float | None = option(None, "weight decay", radius, shown="5e-4")
-    label_smoothing: float = option(0.0, "label smoothing, 0 to 1", radius)
+    label_smoothing: float = option(0.0, "label smoothing of the cross-entropy, 0 to 1; 0.2 helps robustness (Pang et al. 2021)", radius)
     ema: float | None = option(
         None, "decay of the averaged weights, which are then validated and kept; 0 for no averaging", radius, shown="the recipe's"
+    )
+    awp: float = option(
+        0.0,
+        "adversarial weight perturbation: how far weights move to make the loss larger before the gradient is taken, as a share of each "
+        "layer's norm (Wu et al. 2020: 0.01, with trades 0.005); for recipes that attack; 0 for none",
+        radius,
     )
     clip: float | None = option(None, "largest norm of the gradient; 0 for no clipping", radius, shown="0")
     no_augment: bool = option(False, "train without random crops and flips", None)
@@ -207,8 +215,8 @@ class Training:
 
     recipe: str = option(
         "standard",
-        "how to train: standard, madry-linf, madry-l2, fast-linf, fast-l2, ema-linf, trades-linf, trades-l2, noise, smoothadv-l2, "
-        "consistency",
+        "how to train: standard, madry-linf, madry-l2, fast-linf, fast-l2, ema-linf, trades-linf, trades-l2, mart-linf, noise, "
+        "smoothadv-l2, consistency",
         metavar="NAME",
     )
     network: Network = group(Network)

@@ -330,6 +330,7 @@ def test_a_recipe_trains_the_same_there_also_when_it_is_stopped_and_goes_on(reci
         *({"optimizer": name} for name in OPTIMIZERS),
         {"clip": 0.1},
         {"ema": 0.9},
+        {"awp": 0.01},
         {"accumulate": 2},
         {"label_smoothing": 0.1},
         {"no_augment": True},

@@ -2,7 +2,19 @@
 
 from robustlab.training.fit import Epoch, Optimization, TrainingState, fit
 from robustlab.training.graphs import GraphTraining, TrainedGraphs, train_graphs
-from robustlab.training.losses import TRADES, Adversarial, Consistency, ImageOutcome, Noise, Outcome, SmoothAdv, Standard, TrainingLoss
+from robustlab.training.losses import (
+    MART,
+    TRADES,
+    Adversarial,
+    AttackedLoss,
+    Consistency,
+    ImageOutcome,
+    Noise,
+    Outcome,
+    SmoothAdv,
+    Standard,
+    TrainingLoss,
+)
 from robustlab.training.optimizers import decay_groups
 from robustlab.training.recipes import RECIPES, Recipe, recipe
 from robustlab.training.run import train
@@ -10,9 +22,11 @@ from robustlab.training.start import network_for
 from robustlab.training.trained import Stopped, Trained
 
 __all__ = [
+    "MART",
     "RECIPES",
     "TRADES",
     "Adversarial",
+    "AttackedLoss",
     "Consistency",
     "Epoch",
     "GraphTraining",

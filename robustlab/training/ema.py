@@ -1,5 +1,8 @@
 """A running average of the weights, which is smoother and, after adversarial training, more robust than the last ones.
 
+As in the public code of fast adversarial training (``EMA`` with ``buffer_ema``): the decay warms up, and statistics of BatchNorm are
+averaged with the weights. Rebuffi et al. 2021 average the weights by the same rule, and take the last statistics.
+
 torch's ``swa_utils.AveragedModel`` was weighed: it asks the device at each step whether its counter is 0, where a training step here never
 waits for the device, and it names the weights otherwise than the checkpoints of runs that are under way.
 """

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -19,9 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustlab import seeding
 from robustlab.errors import UserError
+from robustlab.training.awp import kept_buffers, perturbed
 from robustlab.training.distributed import ALONE, World
 from robustlab.training.ema import average_in, averaged_copy
-from robustlab.training.losses import Outcome, TrainingLoss
+from robustlab.training.losses import AttackedLoss, Outcome, TrainingLoss
 from robustlab.training.optimizers import OptimizerFactory, named_optimizer
 from robustlab.training.schedules import Schedule, one_cycle
 
@@ -47,6 +49,8 @@ class Optimization:
         momentum: of SGD, in Nesterov's form; of Adam and its kin beta1.
         weight_decay: 5e-4 matters for robustness (Pang et al. 2021).
         ema: decay of the weight average that is evaluated and kept; 0 keeps the weights themselves.
+        awp: how far weights move against themselves before the gradient is taken (Wu et al. 2020), as a share of each layer's norm; 0.01
+            in the source; 0 leaves them. For losses on attacked images.
         clip: largest L2 norm of the whole gradient; 0 does not clip.
         amp: compute in bfloat16 where autocast finds that safe.
         optimizer: ``sgd``, ``adam``, ``adamw`` or ``adamax``; or a function from the network to an optimizer of any kind, which may
@@ -62,6 +66,7 @@ class Optimization:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     ema: float = 0.0
+    awp: float = 0.0
     clip: float = 0.0
     amp: bool = False
     optimizer: str | OptimizerFactory = "sgd"
@@ -73,6 +78,8 @@ class Optimization:
                 "training needs epochs >= 1, lr > 0, weight_decay >= 0, ema in [0, 1) and clip >= 0, "
                 f"got {self.epochs}, {self.lr}, {self.weight_decay}, {self.ema}, {self.clip}"
             )
+        if not 0 <= self.awp < 1:
+            raise UserError(f"`awp` moves each layer's weights by a share of their norm in [0, 1), got {self.awp}")
         if self.accumulate < 1:
             raise UserError(f"training adds up the gradients of accumulate >= 1 batches, got {self.accumulate}")
 
@@ -257,9 +264,12 @@ def fit(
         compile: pass the network through ``torch.compile``.
 
     Raises:
-        UserError: the loss, a weight or a statistic of BatchNorm is no longer finite, told at most ``READ_EVERY`` steps later; or there
-            are too few batches for one step.
+        UserError: the loss, a weight or a statistic of BatchNorm is no longer finite, told at most ``READ_EVERY`` steps later; there
+            are too few batches for one step; or ``awp`` with a loss that does not attack.
     """
+    if optimization.awp and not isinstance(loss, AttackedLoss):
+        what = getattr(loss, "__name__", type(loss).__name__)
+        raise UserError(f"`awp` needs a loss on attacked images, such as Adversarial, TRADES or MART, not {what}")
     model = world.wrap(state.model)
     if compile:
         model.compile()
@@ -305,7 +315,7 @@ class _Update:
         for peak, group in zip(state.peaks, state.optimizer.param_groups, strict=True):
             group["lr"] = peak * factor
         state.optimizer.zero_grad(set_to_none=True)
-        outcomes = [self._gradient(batch, updates * len(batches) + k, k + 1 == len(batches)) for k, batch in enumerate(batches)]
+        outcomes = self._outcomes(batches, updates * len(batches))
         if len(batches) > 1:
             examples = sum(len(outcome.loss) for outcome in outcomes)
             torch._foreach_div_([p.grad for p in state.model.parameters() if p.grad is not None], float(examples))
@@ -316,17 +326,48 @@ class _Update:
             average_in(state.average, state.model, optimization.ema, updates)
         state.add(list(outcomes[0].metrics), self.world.sum(torch.stack([_sums(outcome) for outcome in outcomes]).sum(0)))
 
-    def _gradient(self, batch: Any, number: int, last: bool) -> Outcome:
-        """Add a batch's gradient to the parameters' own: of its mean loss where it stands alone, else of its summed loss."""
-        alone, device = self.optimization.accumulate == 1, _device(self.state.model)
+    def _outcomes(self, batches: Sequence[Any], first: int) -> list[Outcome]:
+        """What the loss finds on each batch, with the gradient added up in the parameters; with ``awp`` that at perturbed weights.
+
+        Args:
+            first: number of the first of the batches, over the whole training.
+        """
+        gamma = self.optimization.awp
+        if not gamma:
+            return self._gradients([self.loss] * len(batches), batches, first)
+        losses = [self._at_attacked(batch, first + k) for k, batch in enumerate(batches)]
+        with kept_buffers(self.state.model):
+            self._gradients(losses, batches, first)
+        with perturbed(self.state.model, gamma):
+            return self._gradients(losses, batches, first)
+
+    def _at_attacked(self, batch: Any, number: int) -> TrainingLoss:
+        """The loss with the images that it attacks found once and for all."""
+        assert isinstance(self.loss, AttackedLoss)
+        with self._drawing(number), self._autocast():
+            return partial(self.loss.at, x_adv=self.loss.attacked(self.model, batch))
+
+    def _gradients(self, losses: Sequence[TrainingLoss], batches: Sequence[Any], first: int) -> list[Outcome]:
+        """Add the batches' gradients to the parameters' own: of a mean loss where a batch stands alone, else of summed losses."""
+        outcomes = []
+        for k, (loss, batch) in enumerate(zip(losses, batches, strict=True)):
+            alone, last = len(batches) == 1, k + 1 == len(batches)
+            # Processes exchange their gradients once an update.
+            unshared = self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
+            with self._drawing(first + k), unshared:
+                with self._autocast():
+                    outcome = loss(self.model, batch)
+                (outcome.loss.mean() if alone else outcome.loss.sum()).backward()
+            outcomes.append(Outcome(outcome.loss.detach(), {name: value.detach() for name, value in outcome.metrics.items()}))
+        return outcomes
+
+    def _drawing(self, number: int) -> AbstractContextManager[None]:
+        """Lends the random state a seed of a batch's own."""
         seed = seeding.generator(self.seed, "step", number, self.world.rank).initial_seed()
-        # Processes exchange their gradients once an update.
-        unshared = self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
-        with _lent_random_state(seed, device), unshared:
-            with torch.autocast(device.type, torch.bfloat16) if self.optimization.amp else nullcontext():
-                outcome = self.loss(self.model, batch)
-            (outcome.loss.mean() if alone else outcome.loss.sum()).backward()
-        return Outcome(outcome.loss.detach(), {name: value.detach() for name, value in outcome.metrics.items()})
+        return _lent_random_state(seed, _device(self.state.model))
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(_device(self.state.model).type, torch.bfloat16) if self.optimization.amp else nullcontext()
 
 
 def _sums(outcome: Outcome) -> Tensor:

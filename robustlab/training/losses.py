@@ -1,4 +1,5 @@
-"""Training losses: standard, adversarial (Madry et al. 2018), TRADES (Zhang et al. 2019), and three for smoothed classifiers.
+"""Training losses: standard, adversarial (Madry et al. 2018), TRADES (Zhang et al. 2019), MART (Wang et al. 2020), and three for
+smoothed classifiers.
 
 A loss is called with the network as it is trained (a DistributedDataParallel wrapper, perhaps), but attacks the module
 inside, so an attack never synchronizes processes.
@@ -7,6 +8,7 @@ inside, so an attack never synchronizes processes.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -103,8 +105,23 @@ class Standard:
         return _cross_entropy(model, batch.x, batch.y, self.label_smoothing)
 
 
+class AttackedLoss(ABC):
+    """A loss in two stages, so that one attack can serve several passes of the weights, as adversarial weight perturbation has it."""
+
+    @abstractmethod
+    def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
+        """The images that the attack finds, ``(B, C, H, W)``; the model is left as it was."""
+
+    @abstractmethod
+    def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
+        """The loss at attacked images, which count as constants."""
+
+    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
+        return self.at(model, batch, self.attacked(model, batch))
+
+
 @dataclass(frozen=True)
-class Adversarial:
+class Adversarial(AttackedLoss):
     """Cross-entropy on attacked images. With ``NFGSM`` as the attack: fast adversarial training."""
 
     attack: Attack
@@ -113,13 +130,15 @@ class Adversarial:
     def __post_init__(self) -> None:
         _check(self.label_smoothing)
 
-    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
-        x_adv = adversarial_images(self.attack, inner(model), batch.x, batch.y, batch.keys)
+    def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
+        return adversarial_images(self.attack, inner(model), batch.x, batch.y, batch.keys)
+
+    def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
         return _cross_entropy(model, x_adv, batch.y, self.label_smoothing)
 
 
 @dataclass(frozen=True)
-class TRADES:
+class TRADES(AttackedLoss):
     """Cross-entropy on clean images plus ``beta`` times the divergence from the clean to the attacked prediction.
 
     The attack starts from its random point in the ball, not from the original code's Gaussian of width 0.001: at the
@@ -133,15 +152,53 @@ class TRADES:
     def __post_init__(self) -> None:
         _check(self.label_smoothing)
 
-    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
-        x, y, keys = batch.x, batch.y, batch.keys
+    def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         with frozen(inner(model)) as still, torch.no_grad():
-            goal: Goal = Away(still(x.clone()).float())  # a model may write over its input
-        x_adv = adversarial_images(self.attack, inner(model), x, goal, keys)
-        # One pass over both halves: BatchNorm then sees clean and attacked images together, and DDP one backward pass.
-        clean, attacked = model(torch.cat([x, x_adv])).float().chunk(2)
-        natural = F.cross_entropy(clean, y, reduction="none", label_smoothing=self.label_smoothing)
-        return ImageOutcome.of(natural + self.beta * divergence(clean, attacked), attacked, x_adv, y)
+            goal: Goal = Away(still(batch.x.clone()).float())  # a model may write over its input
+        return adversarial_images(self.attack, inner(model), batch.x, goal, batch.keys)
+
+    def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
+        clean, attacked = _both(model, batch.x, x_adv)
+        natural = F.cross_entropy(clean, batch.y, reduction="none", label_smoothing=self.label_smoothing)
+        return ImageOutcome.of(natural + self.beta * divergence(clean, attacked), attacked, x_adv, batch.y)
+
+
+@dataclass(frozen=True)
+class MART(AttackedLoss):
+    """Misclassification-aware training (Wang et al. 2020, eq. 11): boosted cross-entropy plus ``beta`` times a weighted divergence.
+
+    The boosted cross-entropy (eq. 8) is that of the attacked images plus ``-log(1 - p)`` of their likeliest wrong class. The divergence
+    from the clean to the attacked prediction weighs ``1 - p_y``, of the clean image: more where the network is wrong already. Through
+    that weight, too, gradients flow, as in the source. The attack is PGD on the cross-entropy.
+    """
+
+    attack: Attack
+    beta: float = 5.0
+    label_smoothing: float = 0.0  # of the cross-entropy in it; the source has none
+
+    def __post_init__(self) -> None:
+        _check(self.label_smoothing)
+
+    def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
+        return adversarial_images(self.attack, inner(model), batch.x, batch.y, batch.keys)
+
+    def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
+        y = batch.y
+        clean, attacked = _both(model, batch.x, x_adv)
+        own = F.one_hot(y, clean.shape[1]).bool()
+        wrong = attacked.softmax(1).masked_fill(own, 0).amax(1)
+        boosted = F.cross_entropy(attacked, y, reduction="none", label_smoothing=self.label_smoothing) - (1.0001 - wrong).log()
+        unsure = 1 - clean.softmax(1).gather(1, y[:, None])[:, 0]
+        return ImageOutcome.of(boosted + self.beta * divergence(clean, attacked) * unsure, attacked, x_adv, y)
+
+
+def _both(model: nn.Module, x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits on clean and attacked images, float32 ``(B, K)`` each.
+
+    One pass over both halves: BatchNorm then sees clean and attacked images together, and DDP one backward pass.
+    """
+    clean, attacked = model(torch.cat([x, x_adv])).float().chunk(2)
+    return clean, attacked
 
 
 @dataclass(frozen=True)
@@ -168,7 +225,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class SmoothAdv:
+class SmoothAdv(AttackedLoss):
     """Cross-entropy on noisy copies of images that are attacked for what the smoothed classifier makes of them (Salman et al. 2019).
 
     The attack makes the average probability of the label small, over the very copies that the step then trains on. As in the authors'
@@ -189,10 +246,13 @@ class SmoothAdv:
         _check(self.label_smoothing)
         _check_noise(self.sigma, self.noises)
 
-    def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
+    def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         noisy = _Noisy(inner(model), batch, self.sigma, self.noises)
-        x_adv = adversarial_images(self.attack, noisy, batch.x, batch.y, batch.keys)
-        return _noisy_cross_entropy(noisy.through(model), x_adv, batch.y, self.label_smoothing)[0]
+        return adversarial_images(self.attack, noisy, batch.x, batch.y, batch.keys)
+
+    def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
+        noisy = _Noisy(model, batch, self.sigma, self.noises)  # the very copies that were attacked: draws belong to images
+        return _noisy_cross_entropy(noisy, x_adv, batch.y, self.label_smoothing)[0]
 
 
 @dataclass(frozen=True)
@@ -251,11 +311,6 @@ class _Noisy(nn.Module):
         self.model, self.noises = model, noises
         draws = [seeding.normal(seeding.fold(batch.keys, "noise", number), batch.x.shape[1:], batch.x.dtype) for number in range(noises)]
         self.noise = sigma * torch.cat(draws)
-
-    def through(self, model: nn.Module) -> _Noisy:
-        """The same copies through another wrapper of the network."""
-        self.model = model
-        return self
 
     def each(self, x: Tensor) -> Tensor:
         """Logarithms of each copy's probabilities, ``(noises, B, K)``: one pass, so that BatchNorm sees all copies together."""

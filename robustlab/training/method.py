@@ -23,7 +23,7 @@ DEFAULT_ARCH = "small"
 DEFAULT_LR = {"adam": 1e-3, "adamw": 1e-3, "adamax": 2e-3}  # of Kingma and Ba 2015; a recipe's own is for SGD
 FROM_RECIPE = ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")  # what a recipe decides where no setting does
 NOISE = ("sigma", "noises", "consistency", "entropy")  # what a recipe decides too, if its loss knows it
-FROM_SETTINGS = (*FROM_RECIPE, "optimizer", "accumulate")
+FROM_SETTINGS = (*FROM_RECIPE, "optimizer", "accumulate", "awp")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
     if foreign:
         knowing = ", ".join(name for name, one in RECIPES.items() if foreign[0] in one.noise)
         raise UserError(f"the recipe {settings.recipe!r} has no `{foreign[0]}`: leave it out, or take one of {knowing}")
+    if chosen.threat is None and settings.optimizing.awp:
+        raise UserError(f"the recipe {settings.recipe!r} trains without an attack: leave out `awp`, which perturbs weights under one")
     threat = named_threat(settings.threat.norm, settings.threat.eps, chosen.threat)
     filled: dict[str, Any] = {name: getattr(chosen.optimization, name) for name in FROM_RECIPE}
     if settings.optimizing.optimizer != chosen.optimization.optimizer:

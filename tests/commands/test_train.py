@@ -194,7 +194,7 @@ def test_killed_while_it_writes_any_of_its_files_it_goes_on_to_the_same_bits(
 
 def test_kill_9_and_resume_gives_the_same_bits(call, data: Path, tmp_path: Path) -> None:
     """A process of its own, killed wherever it happens to be; it saves after every step, so mostly within an epoch."""
-    out, longer = tmp_path / "run", ["--epochs", "6", "--no-test"]
+    out, longer = tmp_path / "run", ["--epochs", "6", "--no-test", "--awp", "0.01"]
     arguments = ["train", *SMALL, *LIGHT, *longer, "--data", str(data)]
     setup = "from robustlab.commands import main; from robustlab.training import trainer; trainer.SAVE_EVERY = -1.0"
     code = f"{setup}; main({[*arguments, '--out', str(out)]!r})"
@@ -744,6 +744,8 @@ def test_small_and_odd_data_train(call, tmp_path: Path, shape: tuple[int, ...], 
         (["--label-smoothing", "1.5"], r"label smoothing must lie in \[0, 1\], got 1\.5"),
         (["--lr", "-1"], r"lr > 0"),
         (["--ema", "1"], r"ema in \[0, 1\)"),
+        (["--recipe", "fast-l2", "--awp", "1"], r"--awp moves each layer's weights by a share of their norm in \[0, 1\), got 1\.0"),
+        (["--awp", "0.01"], r"the recipe 'standard' trains without an attack: leave out --awp"),
         (["--eps", "-1"], r"-1 is negative; it must be >= 0"),
         (["--norm", "l3"], r"invalid choice: 'l3' \(choose from"),
         (["--resume"], r"run/settings\.json does not exist"),

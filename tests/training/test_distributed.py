@@ -62,6 +62,7 @@ def one_of_two(rank: int, folder: str) -> None:
         "adversarial": trained(Adversarial(PGD2), world),
         "resumed": trained(Adversarial(PGD2), world, stop_after=3),
         "accumulated": trained(Standard(), world, accumulate=2),
+        "perturbed": trained(Adversarial(PGD2), world, accumulate=2, awp=0.05),
         "attack": collectives_of_an_attack(rank),
     }
     torch.save(found, f"{folder}/{rank}.pt")
@@ -109,13 +110,13 @@ class Doubled(Batches):
             yield batch
 
 
-def trained(loss: Any, world: World, stop_after: int | None = None, accumulate: int = 1) -> dict[str, Any]:
+def trained(loss: Any, world: World, stop_after: int | None = None, accumulate: int = 1, awp: float = 0.0) -> dict[str, Any]:
     """Two epochs, in float64, perhaps stopped and resumed on the way."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (40, 3, 8, 8), generator=generator, dtype=torch.uint8)
     images = ImageSet(pixels, torch.arange(40) % 3, ("a", "b", "c"), "noise")
     batches = Doubled(images, 8, seed=1, shuffle=True, drop_last=True, rank=world.rank, world_size=world.size)
-    settings = replace(SETTINGS, accumulate=accumulate)
+    settings = replace(SETTINGS, accumulate=accumulate, awp=awp)
     epochs: list[Epoch] = []
     done = 0
 
@@ -167,11 +168,17 @@ def test_synchronized_batch_norm_is_batch_norm_on_the_whole_batch(two: list[dict
 
 
 @pytest.mark.parametrize(
-    "name, loss, accumulate",
-    [("standard", Standard(), 1), ("adversarial", Adversarial(PGD2), 1), ("resumed", Adversarial(PGD2), 1), ("accumulated", Standard(), 2)],
+    "name, loss, settings",
+    [
+        ("standard", Standard(), {}),
+        ("adversarial", Adversarial(PGD2), {}),
+        ("resumed", Adversarial(PGD2), {}),
+        ("accumulated", Standard(), {"accumulate": 2}),
+        ("perturbed", Adversarial(PGD2), {"accumulate": 2, "awp": 0.05}),
+    ],
 )
-def test_two_processes_train_as_one(two: list[dict[str, Any]], name: str, loss: Any, accumulate: int) -> None:
-    alone = trained(loss, ALONE, accumulate=accumulate)
+def test_two_processes_train_as_one(two: list[dict[str, Any]], name: str, loss: Any, settings: dict[str, Any]) -> None:
+    alone = trained(loss, ALONE, **settings)
     for found in two:
         assert found[name]["losses"] == pytest.approx(alone["losses"], abs=1e-10)
         assert found[name]["accuracies"] == alone["accuracies"]
@@ -181,7 +188,7 @@ def test_two_processes_train_as_one(two: list[dict[str, Any]], name: str, loss: 
 
 
 def test_both_processes_hold_the_same_bits(two: list[dict[str, Any]]) -> None:
-    for name in ("standard", "adversarial", "resumed"):
+    for name in ("standard", "adversarial", "resumed", "perturbed"):
         assert two[0][name]["losses"] == two[1][name]["losses"]
         for key, value in two[0][name]["model"].items():
             assert torch.equal(value, two[1][name]["model"][key])

@@ -17,7 +17,7 @@ from robustlab.errors import UserError
 from robustlab.norms import L1, L2, Linf
 from robustlab.objectives import value_and_gradient
 from robustlab.seeding import example_keys
-from robustlab.training import TRADES, Adversarial, Standard
+from robustlab.training import MART, TRADES, Adversarial, Standard
 from robustlab.training.losses import Outcome, adversarial_images, inner
 
 LINF = ThreatModel(Linf(), 8 / 255)
@@ -29,6 +29,7 @@ LOSSES = {
     "adversarial": Adversarial(PGD3),
     "n-fgsm": Adversarial(NFGSM(LINF)),
     "trades": TRADES(PGD3),
+    "mart": MART(PGD3),
 }
 
 
@@ -94,7 +95,9 @@ def test_label_smoothing_mixes_in_the_mean_over_all_classes(model, batch) -> Non
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, float("nan")])
-@pytest.mark.parametrize("make", [Standard, lambda s: Adversarial(PGD3, s), lambda s: TRADES(PGD3, label_smoothing=s)])
+@pytest.mark.parametrize(
+    "make", [Standard, lambda s: Adversarial(PGD3, s), lambda s: TRADES(PGD3, label_smoothing=s), lambda s: MART(PGD3, label_smoothing=s)]
+)
 def test_label_smoothing_out_of_range_is_refused(make: Callable[[float], object], smoothing: float) -> None:
     with pytest.raises(UserError, match="label smoothing must lie in"):
         make(smoothing)
@@ -152,7 +155,7 @@ def restore(model: nn.Module, buffers: list[Tensor]) -> None:
         buffer.copy_(value)
 
 
-@pytest.mark.parametrize("name", ["adversarial", "n-fgsm", "trades"])
+@pytest.mark.parametrize("name", ["adversarial", "n-fgsm", "trades", "mart"])
 def test_attacks_run_in_evaluation_mode_and_in_training_mode_only_when_told(name: str, model, batch) -> None:
     x, y, keys = batch
     in_mode: dict[bool, list[bool]] = {}
@@ -167,7 +170,7 @@ def test_attacks_run_in_evaluation_mode_and_in_training_mode_only_when_told(name
     attack_passes = slice(1 if name == "trades" else 0, -1)  # TRADES first predicts the clean images, in evaluation mode
     assert not any(in_mode[False][:-1]) and in_mode[False][-1]
     assert all(in_mode[True][attack_passes]) and in_mode[True][-1]
-    assert len(in_mode[False]) == {"adversarial": 4, "n-fgsm": 2, "trades": 5}[name]
+    assert len(in_mode[False]) == {"adversarial": 4, "n-fgsm": 2, "trades": 5, "mart": 4}[name]
     assert not torch.equal(images[False], images[True])
 
 
@@ -192,6 +195,46 @@ def test_trades_is_cross_entropy_plus_beta_times_the_divergence(model, batch) ->
     # The loss is taken in float32, whatever the network computes in.
     torch.testing.assert_close(outcome.loss.double(), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(outcome.logits.double(), attacked, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_mart_is_the_formula_of_its_source(classes: int, model, batch) -> None:
+    """Wang et al. 2020, equations 8 and 11, with the guards of the public code; one example is right, one sure and wrong."""
+    x, y, keys = batch
+    y = y % classes
+    model[5] = nn.Linear(24, classes).double()
+    with torch.no_grad():
+        model[5].weight.mul_(20)
+    outcome = MART(PGD3, beta=2.5)(model, labelled(x, y, keys))
+    clean, attacked = model(torch.cat([x, outcome.x])).chunk(2)
+    p, q = clean.softmax(1), attacked.softmax(1)
+    for i, label in enumerate(y.tolist()):
+        first, second = q[i].argsort(descending=True)[:2].tolist()
+        other = second if first == label else first
+        boosted = -q[i, label].log() - (1.0001 - q[i, other] + 1e-12).log()
+        divergence = (p[i] * (p[i].log() - (q[i] + 1e-12).log())).sum() * (1.0000001 - p[i, label])
+        torch.testing.assert_close(outcome.loss[i].double(), boosted + 2.5 * divergence, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outcome.logits.double(), attacked, rtol=1e-5, atol=1e-5)
+
+
+def test_mart_is_its_parts(model, batch) -> None:
+    """Without beta its gradient is that of two classes, right and likeliest wrong; a sure network leaves nothing of the divergence."""
+    x, y, keys = batch
+    model[1].eval()
+    boosted = MART(PGD3, beta=0.0)(model, labelled(x, y, keys))
+    plain = Adversarial(PGD3)(model, labelled(x, y, keys))
+    assert torch.equal(boosted.x, plain.x)
+    rest = boosted.loss - plain.loss
+    wrong = plain.logits.softmax(1).masked_fill(F.one_hot(y, 4).bool(), 0).amax(1)
+    torch.testing.assert_close(rest.double(), -(1.0001 - wrong).log(), rtol=0, atol=1e-6)
+    smoothed = MART(PGD3, beta=0.0, label_smoothing=0.3)(model, labelled(x, y, keys)).loss - rest
+    expected = F.cross_entropy(plain.logits, y, reduction="none", label_smoothing=0.3)
+    torch.testing.assert_close(smoothed.double(), expected, rtol=0, atol=1e-6)
+    with torch.no_grad():
+        model[5].weight.zero_()
+        model[5].bias.copy_(torch.tensor([50.0, 0.0, 0.0, 0.0]))
+    zeros = labelled(x, torch.zeros_like(y), keys)
+    torch.testing.assert_close(MART(PGD3, beta=1e3)(model, zeros).loss, MART(PGD3, beta=0.0)(model, zeros).loss, rtol=0, atol=1e-6)
 
 
 def test_trades_with_beta_zero_is_standard_on_the_clean_images(model, batch) -> None:

@@ -12,7 +12,7 @@ from robustlab.data.batches import Batches
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
 from robustlab.norms import L2, Linf
-from robustlab.training import RECIPES, TRADES, Adversarial, Standard, TrainingState, fit, recipe
+from robustlab.training import MART, RECIPES, TRADES, Adversarial, Standard, TrainingState, fit, recipe
 
 THREATS = {"linf": ThreatModel(Linf(), 8 / 255), "l2": ThreatModel(L2(), 0.5)}
 
@@ -39,7 +39,7 @@ def test_a_recipe_is_named_after_its_norm_and_method(name: str) -> None:
     chosen = recipe(name)
     assert chosen.threat == THREATS[norm]
     loss = chosen.make(chosen.threat, chosen.steps, None, 0.0, False)
-    assert isinstance(loss, TRADES if method == "trades" else Adversarial)
+    assert isinstance(loss, {"trades": TRADES, "mart": MART}.get(method, Adversarial))
     assert isinstance(loss.attack, NFGSM if method == "fast" else PGD)
     assert loss.attack.threat == chosen.threat
     assert (chosen.optimization.ema > 0) == (method == "ema")
@@ -50,11 +50,11 @@ def test_standard_training_has_no_threat() -> None:
     assert recipe("standard").make(None, 0, None, 0.2, False) == Standard(0.2)
 
 
-@pytest.mark.parametrize("name", ["madry-linf", "trades-l2"])
+@pytest.mark.parametrize("name", ["madry-linf", "trades-l2", "mart-linf"])
 def test_iterated_attacks_take_the_caller_s_numbers_and_return_the_last_point(name: str) -> None:
     threat = ThreatModel(L2(), 0.25)
     loss = recipe(name).make(threat, 7, 0.05, 0.1, True)
-    assert isinstance(loss, Adversarial | TRADES)
+    assert isinstance(loss, Adversarial | TRADES | MART)
     assert loss.attack == PGD(threat, 7, 0.05, keep_best=False, training_mode=True)
     assert loss.label_smoothing == 0.1
 
@@ -73,6 +73,13 @@ def test_the_published_schedule_of_pgd_training() -> None:
     assert (optimization.epochs, optimization.batch_size, optimization.weight_decay, optimization.ema) == (200, 128, 5e-4, 0.0)
     rates = [optimization.learning_rate(epoch, 0, 390) for epoch in (0, 99, 100, 149, 150, 199)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_the_published_settings_of_mart() -> None:
+    """Wang et al. 2020, section 4: 120 epochs at 0.01, weight decay 3.5e-3, beta 5."""
+    optimization = recipe("mart-linf").optimization
+    assert (optimization.epochs, optimization.lr, optimization.weight_decay, optimization.momentum) == (120, 0.01, 3.5e-3, 0.9)
+    assert MART(PGD(THREATS["linf"])).beta == 5
 
 
 def test_a_name_that_is_not_known_is_answered_with_the_nearest() -> None:
