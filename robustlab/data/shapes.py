@@ -62,7 +62,12 @@ def shapes(n: int, split: str = "train", seed: int = 0, config: ShapesConfig = D
 
 
 def pixels_at(index: Tensor, split: str = "train", seed: int = 0, config: ShapesConfig = DEFAULT) -> Tensor:
-    """The pictures at ``index``, int64 positions in the split ``(B,)``: uint8, shape ``(B, 3, 32, 32)``."""
+    """The pictures at ``index``: uint8, shape ``(B, 3, 32, 32)``.
+
+    Args:
+        index: positions in the split, int64, shape ``(B,)``.
+        split, seed, config: as for ``shapes``.
+    """
     facts = truth(index, split, seed, config)
     return render(facts["visible_class"], facts["faint_class"], index, split, seed, config)
 
