@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -468,8 +469,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def commit() -> str | None:
-    """The commit of the source tree this runs from, with ``+`` where files differ from it; None outside a checkout."""
+    """The commit of the source tree this runs from, with ``+`` where files differ from it; None outside a checkout.
+
+    Git is asked once in a process, whose code is that of its start.
+    """
     here = Path(__file__).resolve().parent
     try:
         answer = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, timeout=10)

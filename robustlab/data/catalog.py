@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from robustlab.data.celeba import is_celeba, open_celeba
 from robustlab.data.cifar import FOLDERS, open_cifar
@@ -15,7 +18,7 @@ from robustlab.data.folder import FolderStream, open_folder
 from robustlab.data.imageset import Images, ImageSet, Some, hold_out, whole
 from robustlab.data.npz import has_parts, open_npz
 from robustlab.data.released import is_released, open_released
-from robustlab.data.shapes import shapes
+from robustlab.data.shapes import CLASSES, pixels_at
 from robustlab.data.tensors import open_safetensors
 from robustlab.data.tree import PARTS, TREE, split_file, split_folder
 from robustlab.errors import UserError, unknown
@@ -91,7 +94,7 @@ def _images(
 ) -> Images:
     """The chosen images of a dataset; ``made`` says how many *shapes* are drawn, ``where`` how files are read."""
     if name == "shapes":
-        return chosen(shapes(made["n"], split, made["seed"]))
+        return _some_shapes(made["n"], split, made["seed"], chosen)
     if name in FOLDERS:
         return chosen(open_cifar(name, path or DOWNLOADS, split, download))
     if name not in DATASETS:
@@ -103,6 +106,14 @@ def _images(
     if name == "celeba":
         return chosen(open_celeba(path, split, image_size=where["image_size"]))
     return chosen(_open_stored(name, path, split, where["memory_limit"], where["progress"]))
+
+
+def _some_shapes(n: int, split: str, seed: int, chosen: Callable[[ImageSet], ImageSet]) -> ImageSet:
+    """Some of the first ``n`` *shapes*: they are chosen by their labels, before any is drawn."""
+    blank = ImageSet(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.arange(n) % len(CLASSES), CLASSES, "shapes")
+    some = chosen(blank)
+    index = torch.arange(n) if some.positions is None else some.positions
+    return replace(some, pixels=pixels_at(index, split, seed))
 
 
 def _of_size(images: Images, image_size: int | None) -> Images:

@@ -58,9 +58,18 @@ def shapes(n: int, split: str = "train", seed: int = 0, config: ShapesConfig = D
         config: how well each feature predicts the class.
     """
     index = torch.arange(n)
+    return ImageSet(pixels_at(index, split, seed, config), index % len(CLASSES), CLASSES, "shapes")
+
+
+def pixels_at(index: Tensor, split: str = "train", seed: int = 0, config: ShapesConfig = DEFAULT) -> Tensor:
+    """The pictures at ``index``: uint8, shape ``(B, 3, 32, 32)``.
+
+    Args:
+        index: positions in the split, int64, shape ``(B,)``.
+        split, seed, config: as for ``shapes``.
+    """
     facts = truth(index, split, seed, config)
-    pixels = render(facts["visible_class"], facts["faint_class"], index, split, seed, config)
-    return ImageSet(pixels, index % len(CLASSES), CLASSES, "shapes")
+    return render(facts["visible_class"], facts["faint_class"], index, split, seed, config)
 
 
 def truth(index: Tensor, split: str = "train", seed: int = 0, config: ShapesConfig = DEFAULT) -> dict[str, Tensor]:

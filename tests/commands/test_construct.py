@@ -123,7 +123,8 @@ def start(*words: object, **environment: str) -> subprocess.Popen[str]:
 
 
 def test_killed_and_gone_on_with_by_two_processes_it_is_the_same_set(call, model: Path, data: Path, tmp_path: Path) -> None:
-    words = ["--kind", "D_R", "--model", model, "--data", data, "--steps", "400", "--shard-size", "4", "--batch-size", "2", *LIGHT]
+    words = ["--kind", "D_R", "--model", model, "--data", data, "--limit", "24", "--steps", "200"]
+    words += ["--shard-size", "4", "--batch-size", "2", *LIGHT]
     killed = start(*words, "--out", tmp_path / "killed")
     deadline = time.monotonic() + 100
     while not list((tmp_path / "killed").glob("shards/*.json")):

@@ -280,21 +280,12 @@ def test_a_process_that_is_gone_or_hangs_ends_the_others_with_one_sentence(data:
     assert sentences[0].endswith(f"--nproc-per-node 2 -m robustlab train --resume {tmp_path / 'run'}")
 
 
-def test_a_mistake_that_all_make_is_told_by_one_and_another_number_of_processes_is_refused(call, data: Path, tmp_path: Path) -> None:
+def test_a_mistake_that_all_make_is_told_by_one(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "scripts/train.py"]
-
-    def launched(*words: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*launch, *map(str, words)], cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
-
-    told = launched(*MLP, "--data", data, "--arch", "mlpp", "--out", out)
+    words = [*launch, *MLP, "--data", str(data), "--arch", "mlpp", "--out", str(out)]
+    told = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
     assert told.returncode != 0 and told.stderr.count("unknown architecture 'mlpp'") == 1 and not out.exists()
-    assert launched(*MLP, "--data", data, "--out", out).returncode == 0
-    assert json.loads((out / "settings.json").read_text())["processes"] == 2
-    alone = call("train", "--resume", out)
-    assert alone.code == 2
-    assert "was started by 2 processes, not 1: each process draws numbers of its own" in alone.err
-    assert "go on with torchrun --nproc-per-node 2" in alone.err
 
 
 def test_the_printed_command_starts_as_many_processes_on_as_many_machines(monkeypatch: pytest.MonkeyPatch) -> None:

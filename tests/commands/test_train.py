@@ -289,7 +289,7 @@ def test_a_run_from_python_goes_on_there(refused, data: Path, tmp_path: Path) ->
 # Several processes
 
 
-def test_torchrun_with_two_processes_gives_the_losses_of_one(call, data: Path, tmp_path: Path) -> None:
+def test_torchrun_with_two_processes_gives_the_losses_of_one_and_one_cannot_go_on_with_it(call, data: Path, tmp_path: Path) -> None:
     words = ["--arch", "small", "--recipe", "madry-linf", "--steps", "2", "--epochs", "2", "--batch-size", "16", "--lr", "0.05"]
     assert call("train", *words, *LIGHT, "--data", data, "--out", tmp_path / "one").code == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "scripts/train.py"]
@@ -312,6 +312,11 @@ def test_torchrun_with_two_processes_gives_the_losses_of_one(call, data: Path, t
     assert records[0]["accuracies"] == records[1]["accuracies"] and records[0]["n"] == records[1]["n"] == 20
     assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in (tmp_path / "two").iterdir()}
     assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
+    assert json.loads((tmp_path / "two" / "settings.json").read_text())["processes"] == 2
+    refused = call("train", "--resume", tmp_path / "two")
+    assert refused.code == 2
+    assert "was started by 2 processes, not 1: each process draws numbers of its own" in refused.err
+    assert "go on with torchrun --nproc-per-node 2" in refused.err
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(data: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from robustlab.data import open_dataset
+from robustlab.data.imageset import hold_out
+from robustlab.data.shapes import shapes
 from robustlab.errors import UserError
 
 
@@ -30,6 +32,14 @@ def test_shapes_is_what_comes_without_a_word():
     assert images.name == "shapes" and len(images) == 20
     assert torch.equal(images.fetch(torch.arange(20)), open_dataset("shapes", limit=20, seed=0).fetch(torch.arange(20)))
     assert not torch.equal(images.fetch(torch.arange(20)), open_dataset("shapes", limit=20, seed=1).fetch(torch.arange(20)))
+
+
+def test_some_shapes_are_those_that_are_chosen_from_all_of_them():
+    names = ["star", "ring"]
+    some, every = open_dataset("shapes", split="test", classes=names, limit=7, seed=3), shapes(2000, "test", 3).only_classes(names)
+    expected = every.subset(hold_out(every, 7, 3)[1])
+    assert some.classes == expected.classes == ("star", "ring") and torch.equal(some.labels, expected.labels)
+    assert torch.equal(some.positions, expected.positions) and torch.equal(some.pixels, expected.pixels)
 
 
 def test_the_kind_of_data_is_seen_from_the_place(tmp_path):
