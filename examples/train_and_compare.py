@@ -4,7 +4,7 @@ from robustlab.data.catalog import open_dataset
 from robustlab.training import train
 
 CLASSES = ["disc", "ring", "square"]
-images, test = (open_dataset("shapes", split=split, classes=CLASSES, limit=n) for split, n in (("train", 600), ("test", 200)))
+images, test = (open_dataset("shapes", split=split, classes=CLASSES, limit=n) for split, n in (("train", 600), ("test", 100)))
 
 for recipe in ("standard", "fast-l2"):
     # Of the training images, 60 choose the epoch; the test images are attacked at the end, within 0.5 in L2.
