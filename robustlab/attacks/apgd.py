@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Model
+from robustlab.attacks.protocols import Checked, Model
 from robustlab.attacks.starts import Starts, believed, first_else_best
-from robustlab.checks import attack_inputs, with_logit_checks
+from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, LeftFor, Surrogate, Untargeted, cross_entropy, dlr, likeliest_others
 from robustlab.models.frozen import frozen
 from robustlab.norms import L1, per_example
 from robustlab.objectives import Objective, expected, goal_objective, value_only
-from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite, when_achieved
+from robustlab.optimize import Solution, StepRule, minimize, when_achieved
 from robustlab.steps import AutoStep, SparseAutoStep
 
 
 @dataclass(frozen=True)
-class APGD:
+class APGD(Checked):
     """Auto-PGD from one or more random starts at distance eps, with the loss for plain labels or aimed at one class after another.
 
     The settings are those of AutoAttack's ``apgd-ce``; with ``surrogate=dlr`` its ``apgd-dlr``, with ``targets=9`` its ``apgd-t``. With
@@ -31,6 +31,8 @@ class APGD:
     In L1 it is APGD-L1 (Croce and Hein 2021): sparse steps without momentum, exact projections, and a start that goes through balls of
     three times and twice the radius, with 30 % of the steps in each. In each of these phases the public code looks back at every step,
     as here, where the paper does so after 4 % of all steps.
+
+    Of each image the first point is returned that fools, else the one of the best loss.
 
     An example is done when it is fooled: it leaves the batch, and no further start or target is run for it. What it costs an example
     that withstands is, for each start, ``steps`` forward and backward passes and one forward pass more, all of it ``eot`` times; targets
@@ -75,28 +77,6 @@ class APGD:
         aims = f"{self.targets} targets, " if self.targets not in (0, 9) else ""
         draws = f"EOT {self.eot}, " if self.eot > 1 else ""
         return f"APGD-{kind}{numbers} ({aims}{draws}{self.threat})"
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
-        """Attack each image of a batch by itself.
-
-        Args:
-            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
-            x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
-            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal; with ``targets`` labels only.
-            keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
-            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``. Who is fooled, ``model`` says.
-
-        Returns:
-            Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``. For each the first
-            point that fools, else the one of the best loss.
-
-        Raises:
-            UserError: images, labels or logits that are none; radii for another number of images; a goal where there are ``targets``.
-        """
-        x, y, highest = attack_inputs(model, x, y)
-        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
-        refuse_nonfinite(found)
-        return found.x
 
     def solve(
         self,

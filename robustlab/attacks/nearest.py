@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, cast
 
@@ -10,22 +10,24 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Model
+from robustlab.attacks.protocols import Checked, Model
 from robustlab.attacks.starts import Starts, believed, first_else_best
-from robustlab.checks import attack_inputs, with_logit_checks
+from robustlab.checks import with_logit_checks
 from robustlab.constraints import PIXELS, ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Signed
 from robustlab.models.frozen import frozen
 from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
 from robustlab.objectives import Objective, goal_objective
-from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite
+from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.subsets import restricted
 
 
 @dataclass(frozen=True)
-class Nearest(ABC):
+class Nearest(Checked):
     """A minimum-norm attack: an objective, a step rule and a start; of all points met that achieve the goal the nearest is kept.
+
+    Where none does, the image itself is returned.
 
     Attributes:
         norm: what distances are measured in, in pixel units: a norm, its class or its name.
@@ -52,28 +54,6 @@ class Nearest(ABC):
 
     def __str__(self) -> str:
         return f"{self.label} ({type(self.norm).__name__})"
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
-        """Look for the nearest adversarial image of each image of a batch by itself.
-
-        Args:
-            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
-            x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
-            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal, where the attack does not choose its own.
-            keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
-            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``. Who is fooled, ``model`` says.
-
-        Returns:
-            Images in [0, 1], shape and dtype of ``x``: for each the nearest that achieves the goal, or the image itself where none was
-            found.
-
-        Raises:
-            UserError: images, labels or logits that are none; a goal where the attack chooses its own.
-        """
-        x, y, highest = attack_inputs(model, x, y)
-        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
-        refuse_nonfinite(found)
-        return found.x
 
     def solve(
         self,
@@ -192,10 +172,10 @@ def with_distance(found: Solution, x: Tensor, norm: Norm, within: float | Tensor
 
 
 @dataclass(frozen=True)
-class Within:
+class Within(Checked):
     """A minimum-norm attack as an attack within a threat model: what it finds counts where it lies within eps, exactly.
 
-    An example is done as soon as the attack has found a point within eps.
+    An example is done as soon as the attack has found a point within eps. An image that does not fool within eps comes back as it is.
 
     Attributes:
         attack: the minimum-norm attack, in the norm of the threat model.
@@ -213,24 +193,6 @@ class Within:
 
     def __str__(self) -> str:
         return f"{self.attack.label} ({self.threat})"
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
-        """Attack each image of a batch by itself.
-
-        Args:
-            model, x, y, keys, fast_model: as for the minimum-norm attack.
-
-        Returns:
-            Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``. An image that does
-            not fool the model within eps comes back as it is.
-
-        Raises:
-            UserError: images, labels or logits that are none; radii for another number of images.
-        """
-        x, y, highest = attack_inputs(model, x, y)
-        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
-        refuse_nonfinite(found)
-        return found.x
 
     def solve(
         self,

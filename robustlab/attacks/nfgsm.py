@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Model
-from robustlab.checks import attack_inputs, with_logit_checks
+from robustlab.attacks.protocols import Checked, Model
+from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.goals import Goal, Untargeted
 from robustlab.models.frozen import frozen
 from robustlab.objectives import goal_objective
-from robustlab.optimize import Solution, minimize, refuse_nonfinite
+from robustlab.optimize import Solution, minimize
 from robustlab.steps import Steepest, attack_directions
 
 
 @dataclass(frozen=True)
-class NFGSM:
+class NFGSM(Checked):
     """One steepest step of length ``step * eps`` from a point ``noise * eps`` around the image.
 
     For training only: leaving the noise unclipped is what keeps single-step training from overfitting to its own
@@ -38,27 +38,6 @@ class NFGSM:
 
     def __str__(self) -> str:
         return f"N-FGSM ({self.threat})"
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
-        """Noisy images, one step away from their labels; see the class about where they may lie.
-
-        Args:
-            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
-            x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
-            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal.
-            keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
-            fast_model: a faster stand-in for ``model`` to take the step on.
-
-        Returns:
-            Images in [0, 1]; shape and dtype of ``x``.
-
-        Raises:
-            UserError: images, labels or logits that are none; radii for another number of images.
-        """
-        x, y, highest = attack_inputs(model, x, y)
-        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
-        refuse_nonfinite(found)
-        return found.x
 
     def solve(
         self,

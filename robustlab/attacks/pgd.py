@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Model
+from robustlab.attacks.protocols import Checked, Model
 from robustlab.attacks.starts import Starts, first_else_best, judged
-from robustlab.checks import attack_inputs, with_logit_checks
+from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
 from robustlab.models.frozen import frozen
 from robustlab.objectives import goal_objective
-from robustlab.optimize import Solution, StepRule, minimize, refuse_nonfinite
+from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.steps import Momentum, Steepest, attack_directions
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(Checked):
     """Steepest descent in the threat's norm, projected, from one or more random starts.
 
     Values that already lie at a side of the pixel box and would leave it have no part in a step's direction, and in L1 a
@@ -86,27 +86,6 @@ class PGD:
         size = size.to(device) if isinstance(size, Tensor) else size
         directions = attack_directions(self.threat.norm)
         return Momentum(directions, size, self.momentum) if self.momentum else Steepest(directions, size)
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
-        """Attack each image of a batch by itself.
-
-        Args:
-            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
-            x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
-            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal.
-            keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
-            fast_model: a faster stand-in for ``model`` to take the steps on, see ``robustlab.models.accelerate``.
-
-        Returns:
-            Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``.
-
-        Raises:
-            UserError: images, labels or logits that are none; radii for another number of images.
-        """
-        x, y, highest = attack_inputs(model, x, y)
-        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
-        refuse_nonfinite(found)
-        return found.x
 
     def solve(
         self,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
+from robustlab.checks import attack_inputs
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal
 from robustlab.norms import Norm
-from robustlab.optimize import Solution
+from robustlab.optimize import Solution, refuse_nonfinite
 
 Model = Callable[[Tensor], Tensor]
 
@@ -67,6 +69,44 @@ def with_eps(attack: Bounded, eps: Any) -> Bounded:
         return dataclasses.replace(attack, threat=dataclasses.replace(attack.threat, eps=eps))  # type: ignore[type-var]
     except TypeError as error:
         raise UserError(f"only an attack that is a dataclass with a field 'threat' can have another eps, which {attack} is not") from error
+
+
+class Checked(ABC):
+    """An attack with two doors: ``solve``, which checks nothing, and the call, which looks at what comes in and at what was found."""
+
+    @abstractmethod
+    def solve(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        highest_label: int = -1,
+    ) -> Solution:
+        """The attack without its checks, and with what is known of the images that it found."""
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
+        """Attack each image of a batch by itself.
+
+        Args:
+            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was.
+            x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
+            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal, where the attack does not choose its own.
+            keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
+            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``.
+
+        Returns:
+            Images in [0, 1], shape and dtype of ``x``. Where the attack has a threat model, they lie within it, exactly.
+
+        Raises:
+            UserError: images, labels or logits that are none; radii for another number of images; a goal where the attack chooses its own.
+        """
+        x, y, highest = attack_inputs(model, x, y)
+        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
+        refuse_nonfinite(found)
+        return found.x
 
 
 class MinimumNormAttack(_Call, Protocol):

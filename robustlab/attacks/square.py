@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Model
+from robustlab.attacks.protocols import Checked, Model
 from robustlab.attacks.starts import Starts, believed, first_else_best
 from robustlab.attacks.windows import Moves, moves_for
-from robustlab.checks import attack_inputs, with_logit_checks
+from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Untargeted, margin
 from robustlab.models.frozen import frozen
 from robustlab.norms import L1, L2, Linf
 from robustlab.objectives import Objective, evaluate_objective, goal_objective
-from robustlab.optimize import Solution, refuse_nonfinite
+from robustlab.optimize import Solution
 from robustlab.subsets import Indivisible, restricted
 
 _LOOK = 10  # queries between two looks at who is done
@@ -26,7 +26,7 @@ _HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries:
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(Checked):
     """Square Attack: change a square window, keep the change where the margin falls or the example is fooled, again and again.
 
     The settings are those of AutoAttack. In Linf a window gets one end of the range in each channel; in L2 and in L1 (Croce and Hein
@@ -35,6 +35,8 @@ class Square:
     first row is drawn below ``H - s``, so that no window but a full one reaches the last row and the last column; here all places are
     equally likely. An image that is not square takes a longer window where a square of the same area does not fit; a batch of
     vectors, ``(B, D)``, is one of images of one row. Bumps are at least 3 pixels wide, as published, so they suit no smaller images.
+
+    Of each image the first point is returned that fools, else the one of the best margin.
 
     A call costs an example that withstands, for each start, ``queries`` forward passes and one for the start. An example that is
     fooled stays as it is; the device is asked every 10 queries who is, and they leave the batch then. In L1 it is also asked in each
@@ -71,28 +73,6 @@ class Square:
         """The share p of the pixels that the windows of a query take up; queries count from 0."""
         place = int(query / self.queries * 10_000) if self.rescale_schedule else query
         return self.p_init / 2 ** sum(place > last for last in _HALVED)
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
-        """Attack each image of a batch by itself.
-
-        Args:
-            model: maps images in [0, 1], shape ``(B, ...)``, to logits ``(B, K)``. Left exactly as it was; needs no gradient.
-            x: images in [0, 1], shape ``(B, ...)``, the last two dimensions height and width; a numpy array will do.
-            y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal.
-            keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
-            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``. Who is fooled, ``model`` says.
-
-        Returns:
-            Images within the threat model, exactly: ``‖x_adv - x‖ <= eps`` and in [0, 1]; shape and dtype of ``x``. For each the first
-            point that fools, else the one of the best margin.
-
-        Raises:
-            UserError: images, labels or logits that are none; radii for another number of images.
-        """
-        x, y, highest = attack_inputs(model, x, y)
-        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
-        refuse_nonfinite(found)
-        return found.x
 
     @torch.no_grad()
     def solve(

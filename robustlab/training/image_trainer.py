@@ -75,7 +75,7 @@ class ImageTrainer(Trainer):
     def validate(self, validation: Batches) -> dict[str, Rate]:
         """Accuracies on the validation part, over all processes: clean, under attack, and under the noise that was trained with."""
         attack, model = self.method.validation_attack, self.state.result
-        report = evaluate(model, validation.epoch(0), [attack])
+        report = evaluate(model, validation.epoch(0), [attack], prove=False)
         rates = {CLEAN: report.clean, str(attack): report.under(str(attack))}
         if self.method.sigma is not None:
             rates[NOISE] = evaluate(UnderNoise(model, self.method.sigma), validation.epoch(0)).clean

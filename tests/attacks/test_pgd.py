@@ -585,7 +585,7 @@ BAD_CALLS = {
     "one image and a number": (X[0], 3, r"got one image of shape \(3, 8, 8\): pass x\[None\]$"),
     "8-bit array": ((X * 255).byte().numpy(), Y, "floating point .* divide 8-bit values by 255"),
     "a list of images": (X.tolist(), Y, r"a tensor or a numpy array of shape \(B, \.\.\.\), got list$"),
-    "one-hot labels": (X, torch.eye(10, dtype=torch.int64)[Y], r"int64 of shape \(4,\)"),
+    "one-hot labels": (X, torch.eye(10, dtype=torch.int64)[Y], r"of one-hot rows pass y.argmax\(1\)$"),
 }
 
 

@@ -373,7 +373,7 @@ def test_training_stops_when_validation_no_longer_improves_and_stays_stopped(cal
     out, found = tmp_path / "run", iter([3, 5, 5, 4, 9, 9, 9, 9])
 
     def judged(self: Any, validation: Any) -> Any:
-        return Rate(next(found), 12), Rate(0, 12)
+        return {"clean": Rate(next(found), 12), "PGD-10 (L2 eps=0.5)": Rate(0, 12)}
 
     monkeypatch.setattr(image_trainer.ImageTrainer, "validate", judged)
     words = ["--arch", "mlp", "--epochs", "8", "--patience", "2", "--batch-size", "16", "--no-test"]
@@ -661,8 +661,10 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, gi
     assert again == args == saved == command.completed(again, CPU)
     left_open = {name for name, value in flat(saved).items() if value is None}
     data = {"dataset", "data", "image_size", "classes", "limit", "cache", "test_data"}
-    assert left_open <= data | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps"}
+    noise = {"sigma", "noises", "consistency", "entropy"}
+    assert left_open <= data | noise | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps"}
     assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
+    assert left_open & noise == noise - set(RECIPES[recipe].noise)
     planned = method_of(args.training)
     if not given:
         amp = bool(args.training.optimizing.amp)

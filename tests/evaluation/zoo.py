@@ -50,6 +50,9 @@ def standard() -> nn.Module:
     return network
 
 
+PLAIN = ("trained", "untrained", "linear")
+
+
 def plain() -> dict[str, nn.Module]:
     """Models of ``draw`` that hide nothing."""
     linear = nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES))
@@ -159,34 +162,34 @@ def numpy_noise(x: Tensor) -> Tensor:
     return x + 0.05 * torch.from_numpy(np.random.standard_normal(x.shape)).to(x)
 
 
-def defences(x: Tensor, y: Tensor) -> dict[str, tuple[str, nn.Module]]:
-    """By what they are: the finding that must name them, and the model.
+def defences(x: Tensor, y: Tensor) -> dict[str, tuple[str, Callable[[], nn.Module]]]:
+    """By what they are: the finding that must name them, and how to make the model: nothing is trained before it is asked for.
 
     Args:
         x, y: images that one of them learns by heart, and their labels.
     """
     return {
-        "quantized logits": ("quantized-logits", Around(after=lambda z: (10 * z).round() / 10)),
-        "quantized input": ("quantized-input", Around(before=lambda x: (15 * x).round() / 15)),
-        "quantized input by floor": ("quantized-input", Around(before=lambda x: (255 * x).floor() / 255)),
-        "dropout at test time": ("random", Around(after=lambda z: F.dropout(z, 0.2, training=True))),
-        "a noise layer": ("random", Around(before=noise)),
-        "noise from numpy": ("random", Around(before=numpy_noise)),
-        "saturated softmax": ("saturated", Around(after=lambda z: 1000 * z)),
-        "detached preprocessing": ("no-gradient", Around(before=lambda x: x.detach())),
-        "preprocessing by numpy": ("no-gradient", Around(before=lambda x: torch.from_numpy(x.detach().numpy()))),
-        "whole numbers as logits": ("no-gradient", Around(after=lambda z: (10 * z).long())),
-        "NaN off the grid": ("not-finite", OnGridOnly()),
-        "infinite logits": ("not-finite", Around(after=lambda z: z.masked_fill(z == z.amax(1, keepdim=True), torch.inf))),
-        "a table of test images": ("known-images", Table(x, y)),
-        "a table of test images and their neighbours": ("quantized-input", Forgiving(x, y)),
-        "whole numbers": ("quantized-logits", Around(after=lambda z: z.round())),
-        "a memory": ("remembers", Remembering()),
-        "BatchNorm in training mode": ("batch", BatchStatistics()),
-        "softmax as logits": ("probabilities", Around(after=lambda z: z.softmax(1))),
-        "an inner loop": ("dynamic", InnerLoop()),
-        "values of 0 to 255": ("scaling", Around(before=lambda x: x / 255)),
-        "normalization left out": ("scaling", Around(before=lambda x: 0.25 * x + 0.5)),
-        "one answer": ("constant", Around(after=lambda z: 0 * z)),
-        "zero gradients": ("zero-gradient", Around(before=lambda x: x.round())),
+        "quantized logits": ("quantized-logits", lambda: Around(after=lambda z: (10 * z).round() / 10)),
+        "quantized input": ("quantized-input", lambda: Around(before=lambda x: (15 * x).round() / 15)),
+        "quantized input by floor": ("quantized-input", lambda: Around(before=lambda x: (255 * x).floor() / 255)),
+        "dropout at test time": ("random", lambda: Around(after=lambda z: F.dropout(z, 0.2, training=True))),
+        "a noise layer": ("random", lambda: Around(before=noise)),
+        "noise from numpy": ("random", lambda: Around(before=numpy_noise)),
+        "saturated softmax": ("saturated", lambda: Around(after=lambda z: 1000 * z)),
+        "detached preprocessing": ("no-gradient", lambda: Around(before=lambda x: x.detach())),
+        "preprocessing by numpy": ("no-gradient", lambda: Around(before=lambda x: torch.from_numpy(x.detach().numpy()))),
+        "whole numbers as logits": ("no-gradient", lambda: Around(after=lambda z: (10 * z).long())),
+        "NaN off the grid": ("not-finite", lambda: OnGridOnly()),
+        "infinite logits": ("not-finite", lambda: Around(after=lambda z: z.masked_fill(z == z.amax(1, keepdim=True), torch.inf))),
+        "a table of test images": ("known-images", lambda: Table(x, y)),
+        "a table of test images and their neighbours": ("quantized-input", lambda: Forgiving(x, y)),
+        "whole numbers": ("quantized-logits", lambda: Around(after=lambda z: z.round())),
+        "a memory": ("remembers", lambda: Remembering()),
+        "BatchNorm in training mode": ("batch", lambda: BatchStatistics()),
+        "softmax as logits": ("probabilities", lambda: Around(after=lambda z: z.softmax(1))),
+        "an inner loop": ("dynamic", lambda: InnerLoop()),
+        "values of 0 to 255": ("scaling", lambda: Around(before=lambda x: x / 255)),
+        "normalization left out": ("scaling", lambda: Around(before=lambda x: 0.25 * x + 0.5)),
+        "one answer": ("constant", lambda: Around(after=lambda z: 0 * z)),
+        "zero gradients": ("zero-gradient", lambda: Around(before=lambda x: x.round())),
     }
