@@ -310,7 +310,7 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bytes(call, monkeypatch, run
     def words(folder: Path) -> list[object]:
         curve = ["--curve", "0,0.1"] if models == 1 and "--out" in places else []
         here = [word for place in places for word in (place, folder / place.strip("-"))]
-        return ["evaluate", "--model", names, "--data", data, "--limit", "8", *MANY, *curve, *here]
+        return ["evaluate", "--model", names, "--data", data, "--limit", "5", *MANY, *curve, *here]
 
     after = dying(monkeypatch)
     writes = after(1 << 30)
