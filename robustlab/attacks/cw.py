@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.nearest import Beyond, Nearest, near_enough
-from robustlab.attacks.protocols import Model
 from robustlab.attacks.starts import Starts, believed
 from robustlab.constraints import ConstraintSet, Everywhere
 from robustlab.errors import UserError
-from robustlab.goals import Goal, Untargeted, margin
 from robustlab.norms import L2, Norm
 from robustlab.objectives import Objective, evaluate_objective
 from robustlab.optimize import Solution, StepRule, minimize
@@ -59,13 +57,6 @@ class CW(Nearest):
     @property
     def label(self) -> str:
         return f"C&W-{self.searches}x{self.steps}"
-
-    @property
-    def _most(self) -> int:
-        return self.steps
-
-    def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
-        return (Untargeted(y, margin) if isinstance(y, Tensor) else y,)
 
     def _rule(self, x: Tensor) -> StepRule:
         return TanhAdam(self.step_size)

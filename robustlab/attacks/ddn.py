@@ -53,10 +53,6 @@ class DDN(Nearest):
     def label(self) -> str:
         return f"DDN-{self.steps}"
 
-    @property
-    def _most(self) -> int:
-        return self.steps
-
     def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
         return (Untargeted(y) if isinstance(y, Tensor) else y,)
 

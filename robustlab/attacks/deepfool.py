@@ -53,10 +53,6 @@ class DeepFool(Nearest):
     def label(self) -> str:
         return "DeepFool" if self.steps == 50 else f"DeepFool-{self.steps}"
 
-    @property
-    def _most(self) -> int:
-        return self.steps
-
     def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
         if not isinstance(y, Tensor):
             raise UserError(f"DeepFool leaves labels for the nearest class: give labels, not {type(y).__name__}")

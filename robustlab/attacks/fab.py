@@ -74,10 +74,6 @@ class FAB(Nearest):
         return f"FAB{'-T' if self.targets else ''}{numbers}{aims}"
 
     @property
-    def _most(self) -> int:
-        return self.steps
-
-    @property
     def _repeats(self) -> int:
         return self.restarts
 

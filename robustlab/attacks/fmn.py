@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.nearest import Nearest
-from robustlab.attacks.protocols import Model
 from robustlab.constraints import ConstraintSet
 from robustlab.errors import UserError
-from robustlab.goals import Goal, Untargeted, margin
 from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm
 from robustlab.optimize import StepRule
 
@@ -61,13 +59,6 @@ class FMN(Nearest):
     @property
     def label(self) -> str:
         return f"FMN-{self.steps}"
-
-    @property
-    def _most(self) -> int:
-        return self.steps
-
-    def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
-        return (Untargeted(y, margin) if isinstance(y, Tensor) else y,)
 
     def _rule(self, x: Tensor) -> StepRule:
         last = self.alpha_init / 100 if self.alpha_final is None else self.alpha_final

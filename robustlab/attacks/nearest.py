@@ -15,7 +15,7 @@ from robustlab.attacks.starts import Starts, believed, first_else_best
 from robustlab.checks import with_logit_checks
 from robustlab.constraints import PIXELS, ThreatModel
 from robustlab.errors import UserError
-from robustlab.goals import Goal, Signed
+from robustlab.goals import Goal, Signed, Untargeted, margin
 from robustlab.models.frozen import frozen
 from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
 from robustlab.objectives import Objective, goal_objective
@@ -31,11 +31,13 @@ class Nearest(Checked):
 
     Attributes:
         norm: what distances are measured in, in pixel units: a norm, its class or its name.
+        steps: of one start.
         enough: an example is done as soon as a point within this distance is found: a number, or one for each image ``(B,)``. None looks
             for the nearest to the end; images that are adversarial as they are, are done in any case.
     """
 
     norm: Norm
+    steps: int
     enough: float | Tensor | None = field(default=None, kw_only=True)
     norms: ClassVar[tuple[type[Norm], ...]] = (Linf, L2, L1)
 
@@ -89,9 +91,9 @@ class Nearest(Checked):
             found = first_else_best(run, len(goals) * self._repeats, self._search, solved=near_enough)
         return with_distance(found, x, self.norm)
 
-    @abstractmethod
     def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
-        """What to reach, one after another; the nearest of all counts."""
+        """What to reach, one after another; the nearest of all counts. Labels are left by the margin."""
+        return (Untargeted(y, margin) if isinstance(y, Tensor) else y,)
 
     def _objective(self, model: Model, goal: Goal, x: Tensor) -> Objective:
         """What leads there. Its value is at most 0 exactly where the goal is achieved."""
@@ -100,11 +102,6 @@ class Nearest(Checked):
     @abstractmethod
     def _rule(self, x: Tensor) -> StepRule:
         """How to move around the images ``x``."""
-
-    @property
-    @abstractmethod
-    def _most(self) -> int:
-        """Steps of the loop, at most."""
 
     @property
     def _repeats(self) -> int:
@@ -127,7 +124,7 @@ class Nearest(Checked):
             self._begin(run, number),
             run.allowed,
             run.rule,
-            steps=self._most,
+            steps=self.steps,
             rank=rank,
             done=self._done,
             allow_nonfinite=True,

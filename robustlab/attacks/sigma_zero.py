@@ -10,10 +10,8 @@ from torch import Tensor
 
 from robustlab.attacks.fmn import falling
 from robustlab.attacks.nearest import Nearest
-from robustlab.attacks.protocols import Model
 from robustlab.constraints import ConstraintSet, Everywhere
 from robustlab.errors import UserError
-from robustlab.goals import Goal, Untargeted, margin
 from robustlab.norms import L0, Linf, Norm, expanded
 from robustlab.optimize import StepRule
 from robustlab.steps import Adam
@@ -54,13 +52,6 @@ class SigmaZero(Nearest):
     @property
     def label(self) -> str:
         return f"sigma-zero-{self.steps}"
-
-    @property
-    def _most(self) -> int:
-        return self.steps
-
-    def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
-        return (Untargeted(y, margin) if isinstance(y, Tensor) else y,)
 
     def _rule(self, x: Tensor) -> StepRule:
         return SigmaZeroStep(x, self.step_size, self.sigma, self.threshold, self.threshold_step)

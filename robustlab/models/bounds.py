@@ -27,7 +27,7 @@ class NoBounds(TypeError):
 
 
 @dataclass(frozen=True, eq=False)
-class Ball:
+class _Within:
     """A ball that contains all inputs of the next linear layer.
 
     Attributes:
@@ -44,12 +44,12 @@ class Ball:
 
 
 @dataclass(frozen=True, eq=False)
-class Interval:
+class _Interval:
     """All values between ``low`` and ``high``, shape ``(B, ...)`` both; before the first linear layer also within ``ball``."""
 
     low: Tensor
     high: Tensor
-    ball: Ball | None = None
+    ball: _Within | None = None
 
 
 def margin_bounds(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
@@ -78,7 +78,7 @@ def margin_bounds(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -
     x = x.detach().double()
     radius = threat.radius(x)
     reach = expanded(radius.double(), x) if isinstance(radius, Tensor) else radius
-    start = Interval(threat.box.project(x - reach), threat.box.project(x + reach), Ball(x, radius, threat.norm))
+    start = _Interval(threat.box.project(x - reach), threat.box.project(x + reach), _Within(x, radius, threat.norm))
     with torch.no_grad():
         return _Margins(traced, y).run(start)
 
@@ -103,14 +103,14 @@ class _Margins(Interpreter):
 
     def output(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         found = args[0]
-        if not isinstance(found, Interval):
+        if not isinstance(found, _Interval):
             return found
         own = F.one_hot(self.y, found.low.shape[1]).bool()
         return found.low.gather(1, self.y[:, None])[:, 0] - found.high.masked_fill(own, -torch.inf).amax(1)
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = self.fetch_attr(target)
-        if not any(isinstance(arg, Interval) for arg in args):
+        if not any(isinstance(arg, _Interval) for arg in args):
             return super().call_module(target, args, kwargs)
         if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and getattr(layer, "padding_mode", "zeros") == "zeros":
             return _linear(layer, args[0])
@@ -123,7 +123,7 @@ class _Margins(Interpreter):
         raise NoBounds(f"no bounds are known for the layer {type(layer).__name__}")
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        intervals = [arg for arg in args if isinstance(arg, Interval)]
+        intervals = [arg for arg in args if isinstance(arg, _Interval)]
         if not intervals:
             return super().call_function(target, args, kwargs)
         if target is normalized:
@@ -134,9 +134,9 @@ class _Margins(Interpreter):
                 found if ball is None else replace(found, ball=replace(ball, center=normalized(ball.center, mean, std), scale=1 / std[0]))
             )
         if target in (operator.add, torch.add, operator.iadd) and not kwargs:
-            low, high = ([arg if not isinstance(arg, Interval) else getattr(arg, side) for arg in args] for side in ("low", "high"))
-            return Interval(low[0] + low[1], high[0] + high[1])
-        if target is torch.flatten and isinstance(args[0], Interval):
+            low, high = ([arg if not isinstance(arg, _Interval) else getattr(arg, side) for arg in args] for side in ("low", "high"))
+            return _Interval(low[0] + low[1], high[0] + high[1])
+        if target is torch.flatten and isinstance(args[0], _Interval):
             return _reshaped(args[0], lambda z: torch.flatten(z, *args[1:], **kwargs))
         if target in RISING_FUNCTIONS and len(intervals) == 1 and args[0] is intervals[0]:
             return _rising(intervals[0], lambda z: target(z, *args[1:], **kwargs))
@@ -144,7 +144,7 @@ class _Margins(Interpreter):
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         first, *rest = args
-        if not isinstance(first, Interval):
+        if not isinstance(first, _Interval):
             return super().call_method(target, args, kwargs)
         if target in ("size", "dim"):
             return getattr(first.low, target)(*rest, **kwargs)
@@ -166,11 +166,11 @@ RISING_FUNCTIONS: set[Callable[..., Any]] = {
 RISING_METHODS = {"relu", "contiguous", "sigmoid", "tanh"}
 
 
-def _rising(x: Interval, function: Callable[[Tensor], Any]) -> Interval:
-    return Interval(function(x.low), function(x.high))
+def _rising(x: _Interval, function: Callable[[Tensor], Any]) -> _Interval:
+    return _Interval(function(x.low), function(x.high))
 
 
-def _reshaped(x: Interval, function: Callable[[Tensor], Tensor]) -> Interval:
+def _reshaped(x: _Interval, function: Callable[[Tensor], Tensor]) -> _Interval:
     """Of a function that puts the same values into another shape; a ball stays one."""
     found, ball = _rising(x, function), x.ball
     if ball is None:
@@ -179,13 +179,13 @@ def _reshaped(x: Interval, function: Callable[[Tensor], Tensor]) -> Interval:
     return replace(found, ball=replace(ball, center=function(ball.center), scale=scale))
 
 
-def _ends(x: Interval, function: Callable[[Tensor], Tensor]) -> Interval:
+def _ends(x: _Interval, function: Callable[[Tensor], Tensor]) -> _Interval:
     """Of a function that rises or falls in each value by itself."""
     one, other = function(x.low), function(x.high)
-    return Interval(torch.minimum(one, other), torch.maximum(one, other))
+    return _Interval(torch.minimum(one, other), torch.maximum(one, other))
 
 
-def _linear(layer: Any, x: Interval) -> Interval:
+def _linear(layer: Any, x: _Interval) -> _Interval:
     """A linear layer or a convolution, with zeros around the image."""
     weight, bias = layer.weight, layer.bias
 
@@ -195,17 +195,17 @@ def _linear(layer: Any, x: Interval) -> Interval:
     center, reach = apply((x.low + x.high) / 2, weight, bias), apply((x.high - x.low) / 2, weight.abs(), None)
     low, high = center - reach, center + reach
     if x.ball is None:
-        return Interval(low, high)
+        return _Interval(low, high)
     scale = torch.as_tensor(x.ball.scale).to(weight)
     scaled = weight * (scale.flatten() if isinstance(layer, nn.Linear) and scale.ndim else scale)
     rows = x.ball.norm.dual.measure(scaled)
     eps = torch.as_tensor(x.ball.eps).to(weight).reshape(-1, 1)
     reach = (eps * rows).reshape(-1, len(rows), *[1] * (center.ndim - 2))
     center = apply(x.ball.center, weight, bias)
-    return Interval(torch.maximum(low, center - reach), torch.minimum(high, center + reach))
+    return _Interval(torch.maximum(low, center - reach), torch.minimum(high, center + reach))
 
 
-def _linear_margins(layer: nn.Linear, x: Interval, y: Tensor) -> Tensor:
+def _linear_margins(layer: nn.Linear, x: _Interval, y: Tensor) -> Tensor:
     """The lower bound of the margin of ``y`` after a last linear layer: each difference of two rows is bounded as one."""
     weight = layer.weight[y][:, None] - layer.weight  # (B, K, D)
     bias = torch.zeros(len(layer.weight)).to(weight) if layer.bias is None else layer.bias
