@@ -13,9 +13,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from benchmarks import attacks, construction, contenders, evaluation, graphs, hostile, interleaved, linear_bias, published, training_step
+from benchmarks import (
+    attacks,
+    construction,
+    contenders,
+    evaluation,
+    graphs,
+    hostile,
+    interleaved,
+    linear_bias,
+    published,
+    training_step,
+    verdicts,
+)
 from benchmarks.interleaved import Spread
 from robustlab import gnn
 from robustlab import linear_bias as lb
@@ -23,6 +36,7 @@ from robustlab.attacks import APGD, FAB, LineUp, Square, Within
 from robustlab.constraints import ThreatModel
 from robustlab.data.shapes import shapes
 from robustlab.models.checkpoints import pretrained
+from robustlab.models.zoo import load
 from robustlab.norms import L2, Linf, Norm
 
 # The `small` network on two images of the default data: enough to run every line.
@@ -322,3 +336,22 @@ def test_what_is_kept_as_published_breaks_what_ours_breaks(norm, eps, tiny_model
         with torch.no_grad():
             fooled, broken = tiny_model(x_adv).argmax(1) != y, tiny_model(mine(tiny_model, x, y)).argmax(1) != y
         assert (fooled != broken).sum() <= 1 and 0 < broken.sum() < 12
+
+
+def test_verdicts_of_two_evaluations_are_compared_image_by_image(capsys, tmp_path):
+    for label in load("cifar10-small-standard").classes:
+        folder = tmp_path / "images" / "test" / label
+        folder.mkdir(parents=True)
+        for k in range(3):
+            pixels = np.random.default_rng(k).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{k}.png")
+    row = {"model": "cifar10-small-standard", "norm": "L2", "eps": 0.5, "n": 20, "broken_by": {"cat/0.png": "fab-t"}}
+    (tmp_path / "verdicts.json").write_text(json.dumps({"rows": [row]}))
+    words = ["--data", str(tmp_path / "images"), "--verdicts", str(tmp_path / "verdicts.json"), "--attack", "apgd-ce+apgd-dlr"]
+    assert verdicts.main(words) == 0
+    cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")[1:-1]]
+    assert cells[:4] == ["cifar10-small-standard", "L2 eps=0.5", "20", "19"]
+    ours, only_ours, only_other = map(int, cells[4:7])
+    assert ours <= 20 and only_other - only_ours == 19 - ours
+    (tmp_path / "verdicts.json").write_text("{}")
+    assert verdicts.main(words) == 2 and "should hold rows of verdicts" in capsys.readouterr().err

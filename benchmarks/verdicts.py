@@ -1,0 +1,103 @@
+"""Beside another evaluation's verdicts, image by image: which images does our line-up leave, and which the other?
+
+    python benchmarks/verdicts.py --data datasets/cifar10 --verdicts FILE.json
+    python benchmarks/verdicts.py --data datasets/cifar10 --verdicts FILE.json --attack fab-t
+
+The file has ``rows``, each with ``model``, ``norm``, ``eps`` (pixel units, perhaps ``"8/255"``), ``n`` and ``broken_by``, from
+``CLASS/FILE`` to what broke that image; an image that is not in it stands. The images are the first ``n / classes`` files by name of each
+class of the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.interleaved import described, table  # noqa: E402
+from robustlab import files  # noqa: E402
+from robustlab.data.catalog import open_dataset  # noqa: E402
+from robustlab.errors import UserError  # noqa: E402
+from robustlab.evaluation import evaluate  # noqa: E402
+from robustlab.models.accelerate import accelerate  # noqa: E402
+from robustlab.models.zoo import load  # noqa: E402
+from robustlab.options import radius  # noqa: E402
+from robustlab.records import environment  # noqa: E402
+from robustlab.threats import named_threat  # noqa: E402
+
+KINDS = {"model": str, "norm": str, "eps": (str, float), "n": int, "broken_by": dict}
+
+
+def compare(row: dict[str, object], data: str, attack: str) -> dict[str, object]:
+    """One line of the table.
+
+    Args:
+        row: of the file.
+        data: folder with a split ``test`` of one folder for each class.
+        attack: by name.
+    """
+    files.check_kinds(row, KINDS, "the file", "verdicts")
+    model, threat = load(str(row["model"])), named_threat(str(row["norm"]).lower(), radius(str(row["eps"])))
+    images = open_dataset(None, data, "test")
+    names = [str(name) for name in getattr(images, "files", None) or ()]
+    if not names:
+        raise UserError(f"{data} has no files to compare by their names: give a folder with one folder for each class")
+    first = sorted(range(len(names)), key=lambda k: names[k])
+    each, labels = int(str(row["n"])) // len(images.classes), images.labels.tolist()
+    chosen = [k for label in range(len(images.classes)) for k in [k for k in first if labels[k] == label][:each]]
+    begin = time.process_time()
+    report = evaluate(model, images.subset(torch.tensor(chosen)), attack, threat=threat, fast_model=accelerate(model), progress=False)
+    seconds = time.process_time() - begin
+    other = {"/".join(names[k].split("/")[-2:]) for k in chosen} - set(dict(row["broken_by"]))  # type: ignore[call-overload]
+    ours = {"/".join(names[k].split("/")[-2:]) for k, record in zip(chosen, report.records, strict=True) if record.broken_by is None}
+    name = report.attacks[0]
+    stages = ", ".join(str(rate.count) for rate in report.after(name).values()) if name in report.stages else "-"
+    return {
+        "model": row["model"],
+        "threat": str(threat),
+        "n": len(chosen),
+        "other stand": len(other),
+        "ours stand": len(ours),
+        "only ours": len(ours - other),
+        "only other": len(other - ours),
+        "after each stage": stages,
+        "passes per attacked image": f"{report.passes(name):,.0f}",
+        "CPU s": f"{seconds:.0f}",
+    }
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Beside another evaluation's verdicts, image by image.")
+    parser.add_argument("--data", required=True, metavar="PATH", help="image folder with a test split")
+    parser.add_argument("--verdicts", required=True, metavar="FILE", help="JSON file, see the head of this script")
+    parser.add_argument("--attack", default="standard", metavar="NAME", help="what attacks (default: standard, which is AutoAttack)")
+    return parser.parse_args(argv)
+
+
+def run(wanted: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    rows = files.read_json(wanted.verdicts, "verdicts of an evaluation").get("rows")
+    if not isinstance(rows, list):
+        raise UserError(f"{wanted.verdicts} should hold rows of verdicts")
+    found = [compare(row, wanted.data, wanted.attack) for row in rows]
+    print(f"{wanted.attack} beside {Path(wanted.verdicts).name}; {described(environment())}\n")
+    print(table(found))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        run(parse(argv))
+    except UserError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
