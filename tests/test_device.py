@@ -301,6 +301,7 @@ def attacked(recipe: str) -> dict[str, int]:
     return {"steps": 2} if RECIPES[recipe].steps > 1 else {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("noise", "consistency")])  # parts of smoothadv-l2
 def test_a_recipe_trains_the_same_there_also_when_it_is_stopped_and_goes_on(recipe, narrow, device, tmp_path):
     test: dict[str, Any] = {"test": TEST, "test_attack": PGD(THREATS[1], steps=2)}

@@ -302,6 +302,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [["--out"], ["--save-adversarial"], ["--out", "--save-adversarial"]], ids=" ".join)
 @pytest.mark.parametrize("models", [1, 2])
 def test_killed_at_any_write_it_goes_on_to_the_same_bytes(call, monkeypatch, run, data, tmp_path, places, models: int) -> None:

@@ -267,6 +267,7 @@ def two_processes(out: Path, data: Path, second: str) -> list[subprocess.Popen[s
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["os.kill(os.getpid(), signal.SIGKILL)", "time.sleep(60)"], ids=["gone", "hanging"])
 def test_a_process_that_is_gone_or_hangs_ends_the_others_with_one_sentence(data: Path, tmp_path: Path, what: str) -> None:
     first, second = two_processes(tmp_path / "run", data, what)

@@ -50,7 +50,11 @@ def plant(path: Path, mark: Path, form: str) -> None:
 
 
 # The network is hardly trained, and says so.
-pytestmark = [pytest.mark.filterwarnings("ignore:D_det needs a standard model"), pytest.mark.filterwarnings("ignore:.*were damaged")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:D_det needs a standard model"),
+    pytest.mark.filterwarnings("ignore:.*were damaged"),
+]
 
 
 @pytest.fixture(scope="module")

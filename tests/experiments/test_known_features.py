@@ -17,6 +17,8 @@ CONFIG = Config(
 )
 CHANCE = 0.1
 
+pytestmark = pytest.mark.slow
+
 
 class Strided(nn.Sequential):
     """Four convolutions that see a picture at half its resolution and less: trained in seconds."""
