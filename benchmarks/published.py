@@ -8,6 +8,7 @@ draws one window for the whole batch. The line-up itself gives each attack what 
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +137,8 @@ def _fab(model: nn.Module, threat: ThreatModel, x: Tensor, y: Tensor, number: in
         assert grad is not None
         falls = torch.cat([-gap, -gap + (grad * (z - x)).flatten(1).sum(1)])
         points = torch.cat([z, x])
-        moves = shortest_move(torch.cat([grad, grad]), falls, norm, -points, 1 - points)
+        with mock.patch("robustlab.hyperplanes.rows_in_order", lambda values: values.sort(1)):  # torch sorts there
+            moves = shortest_move(torch.cat([grad, grad]), falls, norm, -points, 1 - points)
         length = norm.measure(moves).clamp_min(1e-8).reshape(2, -1)
         alpha = (length[0] / length.sum(0)).clamp(max=0.1).view(rows)
         own, from_image = (points + 1.05 * moves).reshape(2, *x.shape)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from robustlab.errors import UserError
 from robustlab.norms import L1, L2, Linf, Norm, expanded
+from robustlab.sorting import rows_in_order
 
 
 def shortest_move(w: Tensor, rise: Tensor, norm: Norm, low: Tensor, high: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ def _at_once(size: Tensor, room: Tensor, wanted: Tensor, weighted: bool) -> Tens
     """How far each value goes, ``(B, D)``, where all start together: ``min(t pace, room)`` with the first ``t`` that gains ``wanted``."""
     moves = size > 0
     pace = size if weighted else moves.to(size)
-    end, order = torch.where(moves, room / torch.where(moves, pace, 1), 0).sort(1)
+    end, order = rows_in_order(torch.where(moves, room / torch.where(moves, pace, 1), 0))
     gain = (size * pace).gather(1, order).double()  # of each value per unit of t, before its end
     stopped = torch.where(moves, size * room, 0).gather(1, order).double()  # what it has gained at its end
     settled = stopped.cumsum(1)
@@ -60,7 +61,7 @@ def _at_once(size: Tensor, room: Tensor, wanted: Tensor, weighted: bool) -> Tens
 
 def _largest_first(size: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
     """How far each value goes, ``(B, D)``, where the largest weight goes first, to its end, and then the next."""
-    falling, order = size.sort(1, descending=True)
+    falling, order = rows_in_order(size, descending=True)
     space = torch.where(falling > 0, room.gather(1, order), 0)
     gained = (falling * space).double()
     missing = (wanted - (gained.cumsum(1) - gained)).clamp_min(0).to(size)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robustlab import seeding
 from robustlab.errors import UserError, unknown
+from robustlab.sorting import rows_in_order, sorted_rows
 
 
 def expanded(values: Tensor, like: Tensor) -> Tensor:
@@ -151,7 +152,7 @@ class L1(AttackNorm):
             return v.clone()
         size = flat.abs()
         bound = _bound(radius, flat)
-        falling = size.sort(1, descending=True).values
+        falling = sorted_rows(size, descending=True)
         excess = falling.cumsum(1) - bound
         rank = torch.arange(1, flat.shape[1] + 1, device=v.device)
         kept = (falling * rank > excess).sum(1, keepdim=True).clamp_min(1)
@@ -177,7 +178,7 @@ class L1(AttackNorm):
         bound, size = _bound(radius, flat), flat.abs()
         room = torch.where(v < 0, -low, high).flatten(1)
         # From the highest level down: at its size a value begins to grow, at the second level it is as long as it may be.
-        levels, order = torch.cat([size, (size - room).clamp_min(0)], 1).sort(1, descending=True)
+        levels, order = rows_in_order(torch.cat([size, (size - room).clamp_min(0)], 1), descending=True)
         growing = torch.where(order < flat.shape[1], 1, -1).cumsum(1)
         length = torch.zeros_like(levels)
         length[:, 1:] = (growing[:, :-1] * -levels.diff(dim=1)).cumsum(1)
@@ -216,7 +217,7 @@ class L0(Norm):
         """The ``radius`` largest values of each example, a number or ``(B,)``; of equal ones any."""
         if v[0:1].numel() == 0:
             return v.clone()
-        rank = v.flatten(1).abs().sort(1, descending=True).indices.argsort(1)
+        rank = rows_in_order(v.flatten(1).abs(), descending=True)[1].argsort(1)
         return torch.where(rank.reshape(v.shape) < _bound(radius, v), v, 0)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from robustlab.constraints import ConstraintSet
 from robustlab.errors import UserError
 from robustlab.norms import L1, L2, Norm, expanded, per_example
+from robustlab.sorting import sorted_rows
 from robustlab.subsets import restricted
 
 
@@ -297,7 +298,7 @@ def _along_largest(g: Tensor, share: Tensor) -> Tensor:
     if size.numel() == 0:
         return g.clone()
     place = ((1 - share) * size.shape[1]).long().clamp(0, size.shape[1] - 1)
-    signs = g.flatten(1).sign() * (size >= size.sort(1).values.gather(1, place[:, None]))
+    signs = g.flatten(1).sign() * (size >= sorted_rows(size).gather(1, place[:, None]))
     return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).reshape(g.shape)
 
 

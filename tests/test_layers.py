@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "robustlab"
 FLOORS = (
     {"errors"},
     {"paths"},
-    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "interrupts", "markup", "extras"},
+    {"files", "seeding", "checks", "options", "pickles", "progress", "subsets", "interrupts", "markup", "extras", "sorting"},
     {"norms", "settings", "devices"},
     {"constraints", "goals", "hyperplanes", "pixels"},
     {"objectives", "pictures", "threats"},

@@ -24,7 +24,8 @@ from robustlab.optimize import Solution, StepRule, when_achieved
 class DeepFool(Nearest):
     """The shortest moves onto the linearized boundaries, summed up; the sum is carried a little too far.
 
-    The moves are the shortest in the pixel box, where the paper knows no box, and public code cuts them off at its sides.
+    The moves are the shortest in the pixel box, where the paper knows no box, and public code cuts them off at its sides. Each move after
+    the first goes a thousandth of their sum too far, lest an example comes to rest on the boundary; in public code that is 1e-4.
 
     Quick, and farther from the image than the other minimum-norm attacks: an example is done with the first point that fools.
 
@@ -69,6 +70,9 @@ class DeepFool(Nearest):
         return when_achieved(found)
 
 
+_BEYOND = 1e-3  # in units of the sum of the moves
+
+
 @dataclass(frozen=True, eq=False)
 class DeepFoolStep:
     """The step of DeepFool.
@@ -90,7 +94,9 @@ class DeepFoolStep:
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: Tensor) -> tuple[Tensor, Tensor]:
         fine = torch.promote_types(x.dtype, torch.float32)
         base = self.image.to(fine) + state
-        moved = state + shortest_move(grad.to(fine), -value.to(fine), self.norm, -base, 1 - base)
+        grad = grad.to(fine)
+        beyond = _BEYOND * self.norm.measure(state) * self.norm.dual.measure(grad)
+        moved = state + shortest_move(grad, -(value.to(fine) + beyond), self.norm, -base, 1 - base)
         return constraint.project((self.image.to(fine) + (1 + self.overshoot) * moved).to(x.dtype)), moved
 
     def at(self, index: Tensor) -> DeepFoolStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -179,6 +180,20 @@ class Mistaken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return -self.model(x)
+
+
+@pytest.mark.parametrize("norm", [L2(), Linf()])
+def test_deepfool_does_not_come_to_rest_on_the_boundary(norm):
+    """On a convex margin every move ends before the boundary, and so near to it at last that rounding ends it there."""
+
+    def model(x: Tensor) -> Tensor:
+        lead = (-3 * x.sum(1)).exp() - 0.5
+        return torch.stack([lead, torch.zeros_like(lead)], 1)
+
+    x = torch.linspace(0, 0.08, 200)[:, None].expand(-1, 2).contiguous()
+    found = DeepFool(norm, steps=20).solve(model, x, torch.zeros(200, dtype=torch.int64))
+    assert found.achieved.all()
+    assert (found.x.sum(1) < 1.03 * math.log(2) / 3).all()
 
 
 @every_attack
