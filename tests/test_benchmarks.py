@@ -25,6 +25,7 @@ from benchmarks import (
     hostile,
     interleaved,
     linear_bias,
+    optimality,
     published,
     training_step,
     verdicts,
@@ -319,6 +320,25 @@ def test_the_line_up_as_published_and_ours_are_compared_on_the_same_images(monke
         assert all(row["beyond eps"] == "0" for row in rows[1:]) and all(0 <= row["robust"] <= 3 for row in rows)
         assert rows[1]["robust"] == rows[2]["robust"] and float(rows[0]["published / this"]) == 1
     assert "3 of 3 images of shapes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("norm", optimality.NORMS)
+def test_optimality_of_all_attacks_of_a_norm_is_told_by_budget(norm, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(optimality, "adv_lib", lambda *_: {"still": lambda model, x, y: x})
+    monkeypatch.setitem(optimality.LIBRARIES, "adversarial-library", optimality.adv_lib)
+    monkeypatch.setattr(optimality, "import_module", lambda name: None)
+    assert optimality.main(["--limit", "2", "--norm", norm, "--budgets", "80", "--out", str(tmp_path / "out.json")]) == 0
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    mine = optimality.ours(optimality.NORMS[norm], 80, 10)
+    assert [(row["attack"], row["queries"]) for row in rows] == [(name, 80) for name in [*mine, "still"]]
+    shares = {(row["attack"], row["queries"]): float(row["optimality"]) for row in rows}
+    assert 0 < max(shares.values()) <= 100 and shares["still", 80] == 0
+    assert "2 of 2 images of shapes" in capsys.readouterr().out
+
+
+def test_budgets_that_pay_no_step_are_refused(capsys):
+    for words, sentence in ((["--budgets", "20"], "starts at 80 queries"), (["--budgets", "many"], "takes whole numbers")):
+        assert optimality.main(words) == 2 and sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("norm, eps", [(Linf(), 0.03), (L2(), 0.3)], ids=repr)

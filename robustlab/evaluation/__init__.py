@@ -6,6 +6,7 @@ from robustlab.evaluation.aftermath import after_attacks
 from robustlab.evaluation.curves import curve
 from robustlab.evaluation.diagnostics import diagnose
 from robustlab.evaluation.findings import Finding
+from robustlab.evaluation.optimality import optimality
 from robustlab.evaluation.rates import Rate
 from robustlab.evaluation.report import Attacked, Record, Report, save_adversarial
 from robustlab.evaluation.traces import Trace, attack_failures
@@ -23,6 +24,7 @@ __all__ = [
     "curve",
     "diagnose",
     "evaluate",
+    "optimality",
     "predictions",
     "save_adversarial",
     "saving",
