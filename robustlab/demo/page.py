@@ -23,7 +23,7 @@ from robustlab.demo.session import LARGEST_SIDE, Served
 from robustlab.demo.starters import Starter, examples, shipped, starters
 from robustlab.errors import UserError
 from robustlab.models import zoo
-from robustlab.models.checkpoints import read_record
+from robustlab.models.checkpoints import reached, read_record
 from robustlab.models.classifier import Classifier
 from robustlab.models.matching import check_reads
 from robustlab.models.naming import short_names
@@ -186,7 +186,7 @@ def _note(model: Classifier, record: Mapping[str, Any] | None) -> str:
     if record is None:
         return model.arch or "a network of your own"
     threat = "not trained against attacks" if record["threat"] == "none" else f"trained against {record['threat']}"
-    numbers = ", ".join(f"{name} {value:.1f} %" for name, value in record["accuracies"].items())
+    numbers = reached(record)
     return f"{record['arch']} on {record['dataset']}, {threat}" + (f": {numbers}" if numbers else "")
 
 

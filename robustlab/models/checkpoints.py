@@ -9,7 +9,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Provenance:
     seed: int
     commit: str  # of the code that trained them
     details: Mapping[str, Any] = field(default_factory=dict)  # anything else worth keeping: hardware, seconds, command
+    also: Sequence[Mapping[str, Any]] = ()  # accuracies on other images, each with its own "accuracies" and "n": see ``also_measured``
 
 
 def save_weights(
@@ -181,8 +182,43 @@ def read_record(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not describe the weights of a network (it has no format {FORMAT!r} or no sha256)")
     check_description(record, str(path))
     files.check_kinds(record, RECORD, path, what)
-    files.check_kinds(record["accuracies"], dict.fromkeys(record["accuracies"], float), path, "accuracies")
+    also = record.setdefault("also", [])  # older records have none
+    files.check_kinds(record, {"also": [dict]}, path, what)
+    for one in also:
+        files.check_kinds(one, {"accuracies": dict, "n": int}, path, what)
+    for accuracies in (record["accuracies"], *(one["accuracies"] for one in also)):
+        files.check_kinds(accuracies, dict.fromkeys(accuracies, float), path, "accuracies")
     return record
+
+
+def also_measured(path: str | os.PathLike[str], accuracies: Mapping[str, float], n: int) -> None:
+    """Add accuracies on other images to the JSON beside weights, such as those of a line-up, for which fewer are affordable.
+
+    They take the place of earlier ones under the same names.
+
+    Args:
+        path: the JSON file.
+        accuracies: the attack's full name, or "clean", to percent right, all on the same images.
+        n: images behind each.
+
+    Raises:
+        UserError: the file is no such record; no accuracy, or one outside 0 to 100; ``n`` below 1.
+    """
+    if not accuracies or n < 1 or not all(0 <= value <= 100 for value in accuracies.values()):
+        raise UserError(f"accuracies are percentages from 0 to 100 of n >= 1 images, got {dict(accuracies)} and n = {n}")
+    record = read_record(Path(path))
+    kept = [one for one in record["also"] if set(one["accuracies"]) != set(accuracies)]
+    files.write_json(Path(path), {**record, "also": [*kept, {"accuracies": dict(accuracies), "n": n}]})
+
+
+def reached(record: Mapping[str, Any]) -> str:
+    """What a network reaches, in words: its accuracies and, where it has some on other images, those too."""
+    measured = [record, *record.get("also", ())]
+    return "; ".join(_numbers(one["accuracies"], one["n"]) for one in measured if one["accuracies"])
+
+
+def _numbers(accuracies: Mapping[str, float], n: int) -> str:
+    return ", ".join(f"{what} {value:.1f} %" for what, value in accuracies.items()) + f" (n = {n:,})"
 
 
 def folder() -> Path:

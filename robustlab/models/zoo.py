@@ -15,7 +15,7 @@ from robustlab import pickles
 from robustlab.errors import UserError
 from robustlab.models import legacy
 from robustlab.models.architectures import architectures, build
-from robustlab.models.checkpoints import find_pretrained, pretrained, read_tensors, read_weights
+from robustlab.models.checkpoints import find_pretrained, pretrained, reached, read_tensors, read_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.description import describe, from_description, restored
 from robustlab.models.others import is_other, load_other
@@ -67,8 +67,7 @@ class ModelList:
 
 
 def _reached(record: Mapping[str, Any]) -> str:
-    numbers = ", ".join(f"{what} {value:.2f} %" for what, value in record["accuracies"].items())
-    return f"{record['arch']}, {record['dataset']}, trained against {record['threat']}: {numbers} (n = {record['n']})"
+    return f"{record['arch']}, {record['dataset']}, trained against {record['threat']}: {reached(record)}"
 
 
 def list_models() -> ModelList:

@@ -13,6 +13,7 @@ from robustlab import files, pictures
 from robustlab.construction import ConstructedSet, SourceModel
 from robustlab.data.imageset import first_of_each_class, positions_of
 from robustlab.markup import markdown_code, markdown_text
+from robustlab.models.checkpoints import reached
 from robustlab.pixels import to_float
 from robustlab.reports.tables import markdown, percent
 
@@ -102,8 +103,7 @@ def _model(manifest: Mapping[str, Any], source: SourceModel) -> list[tuple[str, 
         (f"its accuracy on {source.clean.n} of them", measured),
     ]
     if source.record:
-        reached = ", ".join(f"{name} {value} %" for name, value in source.record["accuracies"].items())
-        rows.append(("its record", f"{reached} (n = {source.record['n']}), trained against {source.record['threat']}"))
+        rows.append(("its record", f"{reached(source.record)}, trained against {source.record['threat']}"))
     return rows
 
 

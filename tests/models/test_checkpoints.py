@@ -21,7 +21,7 @@ from robustlab.errors import UserError
 from robustlab.models import checkpoints
 from robustlab.models.accelerate import accelerate
 from robustlab.models.architectures import BODIES
-from robustlab.models.checkpoints import Provenance, pretrained, save_weights
+from robustlab.models.checkpoints import Provenance, also_measured, pretrained, reached, read_record, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
 from robustlab.models.frozen import frozen
@@ -557,3 +557,36 @@ def test_tied_weights_are_saved_loaded_and_accelerated(tmp_path: Path, monkeypat
         assert again.body.two.weight is again.body.one.weight
         torch.testing.assert_close(again(x), model(x), rtol=0, atol=2e-3 if half else 0)
     torch.testing.assert_close(accelerate(model)(x), model(x), rtol=0, atol=1e-5)
+
+
+def test_accuracies_on_other_images_stand_beside_the_first_and_replace_earlier_ones(tmp_path: Path) -> None:
+    path = save_weights(tmp_path / "model", build("mlp", num_classes=3), PROVENANCE)
+    first = read_record(path)
+    also_measured(path, {"clean": 90.0, "AutoAttack (L2 eps=0.5)": 41.0}, 200)
+    also_measured(path, {"PGD-20 (L2 eps=1)": 30.0}, 500)
+    also_measured(path, {"AutoAttack (L2 eps=0.5)": 40.0, "clean": 89.5}, 1000)
+    record = read_record(path)
+    assert [(one["n"], sorted(one["accuracies"].values())) for one in record["also"]] == [(500, [30.0]), (1000, [40.0, 89.5])]
+    assert {**record, "also": []} == first and isinstance(load(path), Classifier)
+    assert reached(record) == (
+        "clean 91.2 %, PGD-20 60.5 % (n = 1,000); PGD-20 (L2 eps=1) 30.0 % (n = 500); "
+        "AutoAttack (L2 eps=0.5) 40.0 %, clean 89.5 % (n = 1,000)"
+    )
+
+
+@pytest.mark.parametrize("accuracies, n", [({}, 10), ({"clean": 101.0}, 10), ({"clean": 50.0}, 0)])
+def test_what_is_no_accuracy_is_not_added(tmp_path: Path, accuracies: dict[str, float], n: int) -> None:
+    path = save_weights(tmp_path / "model", build("mlp", num_classes=3), PROVENANCE)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="percentages from 0 to 100 of n >= 1 images"):
+        also_measured(path, accuracies, n)
+    assert path.read_bytes() == before
+
+
+def test_a_record_whose_other_accuracies_are_none_is_refused(tmp_path: Path) -> None:
+    path = save_weights(tmp_path / "model", build("mlp", num_classes=3), PROVENANCE)
+    record = json.loads(path.read_text())
+    for wrong in ("none", ["clean"], [{"accuracies": {"clean": 90.0}}], [{"accuracies": {"clean": "90"}, "n": 10}]):
+        path.write_text(json.dumps({**record, "also": wrong}))
+        with pytest.raises(UserError, match="model.json does not hold"):
+            read_record(path)

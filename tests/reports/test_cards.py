@@ -61,5 +61,5 @@ def test_the_record_of_released_weights_is_on_the_card() -> None:
     record = {"accuracies": {"clean": 90.1, "PGD-20": 55.2}, "n": 1000, "threat": "L2 eps=0.5"}
     source = SourceModel("my-model", SOURCE.clean, SOURCE.robust, SOURCE.attack, record)
     assert (
-        rows(card("D_det", manifest(), source, "x"))["its record"] == "clean 90.1 %, PGD-20 55.2 % (n = 1000), trained against L2 eps=0.5"
+        rows(card("D_det", manifest(), source, "x"))["its record"] == "clean 90.1 %, PGD-20 55.2 % (n = 1,000), trained against L2 eps=0.5"
     )
