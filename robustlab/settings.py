@@ -87,9 +87,12 @@ class Model(Checkpoint):
 class Threat:
     """What the adversary may do."""
 
-    norm: str | None = option(None, "norm of the threat model", choices=NORMS, shown="l2")
+    norm: str | None = option(None, "norm of the threat model", choices=(*NORMS, "l0"), shown="l2")
     eps: float | None = option(
-        None, "radius in pixel units of [0, 1] images, such as 0.5 or 8/255", radius, shown="8/255 in linf, 0.5 in l2, 12 in l1"
+        None,
+        "radius in pixel units of [0, 1] images, such as 0.5 or 8/255; in l0 a number of pixels",
+        radius,
+        shown="8/255 in linf, 0.5 in l2, 12 in l1, 10 in l0",
     )
 
 

@@ -14,6 +14,7 @@ from robustlab.attacks.nfgsm import NFGSM
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.attacks.protocols import Attack, MinimumNormAttack, with_eps
 from robustlab.attacks.sigma_zero import SigmaZero
+from robustlab.attacks.sparse_rs import SparseRS
 from robustlab.attacks.square import Square
 from robustlab.attacks.transfer import DIFGSM, NIFGSM, SINIFGSM, TIFGSM, VMIFGSM, VNIFGSM, Transfer
 
@@ -41,6 +42,7 @@ __all__ = [
     "DeepFool",
     "MinimumNormAttack",
     "SigmaZero",
+    "SparseRS",
     "Transfer",
     "Within",
     "autoattack",

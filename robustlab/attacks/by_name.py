@@ -20,6 +20,7 @@ from robustlab.attacks.nearest import Nearest, Within
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.attacks.protocols import Attack
 from robustlab.attacks.sigma_zero import SigmaZero
+from robustlab.attacks.sparse_rs import SparseRS
 from robustlab.attacks.square import Square
 from robustlab.attacks.transfer import (
     DIFGSM,
@@ -65,6 +66,7 @@ ATTACKS: dict[str, Callable[[ThreatModel], Attack]] = {
     "pgd": PGD,
     "pgd-20": partial(PGD, steps=20),
     "pgd-50x10": partial(PGD, steps=50, restarts=10),
+    "sparse-rs": SparseRS,
     "square": Square,
     **{version: partial(autoattack, version=version) for version in VERSIONS},
 }

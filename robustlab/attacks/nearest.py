@@ -17,7 +17,7 @@ from robustlab.constraints import PIXELS, ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Signed, Untargeted, margin
 from robustlab.models.frozen import frozen
-from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
+from robustlab.norms import L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
 from robustlab.objectives import Objective, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.subsets import restricted
@@ -42,7 +42,7 @@ class Nearest(Checked):
     norms: ClassVar[tuple[type[Norm], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", L0() if self.norm in (L0, L0(), "l0", "L0") else as_norm(cast(AttackNorm, self.norm)))
+        object.__setattr__(self, "norm", as_norm(cast(AttackNorm, self.norm)))
         if not isinstance(self.norm, self.norms):
             known = ", ".join(f"{norm.__name__}()" for norm in self.norms)
             raise UserError(f"{self.label} is known in {known}, got {self.norm!r}")
