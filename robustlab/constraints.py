@@ -178,16 +178,12 @@ class ThreatModel:
                 mend = f": write {radius:g}/255, not {radius:g}" if radius <= 255 else ""
                 raise UserError(f"Linf eps must be at most 1 in pixel units of [0, 1] images, got {radius:g}{mend}")
             if isinstance(self.norm, L0) and radius != int(radius):
-                raise UserError(f"L0 eps is a whole number of {self._unit.strip()}, got {radius:g}")
+                raise UserError(f"L0 eps is a whole number of {self.norm.unit}, got {radius:g}")
 
     def __repr__(self) -> str:
         low, high = min(self._listed, default=0.0), max(self._listed, default=0.0)
-        return f"{type(self.norm).__name__} eps={low:.4g}" + (f" to {high:.4g}" if isinstance(self.eps, Tensor) else "") + self._unit
-
-    @property
-    def _unit(self) -> str:
-        """What L0 counts."""
-        return "" if not isinstance(self.norm, L0) else " pixels" if self.norm.pixels else " values"
+        shown = f"{type(self.norm).__name__} eps={low:.4g}" + (f" to {high:.4g}" if isinstance(self.eps, Tensor) else "")
+        return f"{shown} {self.norm.unit}" if isinstance(self.norm, L0) else shown
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ThreatModel) and (self.norm, self._listed, self.box) == (other.norm, other._listed, other.box)

@@ -220,6 +220,11 @@ class L0(AttackNorm):
     exact: ClassVar[bool] = True
 
     @property
+    def unit(self) -> str:
+        """What is counted, as it is shown beside a number."""
+        return "pixels" if self.pixels else "values"
+
+    @property
     def dual(self) -> Norm:
         raise UserError("L0 has no dual norm: it counts and does not scale")
 
@@ -262,7 +267,7 @@ class L0(AttackNorm):
         scale = torch.where(scale > 0, scale, 1)
         there, here = self.units(v / scale), self.units(kept / scale)
         # What underflows still counts for more than nothing.
-        gain = (here * (2 * there - here)).sum(1) + (self.units(kept) != 0).any(1) * torch.finfo(v.dtype).tiny
+        gain = (here * (2 * there - here)).sum(1) + (self.units(kept) != 0).any(1).to(v.dtype) * torch.finfo(v.dtype).tiny
         rank = gain.sort(dim=1, descending=True, stable=True).indices.argsort(1)
         chosen = (rank < _bound(radius, rank.double()))[:, None].expand_as(here)
         return torch.where(chosen.reshape(v.shape), kept, 0)

@@ -17,7 +17,7 @@ from robustlab.constraints import PIXELS, ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Signed, Untargeted, margin
 from robustlab.models.frozen import frozen
-from robustlab.norms import L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
+from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
 from robustlab.objectives import Objective, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.subsets import restricted
@@ -55,7 +55,7 @@ class Nearest(Checked):
         """Its name without the norm."""
 
     def __str__(self) -> str:
-        return f"{self.label} ({type(self.norm).__name__})"
+        return f"{self.label} ({type(self.norm).__name__}{f' in {self.norm.unit}' if isinstance(self.norm, L0) else ''})"
 
     def solve(
         self,

@@ -53,7 +53,7 @@ def test_a_name_means_an_attack(name, attack):
     assert named_attack(name, THREAT) == attack
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", sorted({*ATTACKS} - {"sparse-rs"}))
 @every_norm
 def test_every_name_attacks_in_every_norm(name, norm, tiny_model):
     x = images(4, 3, 8, 8)
