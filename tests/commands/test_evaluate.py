@@ -138,12 +138,16 @@ def test_other_splits_limits_and_norms(call, run, data) -> None:
 
 
 def test_in_l0_eps_is_a_number_of_pixels_in_all_that_is_told(call, run, data, tmp_path) -> None:
-    words = ["--norm", "l0", "--eps", "3", "--attack", "pgd-3+sparse-rs,pgd,fmn", "--curve", "0,3", *LIGHT]
+    words = ["--norm", "l0", "--eps", "32", "--attack", "sparse-rs,pgd,fmn", "--limit", "4", *LIGHT]
     out = tmp_path / "report"
     told = call("evaluate", "--model", run / "model.json", "--data", data, *words, "--out", out)
-    assert told.code == 0 and "PGD-20 (L0 eps=3 pixels)" in told.out and "FMN-100 (L0 in pixels)" in told.out
+    assert (
+        told.code == 0
+        and all(f"{name} (L0 eps=32 pixels)" in told.out for name in ("Sparse-RS", "PGD-20"))
+        and "FMN-100 (L0 in pixels)" in told.out
+    )
     found = [attacked for record in records(out) for attacked in record["attacks"].values()]
-    assert found and all(attacked["distance"] in (0, 1, 2, 3) for attacked in found)
+    assert found and all(attacked["distance"] in range(33) for attacked in found)
 
 
 @pytest.mark.parametrize("words", [["--eps", "0"], ["--steps", "0", "--eps", "0.1"]], ids=" ".join)
