@@ -21,8 +21,8 @@ from robustlab.objectives import Objective, PerStep, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.steps import Momentum, Steepest, attack_directions
 
-# As published.
-DIVERSITY, SCALES, KERNEL, NEIGHBOURS = 0.5, 5, 15, 20
+# As published; None is a share of the image's width.
+DIVERSITY, SCALES, KERNEL, NEIGHBOURS = 0.5, 5, None, 20
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Transfer(Checked):
         scales: copies of the image, divided by 1, 2, 4, ..., the paper's m (Lin et al. 2020); 1 is the image alone.
         diversity: probability of a random size at each step, the paper's p (Xie et al. 2019); 0 is never. For images ``(B, C, H, W)``.
         resize_rate: the smallest size, as a share of the image's.
-        kernel: width in pixels, odd, of the Gaussian that smooths gradients (Dong et al. 2019); 1 is none. For images ``(B, C, H, W)``.
+        kernel: width in pixels, odd, of the Gaussian that smooths gradients (Dong et al. 2019); 1 is none. None is the share that 15 pixels
+            are of the paper's images of 299, and at least 3; at 32 pixels that is 3, which smooths hardly anything. For images
+            ``(B, C, H, W)``.
         neighbours: random points around each one for variance tuning, the paper's N (Wang and He 2021); 0 is none.
         beta: how far they are, in units of eps.
         surrogate: the loss for plain labels.
@@ -62,7 +64,7 @@ class Transfer(Checked):
     scales: int = field(default=1, kw_only=True)
     diversity: float = field(default=0.0, kw_only=True)
     resize_rate: float = field(default=0.9, kw_only=True)
-    kernel: int = field(default=1, kw_only=True)
+    kernel: int | None = field(default=1, kw_only=True)
     neighbours: int = field(default=0, kw_only=True)
     beta: float = field(default=1.5, kw_only=True)
     surrogate: Surrogate = field(default=cross_entropy, kw_only=True)
@@ -79,13 +81,13 @@ class Transfer(Checked):
             raise UserError(
                 f"diversity is a probability, resize_rate a share above 0 and below 1, got {self.diversity} and {self.resize_rate}"
             )
-        if self.kernel < 1 or self.kernel % 2 == 0:
+        if self.kernel is not None and (self.kernel < 1 or self.kernel % 2 == 0):
             raise UserError(f"kernel is a width in pixels, odd and at least 1, got {self.kernel}")
         if self.nesterov and not self.momentum:
             raise UserError("nesterov looks ahead along the momentum, which is 0")
 
     def __str__(self) -> str:
-        parts = [name for name, on in (("SI", self.scales > 1), ("DI", self.diversity > 0), ("TI", self.kernel > 1)) if on]
+        parts = [name for name, on in (("SI", self.scales > 1), ("DI", self.diversity > 0), ("TI", self.kernel != 1)) if on]
         parts = ["CT"] if len(parts) == 3 else parts
         core = "V" * (self.neighbours > 0) + ("N" if self.nesterov else "M" if self.momentum else "") + "I"
         parts = [core, *parts] if parts == ["CT"] else [*parts, core] if core != "I" or not parts else parts
@@ -95,7 +97,7 @@ class Transfer(Checked):
     @property
     def _unusual(self) -> str:
         """The settings that are neither off nor as published, each with the paper's name."""
-        usual: dict[str, tuple[float, tuple[float, ...]]] = {
+        usual: dict[str, tuple[float | None, tuple[float | None, ...]]] = {
             "m": (self.scales, (1, SCALES)),
             "p": (self.diversity, (0, DIVERSITY)),
             "rate": (self.resize_rate, (0.9,)),
@@ -130,7 +132,7 @@ class Transfer(Checked):
         Raises:
             UserError: ``diversity`` or ``kernel`` for what are no images ``(B, C, H, W)``; radii for another number of images.
         """
-        if x.ndim != 4 and (self.diversity or self.kernel > 1):
+        if x.ndim != 4 and (self.diversity or self.kernel != 1):
             raise UserError(f"`diversity` and `kernel` need images of shape (B, C, H, W), got shape {tuple(x.shape)}")
         x, keys = x.detach(), seeding.content_keys(x) if keys is None else keys
         goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y
@@ -153,8 +155,12 @@ class Transfer(Checked):
         momentum = Momentum(directions, size, self.momentum)
         rule: StepRule = momentum if self.momentum else Steepest(directions, size)
         rule = Nesterov(momentum) if self.nesterov else rule
-        rule = Smoothed(rule, self.kernel) if self.kernel > 1 else rule
+        rule = Smoothed(rule, self._width(x)) if self.kernel != 1 else rule
         return Tuned(rule, self.threat.norm, self.beta * self.threat.radius(x), self.neighbours, keys) if self.neighbours else rule
+
+    def _width(self, x: Tensor) -> int:
+        """Of the kernel for images ``x``, in pixels."""
+        return self.kernel or max(2 * round((15 / 299 * min(x.shape[2:]) - 1) / 2) + 1, 3)
 
 
 def NIFGSM(threat: ThreatModel) -> Transfer:
@@ -173,7 +179,7 @@ def DIFGSM(threat: ThreatModel) -> Transfer:
 
 
 def TIFGSM(threat: ThreatModel) -> Transfer:
-    """TI-FGSM (Dong et al. 2019): gradients smoothed by a Gaussian of 15 pixels, for images of 299, without momentum.
+    """TI-FGSM (Dong et al. 2019): gradients smoothed by a Gaussian of 15 pixels for images of 299, see ``Transfer``, without momentum.
 
     Ten steps, as in torchattacks; the paper calls that TI-BIM, and one step TI-FGSM.
     """

@@ -385,6 +385,15 @@ def test_what_is_not_as_published_is_shown():
     assert str(Transfer(LINF, momentum=0, step_size=torch.ones(2))) == "I-FGSM (own steps, Linf eps=0.1)"
 
 
+@pytest.mark.parametrize("size, kernel", [(299, 15), (224, 11), (96, 5), (32, 3), (8, 3)])
+def test_the_published_kernel_is_a_share_of_the_image(size, kernel):
+    x, y = images(1, 1, size, size), Y[:1]
+    model, _ = halfway(x)
+    with torch.no_grad():
+        expected = Transfer(LINF, 1, momentum=0, kernel=kernel)(model, x, y)
+        assert torch.equal(Transfer(LINF, 1, momentum=0, kernel=None)(model, x, y), expected)
+
+
 @pytest.mark.parametrize(
     "setting, sentence",
     [
