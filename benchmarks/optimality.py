@@ -38,7 +38,7 @@ from robustlab.norms import L0, L1, L2, Linf, Norm  # noqa: E402
 from robustlab.options import positive  # noqa: E402
 from robustlab.records import environment  # noqa: E402
 
-NORMS: dict[str, Norm] = {"l0": L0(), "l1": L1(), "l2": L2(), "linf": Linf()}
+NORMS: dict[str, Norm] = {"l0": L0(pixels=False), "l1": L1(), "l2": L2(), "linf": Linf()}
 SEARCHES = 4  # values of c that Carlini and Wagner's attack tries
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]

@@ -38,10 +38,12 @@ Attacks:
     PGD: projected gradient descent, with restarts and momentum
     FGSM: one step of length eps
     MIFGSM: steps with momentum
+    Transfer: steps whose gradients carry over to other networks, and their parts
     NFGSM: noise and one step, for training only
     APGD: Auto-PGD, which finds its own step size
     FAB: the nearest adversarial image, from boundary to boundary
     Square: random search on logits alone
+    SparseRS: random search for few pixels, on logits alone
     autoattack: AutoAttack, the line-up that robust accuracies are believed by
     LineUp: attacks one after another, each on what is left
     named_attack: an attack by its name, such as pgd-20
@@ -49,6 +51,7 @@ Attacks:
     ThreatModel: what an adversary may do: a norm and a radius
 
 Norms:
+    L0: the number of pixels
     L1: the sum of absolute values
     L2: the Euclidean norm
     Linf: the largest absolute value
@@ -91,6 +94,7 @@ __all__ = [
     "APGD",
     "FAB",
     "FGSM",
+    "L0",
     "L1",
     "L2",
     "MIFGSM",
@@ -111,10 +115,12 @@ __all__ = [
     "Report",
     "Search",
     "Solution",
+    "SparseRS",
     "Square",
     "Steepest",
     "Targeted",
     "ThreatModel",
+    "Transfer",
     "Untargeted",
     "UserError",
     "accelerate",
@@ -154,7 +160,9 @@ if TYPE_CHECKING:
     from robustlab.attacks.pgd import MIFGSM as MIFGSM
     from robustlab.attacks.pgd import PGD as PGD
     from robustlab.attacks.protocols import with_eps as with_eps
+    from robustlab.attacks.sparse_rs import SparseRS as SparseRS
     from robustlab.attacks.square import Square as Square
+    from robustlab.attacks.transfer import Transfer as Transfer
     from robustlab.constraints import Ball as Ball
     from robustlab.constraints import Box as Box
     from robustlab.constraints import Everywhere as Everywhere
@@ -181,6 +189,7 @@ if TYPE_CHECKING:
     from robustlab.models.zoo import build as build
     from robustlab.models.zoo import list_models as list_models
     from robustlab.models.zoo import load as load
+    from robustlab.norms import L0 as L0
     from robustlab.norms import L1 as L1
     from robustlab.norms import L2 as L2
     from robustlab.norms import Linf as Linf
@@ -202,6 +211,7 @@ else:
         "APGD": "robustlab.attacks.apgd",
         "FAB": "robustlab.attacks.fab",
         "FGSM": "robustlab.attacks.pgd",
+        "L0": "robustlab.norms",
         "L1": "robustlab.norms",
         "L2": "robustlab.norms",
         "MIFGSM": "robustlab.attacks.pgd",
@@ -222,10 +232,12 @@ else:
         "Report": "robustlab.evaluation",
         "Search": "robustlab.synthesis",
         "Solution": "robustlab.optimize",
+        "SparseRS": "robustlab.attacks.sparse_rs",
         "Square": "robustlab.attacks.square",
         "Steepest": "robustlab.steps",
         "Targeted": "robustlab.goals",
         "ThreatModel": "robustlab.constraints",
+        "Transfer": "robustlab.attacks.transfer",
         "Untargeted": "robustlab.goals",
         "UserError": "robustlab.errors",
         "accelerate": "robustlab.models.accelerate",

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,7 +52,13 @@ class Norm(ABC):
 
 
 class AttackNorm(Norm):
-    """A norm with what an attack needs beside that: a way into its ball, and draws from it."""
+    """A norm with what an attack needs beside that: a way into its ball, and draws from it.
+
+    Attributes:
+        exact: whether ``measure`` is free of rounding, so that a point at the very radius is known to be inside.
+    """
+
+    exact: ClassVar[bool] = False
 
     @abstractmethod
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
@@ -200,25 +207,71 @@ class L1(AttackNorm):
 
 
 @dataclass(frozen=True)
-class L0(Norm):
-    """The number of values that are not zero. It is no norm, since it does not scale: it has no dual norm and no steepest direction."""
+class L0(AttackNorm):
+    """The number of pixels that are not zero, all channels of a pixel counted as one. It is no norm, since it does not scale: it has no
+    dual norm and no steepest direction.
+
+    The last two dimensions of an example are height and width, all before them channels; a vector is a row of pixels.
+
+    Attributes:
+        pixels: count pixels, as Croce and Hein (2019) and Sparse-RS do; else values, as FMN and sigma-zero are published.
+    """
+
+    pixels: bool = True
+    exact: ClassVar[bool] = True
+
+    @property
+    def unit(self) -> str:
+        """What is counted, as it is shown beside a number."""
+        return "pixels" if self.pixels else "values"
 
     @property
     def dual(self) -> Norm:
-        raise UserError("L0 has no dual norm: it counts values and does not scale")
+        raise UserError("L0 has no dual norm: it counts and does not scale")
 
     def measure(self, v: Tensor) -> Tensor:
-        return (v != 0).flatten(1).sum(1).to(v.dtype)
+        return (self.units(v) != 0).any(1).sum(1).to(v.dtype)
 
     def steepest(self, g: Tensor) -> Tensor:
-        raise UserError("L0 has no steepest direction: it counts values and does not scale")
+        raise UserError("L0 has no steepest direction: it counts and does not scale")
 
     def project(self, v: Tensor, radius: float | Tensor) -> Tensor:
-        """The ``radius`` largest values of each example, a number or ``(B,)``; of equal ones any."""
+        """The ``radius`` longest pixels of each example in L2, a number or ``(B,)``; of equal ones the first."""
+        return self._longest(v, v, radius)
+
+    def project_in_box(self, v: Tensor, radius: float | Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """The Euclidean projection onto ball and box together (Croce and Hein 2019): each pixel goes to its place in the box or to zero,
+        and those keep their place that come nearest to ``v`` by it.
+
+        Args:
+            v: shape ``(B, ...)``.
+            radius: of the ball, a number or ``(B,)``.
+            low: lower side of the box, at most 0, broadcasts against ``v``.
+            high: upper side of the box, at least 0, likewise.
+        """
+        return self._longest(v, torch.clamp(v, low, high), radius)
+
+    def sample(self, keys: Tensor, shape: Sequence[int], radius: float | Tensor) -> Tensor:
+        """Draws, uniform in [-1, 1], of which the longest pixels are kept: the ball itself has no end."""
+        return self.project(seeding.uniform(keys, shape).mul_(2).sub_(1), radius)
+
+    def units(self, v: Tensor) -> Tensor:
+        """What is counted: ``(B, ...) -> (B, values of one, how many)``."""
+        channels = math.prod(v.shape[1:-2]) if self.pixels else 1
+        return v.reshape(len(v), channels, math.prod(v.shape[1:]) // max(channels, 1))
+
+    def _longest(self, v: Tensor, kept: Tensor, radius: float | Tensor) -> Tensor:
+        """``kept`` for the pixels where ``|v|^2 - |v - kept|^2`` is largest, and zero elsewhere."""
         if v[0:1].numel() == 0:
             return v.clone()
-        rank = rows_in_order(v.flatten(1).abs(), descending=True)[1].argsort(1)
-        return torch.where(rank.reshape(v.shape) < _bound(radius, v), v, 0)
+        scale = expanded(Linf().measure(v), v)
+        scale = torch.where(scale > 0, scale, 1)
+        there, here = self.units(v / scale), self.units(kept / scale)
+        # What underflows still counts for more than nothing.
+        gain = (here * (2 * there - here)).sum(1) + (self.units(kept) != 0).any(1).to(v.dtype) * torch.finfo(v.dtype).tiny
+        rank = gain.sort(dim=1, descending=True, stable=True).indices.argsort(1)
+        chosen = (rank < _bound(radius, rank.double()))[:, None].expand_as(here)
+        return torch.where(chosen.reshape(v.shape), kept, 0)
 
 
 @dataclass(frozen=True)
@@ -427,7 +480,7 @@ def _no_longer(size: Tensor, radius: Tensor) -> Tensor:
     return size * (radius / size.sum(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)).clamp(max=1)
 
 
-NORMS: dict[str, AttackNorm] = {"linf": Linf(), "l2": L2(), "l1": L1()}
+NORMS: dict[str, AttackNorm] = {"linf": Linf(), "l2": L2(), "l1": L1(), "l0": L0()}
 
 
 def as_norm(norm: AttackNorm | type[AttackNorm] | str) -> AttackNorm:

@@ -101,37 +101,77 @@ def expected(objective: Objective, draws: int) -> Objective:
         objective: has another value at every call.
         draws: how many; with one it is the objective itself.
     """
-    return objective if draws == 1 else _Expected(objective, draws)
+    return mean_of((objective,) * draws)
+
+
+def mean_of(objectives: tuple[Objective, ...]) -> Objective:
+    """The mean of several objectives, at least one.
+
+    Its gradient is the mean gradient, its verdict that of more than half of them. Takes the memory of one.
+    """
+    return objectives[0] if len(objectives) == 1 else _Mean(objectives)
 
 
 @dataclass(frozen=True, eq=False)
-class _Expected:
-    objective: Objective
-    draws: int
+class _Mean:
+    objectives: tuple[Objective, ...]
 
     def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        value, achieved, _ = self._mean(lambda: (*evaluate_objective(self.objective, x), None))
+        value, achieved, _ = self._mean(lambda objective: (*evaluate_objective(objective, x), None))
         return value if achieved is None else (value, achieved)
 
     def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
-        value, achieved, grad = self._mean(lambda: value_and_gradient(self.objective, x))
+        value, achieved, grad = self._mean(lambda objective: value_and_gradient(objective, x))
         assert grad is not None
         return (value, grad) if achieved is None else (value, grad, achieved)
 
-    def _mean(self, draw: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    def _mean(self, draw: Callable[[Objective], tuple[Any, ...]]) -> tuple[Any, ...]:
         """The means of value and gradient, and the verdict of most; what a draw does not give stays None."""
-        value, achieved, grad = draw()
+        value, achieved, grad = draw(self.objectives[0])
         votes = None if achieved is None else achieved.int()
-        for _ in range(self.draws - 1):
-            more = draw()
+        for objective in self.objectives[1:]:
+            more = draw(objective)
             value = value + more[0]
             votes = None if votes is None else votes + more[1].int()
             grad = None if grad is None else grad + more[2]
-        verdict = None if votes is None else 2 * votes > self.draws
-        return value / self.draws, verdict, None if grad is None else grad / self.draws
+        count = len(self.objectives)
+        verdict = None if votes is None else 2 * votes > count
+        return value / count, verdict, None if grad is None else grad / count
 
-    def at(self, index: Tensor) -> _Expected:
-        return replace(self, objective=restricted(self.objective, index))
+    def at(self, index: Tensor) -> _Mean:
+        return _Mean(restricted(self.objectives, index))
+
+
+def through(objective: Objective, change: Callable[[Tensor], Tensor]) -> Objective:
+    """The objective of a changed input: its value and verdict at ``change(x)``, its gradient with respect to ``x``.
+
+    Can be restricted to some of the examples if both can.
+
+    Args:
+        objective: of what ``change`` returns.
+        change: differentiable, ``(B, ...) -> (B, ...)``, each example by itself.
+    """
+    return _Through(objective, change)
+
+
+@dataclass(frozen=True, eq=False)
+class _Through:
+    objective: Objective
+    change: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self.objective(self.change(x))
+
+    def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        with torch.inference_mode(False), torch.enable_grad():
+            x = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+            changed = self.change(x)
+            value, achieved, grad = value_and_gradient(self.objective, changed.detach())
+            (grad,) = torch.autograd.grad(changed, x, grad)
+        return (value, grad) if achieved is None else (value, grad, achieved)
+
+    def at(self, index: Tensor) -> _Through:
+        return _Through(*restricted((self.objective, self.change), index))
 
 
 def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Objective:

@@ -28,6 +28,8 @@ class StepRule(Protocol):
     needs a method ``at(index)`` for that, and a state of tensors, numbers and tuples of them needs nothing.
 
     A rule may have a method ``over(state)``, bool ``(B,)``: the examples that it is done with. They leave the batch as well.
+
+    A rule may have a method ``look``, if it takes gradients elsewhere than at the point itself: see the function ``look``.
     """
 
     def init(self, x: Tensor, steps: int) -> Any: ...
@@ -81,6 +83,27 @@ class Solution:
         return Solution(self.x.index_copy(0, index, part.x), *parts)
 
 
+def look(rule: StepRule, objective: Objective, x: Tensor, state: Any) -> tuple[Tensor, Tensor | None, Tensor, Any]:
+    """What a rule is to be handed for a step: by its own method of this name, else the gradient at the point.
+
+    So a rule may take its gradient ahead of the point, or several of them around it. Rules that wrap another one ask it by this function.
+
+    Args:
+        rule: whose step it is.
+        objective: of this step.
+        x: the points, shape ``(B, ...)``.
+        state: the rule's.
+
+    Returns:
+        Value and verdict where the rule looked, the gradient, shape of ``x``, and the rule's state, all as ``step`` takes them.
+    """
+    own = getattr(rule, "look", None)
+    found: tuple[Tensor, Tensor | None, Tensor, Any] = (
+        (*value_and_gradient(objective, x), state) if own is None else own(objective, x, state)
+    )
+    return found
+
+
 def when_achieved(solution: Solution) -> Tensor:
     """For ``done``: the examples whose goal is achieved, bool ``(B,)``."""
     if solution.achieved is None:
@@ -132,9 +155,12 @@ def minimize(
 
     Raises:
         UserError: the objective or its gradient is not a number for some example.
+        ValueError: ``keep_best`` or ``done`` with a rule that looks elsewhere than at the points: their values are not known.
     """
     if steps < 0:
         raise UserError(f"steps must be >= 0, got {steps}")
+    if hasattr(rule, "look") and (keep_best or done):
+        raise ValueError(f"{type(rule).__name__} looks elsewhere than at the points, so it needs keep_best=False and no done")
     batch = _Batch.started(objective, x0, constraint, rule, steps, keep_best, rank)
     evaluated = keep_best or evaluate_last or done is not None
     if not batch.size:
@@ -158,7 +184,7 @@ def _take_steps(
     """The loop: evaluate and move, until all steps are taken, every example is done, or ``stop`` says so; returns the steps taken."""
     t = 0
     while t < steps and batch.size and not stop():
-        value, achieved, grad = value_and_gradient(at_step(batch.objective, t), batch.x)
+        value, achieved, grad, batch.state = look(batch.rule, at_step(batch.objective, t), batch.x, batch.state)
         # A sum that is not finite reveals an entry that is not; looked at once, at the end, to keep the device busy.
         here = batch.record(value, achieved, (value == value) & grad.flatten(1).sum(1).isfinite())  # NaN is not equal to itself
         if on_step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustlab.norms import L2, Norm, expanded
+from robustlab.norms import L0, L2, Norm, expanded
 
 _L2 = L2()
 
@@ -25,6 +25,11 @@ def rounding_error(x: Tensor, norm: Norm = _L2) -> Tensor:
     if not x.is_floating_point():
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
     return norm.measure(to_float(to_uint8(x)).double() - x.double())
+
+
+def measured(levels: Tensor, norm: Norm) -> Tensor:
+    """The norm, in pixel units of [0, 1] images, of differences that are given in grey levels: ``(B, ...) -> (B,)``. L0 does not scale."""
+    return norm.measure(levels) / (1 if isinstance(norm, L0) else 255)
 
 
 def to_uint8_within(x: Tensor, center: Tensor, eps: float | Tensor, norm: Norm = _L2) -> Tensor:
@@ -48,7 +53,7 @@ def to_uint8_within(x: Tensor, center: Tensor, eps: float | Tensor, norm: Norm =
     size, sign = delta.abs() - 1e-4, delta.sign()
     found = middle + sign * size.add(0.5).floor().clamp_min(0)
     for share in (0.6, 0.7, 0.8, 0.9, 1.0):
-        outside = norm.measure(found - middle) / 255 > bound
+        outside = measured(found - middle, norm) > bound
         if not outside.any():
             break
         found = torch.where(expanded(outside, x), middle + sign * (size + 1 - share).floor().clamp_min(0), found)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from robustlab.options import count, group, location, names, number, option, positive, radii, radius, several, threads
 from robustlab.paths import names_function
 
-NORMS = ("linf", "l2", "l1")
+NORMS = ("linf", "l2", "l1", "l0")
+TRAINING_NORMS = NORMS[:3]
 SCHEDULES = ("one-cycle", "cosine", "steps")
 OPTIMIZERS = ("sgd", "adam", "adamw", "adamax")
 
@@ -89,7 +90,10 @@ class Threat:
 
     norm: str | None = option(None, "norm of the threat model", choices=NORMS, shown="l2")
     eps: float | None = option(
-        None, "radius in pixel units of [0, 1] images, such as 0.5 or 8/255", radius, shown="8/255 in linf, 0.5 in l2, 12 in l1"
+        None,
+        "radius in pixel units of [0, 1] images, such as 0.5 or 8/255; in l0 a number of pixels",
+        radius,
+        shown="8/255 in linf, 0.5 in l2, 12 in l1, 10 in l0",
     )
 
 
@@ -133,7 +137,7 @@ class Network:
 class TrainingThreat:
     """What the network is trained against, and judged under."""
 
-    norm: str | None = option(None, "norm of the threat model", choices=NORMS, shown="the recipe's")
+    norm: str | None = option(None, "norm of the threat model", choices=TRAINING_NORMS, shown="the recipe's")
     eps: float | None = option(
         None,
         "radius in pixel units of [0, 1] images, such as 0.5 or 8/255",

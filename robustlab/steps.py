@@ -10,13 +10,13 @@ from torch import Tensor
 
 from robustlab.constraints import ConstraintSet
 from robustlab.errors import UserError
-from robustlab.norms import L1, L2, Norm, expanded, per_example
+from robustlab.norms import L0, L1, L2, Norm, expanded, per_example
 from robustlab.sorting import sorted_rows
 from robustlab.subsets import restricted
 
 
 class Directions(Protocol):
-    """Where to go: a norm, for its steepest descent, or ``Sparse``."""
+    """Where to go: a norm, for its steepest descent, ``Sparse`` or ``Proportional``."""
 
     def steepest(self, g: Tensor) -> Tensor:
         """From a gradient, shape ``(B, ...)``, to directions of unit length and the same shape."""
@@ -40,9 +40,18 @@ class Sparse:
         return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign() / max(count, 1)).reshape(g.shape)
 
 
+@dataclass(frozen=True)
+class Proportional:
+    """The gradient itself, scaled to values of mean size 1: for L0, where the projection chooses the pixels (Croce and Hein 2019)."""
+
+    def steepest(self, g: Tensor) -> Tensor:
+        size = L1().measure(g) / max(g[0:1].numel(), 1)
+        return g / expanded(torch.where(size > 0, size, 1), g)
+
+
 def attack_directions(norm: Norm) -> Directions:
-    """The directions of attacks in a norm: its steepest ones, but sparse ones for L1."""
-    return Sparse() if isinstance(norm, L1) else norm
+    """The directions of attacks in a norm: its steepest ones, but sparse ones for L1, and for L0 the gradient's own."""
+    return Sparse() if isinstance(norm, L1) else Proportional() if isinstance(norm, L0) else norm
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from robustlab.constraints import ThreatModel
 from robustlab.norms import L2, NORMS
 
-DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}  # in pixel units
+DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0, "l0": 10.0}  # in pixel units, in L0 in pixels
 
 
 def named_threat(norm: str | None, eps: float | None, default: ThreatModel | None = None) -> ThreatModel:
     """The threat model that settings name.
 
     Args:
-        norm: ``linf``, ``l2`` or ``l1``; the default's where left out.
+        norm: ``linf``, ``l2``, ``l1`` or ``l0``; the default's where left out.
         eps: radius in pixel units; where left out, the default's, or that of ``DEFAULT_EPS`` for another norm.
         default: L2 at 0.5 where left out.
     """

@@ -59,7 +59,7 @@ def assert_within(threat: ThreatModel, x: Tensor, x_adv: Tensor) -> None:
     """``x_adv`` lies in the threat model around ``x``: measured in float64, forwards and backwards, without tolerance."""
     delta = x_adv.double() - x.double()
     assert (threat.norm.measure(delta) <= threat.eps).all()
-    assert (threat.norm.measure(delta.flatten(1).flip(1)) <= threat.eps).all()
+    assert (threat.norm.measure(delta.flatten(1).flip(1).reshape(delta.shape)) <= threat.eps).all()
     assert 0 <= float(x_adv.min()) and float(x_adv.max()) <= 1
     assert x_adv.shape == x.shape and x_adv.dtype == x.dtype
 

@@ -293,7 +293,7 @@ class OnlyMeasured(Norm):
 
 
 BAD_NORMS = {
-    "l3": (r"^unknown norm 'l3'. Did you mean 'l\d'\? Known: l1, l2, linf$"),
+    "l3": (r"^unknown norm 'l3'. Did you mean 'l\d'\? Known: l0, l1, l2, linf$"),
     0.5: r"^an attack needs a norm with a projection and draws, such as Linf\(\), L2\(\) or L1\(\), got 0.5$",
     OnlyMeasured: r"needs a norm with a projection and draws, .* got <class .*OnlyMeasured'>$",
 }

@@ -16,7 +16,7 @@ from laws import ALL_NORMS, every_norm, images
 from pretend import Device, pretending
 from torch import Tensor, nn
 
-from robustlab.attacks import FGSM, MIFGSM, NFGSM, PGD
+from robustlab.attacks import FGSM, MIFGSM, NFGSM, PGD, Transfer
 from robustlab.commands import main
 from robustlab.constraints import ThreatModel
 from robustlab.construction import KINDS, ConstructedSet, Plan, construct, published_construction
@@ -133,6 +133,7 @@ ATTACKS = {
     **{f"N-FGSM, {threat}": NFGSM(threat) for threat in THREATS},
     "FGSM": FGSM(ThreatModel(Linf(), 0.1)),
     "momentum": MIFGSM(ThreatModel(L2(), 0.5)),
+    "transfer": Transfer(THREATS[1], 3, nesterov=True, scales=2, diversity=0.7, kernel=5, neighbours=2),
     "in training mode": PGD(THREATS[1], steps=2, training_mode=True),
     "margin": PGD(THREATS[1], steps=2, surrogate=margin),
     "dlr": PGD(THREATS[1], steps=2, surrogate=dlr),

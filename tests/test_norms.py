@@ -29,7 +29,7 @@ def test_a_norm_by_hand(norm, value):
 
 
 def test_names():
-    assert NORMS == {"linf": Linf(), "l2": L2(), "l1": L1()}
+    assert NORMS == {"linf": Linf(), "l2": L2(), "l1": L1(), "l0": L0()}
 
 
 @every_optimizer_norm
@@ -256,5 +256,5 @@ def test_l0_counts_values_and_keeps_the_largest():
     assert L0().measure(v).tolist() == [3.0, 1.0]
     assert L0().project(v, 2).tolist() == [[3.0, 0.0, -4.0, 0.0], [0.0, 0.0, 0.0, 2.0]]
     assert L0().project(v, torch.tensor([1.0, 0.0])).tolist() == [[0.0, 0.0, -4.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
-    with pytest.raises(UserError, match="^L0 has no dual norm: it counts values and does not scale$"):
+    with pytest.raises(UserError, match="^L0 has no dual norm: it counts and does not scale$"):
         _ = L0().dual

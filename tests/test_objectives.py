@@ -9,7 +9,8 @@ from torch import nn
 
 from robustlab.errors import UserError
 from robustlab.goals import Away, Targeted, Untargeted, margin
-from robustlab.objectives import evaluate_objective, feature_distance, goal_objective, value_and_gradient
+from robustlab.objectives import evaluate_objective, feature_distance, goal_objective, mean_of, through, value_and_gradient
+from robustlab.subsets import restricted
 
 
 def cubes(x):
@@ -130,3 +131,45 @@ def test_feature_distance_has_a_gradient_in_inference_mode():
     with torch.inference_mode():
         value, _, grad = value_and_gradient(feature_distance(lambda x: x, drawn(2, 3)), drawn(2, 3, seed=1))
     assert value.isfinite().all() and (grad != 0).any()
+
+
+def test_a_mean_of_objectives_has_the_mean_value_the_mean_gradient_and_the_verdict_of_most():
+    x = drawn(5, 3)
+
+    def above(level):
+        return lambda x: (level * x.sum(1), x[:, 0] > level)
+
+    mean = mean_of((above(-1.0), above(0.5), above(1.0)))
+    value, achieved, grad = value_and_gradient(mean, x)
+    torch.testing.assert_close((value, grad), (x.sum(1) / 6, torch.full_like(x, 1 / 6)))
+    assert torch.equal(achieved, x[:, 0] > 0.5) and 0 < achieved.sum() < 5
+    assert mean_of((cubes,)) is cubes
+    assert value_and_gradient(mean_of((cubes, cubes)), x)[1] is None
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_an_objective_of_a_changed_input_is_differentiated_by_the_chain_rule(mode):
+    x = drawn(4, 3)
+    changed = through(lambda z: ((z**3).sum(1), z[:, 0] > 0), torch.sin)
+    with mode():
+        value, achieved, grad = value_and_gradient(changed, x.clone())
+        alone, verdict = evaluate_objective(changed, x.clone())
+    torch.testing.assert_close((value, grad), ((x.sin() ** 3).sum(1), 3 * x.sin() ** 2 * x.cos()))
+    assert torch.equal(alone, value) and torch.equal(verdict, achieved) and torch.equal(achieved, x[:, 0].sin() > 0)
+
+
+def test_an_objective_of_a_changed_input_can_be_of_some_of_the_examples():
+    class Plus:
+        def __init__(self, other):
+            self.other = other
+
+        def __call__(self, x):
+            return x + self.other
+
+        def at(self, index):
+            return Plus(self.other[index])
+
+    x, index = drawn(4, 3), torch.tensor([3, 1])
+    changed = through(feature_distance(Plus(torch.zeros(1)), drawn(4, 3, seed=2)), Plus(drawn(4, 3, seed=1)))
+    few, all_of_them = value_and_gradient(restricted(changed, index), x[index]), value_and_gradient(changed, x)
+    torch.testing.assert_close((few[0], few[2]), (all_of_them[0][index], all_of_them[2][index]))

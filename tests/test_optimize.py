@@ -12,7 +12,8 @@ from torch import Tensor
 from robustlab.constraints import Box, Everywhere
 from robustlab.errors import UserError
 from robustlab.norms import L2, Linf
-from robustlab.optimize import Solution, minimize, when_achieved
+from robustlab.objectives import value_and_gradient
+from robustlab.optimize import Solution, look, minimize, when_achieved
 from robustlab.steps import Adam, Momentum, Steepest
 from robustlab.subsets import restricted
 
@@ -506,3 +507,27 @@ def test_the_better_of_two_solutions_cost_what_both_cost():
     one = Solution(torch.zeros(2, 3), torch.zeros(2), passes=torch.tensor([3, 4]))
     assert one.or_better(replace(one, passes=torch.tensor([10, 20]))).passes.tolist() == [13, 24]
     assert one.put(torch.tensor([1]), one.at(torch.tensor([0]))).passes.tolist() == [3, 3]
+
+
+class Midpoint(Descent):
+    """Takes its gradient half a step ahead: the midpoint method for the gradient flow."""
+
+    def look(self, objective, x, state):
+        return *value_and_gradient(objective, x - self.rate / 2 * value_and_gradient(objective, x)[2]), state
+
+
+def test_a_rule_may_look_elsewhere_than_at_the_point():
+    """On a quadratic with the gradient 2 (x - target) a step multiplies what is left by 1 - 2 h + 2 h^2."""
+    start = torch.zeros_like(TARGET)
+    found = minimize(distance, start, Everywhere(), Midpoint(0.1), steps=5, keep_best=False)
+    torch.testing.assert_close(TARGET - found.x, TARGET * (1 - 0.2 + 0.02) ** 5)
+    last = minimize(distance, start, Everywhere(), Midpoint(0.1), steps=5, keep_best=False, evaluate_last=True)
+    torch.testing.assert_close(last.value, distance(last.x))
+    value, verdict, grad, state = look(Descent(0.1), distance, start, 7)
+    assert torch.equal(value, distance(start)) and verdict is None and torch.equal(grad, -2 * TARGET) and state == 7
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_best": False, "done": lambda solution: solution.finite}])
+def test_where_a_rule_looks_elsewhere_points_cannot_be_judged(options):
+    with pytest.raises(ValueError, match="^Midpoint looks elsewhere than at the points, so it needs keep_best=False and no done$"):
+        minimize(distance, TARGET, Everywhere(), Midpoint(0.1), steps=1, **options)

@@ -14,13 +14,16 @@ from robustlab.attacks.nfgsm import NFGSM
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.attacks.protocols import Attack, MinimumNormAttack, with_eps
 from robustlab.attacks.sigma_zero import SigmaZero
+from robustlab.attacks.sparse_rs import SparseRS
 from robustlab.attacks.square import Square
+from robustlab.attacks.transfer import DIFGSM, NIFGSM, SINIFGSM, TIFGSM, VMIFGSM, VNIFGSM, Transfer
 
 __all__ = [
     "APGD",
     "ATTACKS",
     "CW",
     "DDN",
+    "DIFGSM",
     "FAB",
     "FGSM",
     "LineUp",
@@ -28,12 +31,19 @@ __all__ = [
     "MIFGSM",
     "NEAREST",
     "NFGSM",
+    "NIFGSM",
     "PGD",
+    "SINIFGSM",
     "Square",
+    "TIFGSM",
+    "VMIFGSM",
+    "VNIFGSM",
     "Attack",
     "DeepFool",
     "MinimumNormAttack",
     "SigmaZero",
+    "SparseRS",
+    "Transfer",
     "Within",
     "autoattack",
     "named_attack",

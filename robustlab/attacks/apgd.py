@@ -16,7 +16,7 @@ from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, LeftFor, Surrogate, Untargeted, cross_entropy, dlr, likeliest_others
 from robustlab.models.frozen import frozen
-from robustlab.norms import L1, per_example
+from robustlab.norms import L0, L1, per_example
 from robustlab.objectives import Objective, expected, goal_objective, value_only
 from robustlab.optimize import Solution, StepRule, minimize, when_achieved
 from robustlab.steps import AutoStep, SparseAutoStep
@@ -66,6 +66,8 @@ class APGD(Checked):
             raise UserError(f"Auto-PGD needs steps >= 0, restarts >= 1, targets >= 0 and eot >= 1, got {found}")
         if not (0 <= self.alpha <= 1 and 0 <= self.rho <= 1):
             raise UserError(f"alpha and rho are shares from 0 to 1, got {self.alpha} and {self.rho}")
+        if isinstance(self.threat.norm, L0):
+            raise UserError("Auto-PGD attacks in Linf, L2 and L1, not in L0")
         if self.targets and self.surrogate is not cross_entropy:
             raise UserError("Auto-PGD aims at targets by the targeted DLR: give `surrogate` or `targets`, not both")
 

@@ -20,11 +20,28 @@ from robustlab.attacks.nearest import Nearest, Within
 from robustlab.attacks.pgd import FGSM, MIFGSM, PGD
 from robustlab.attacks.protocols import Attack
 from robustlab.attacks.sigma_zero import SigmaZero
+from robustlab.attacks.sparse_rs import SparseRS
 from robustlab.attacks.square import Square
+from robustlab.attacks.transfer import (
+    DIFGSM,
+    DIVERSITY,
+    KERNEL,
+    NEIGHBOURS,
+    NIFGSM,
+    SCALES,
+    SINIFGSM,
+    TIFGSM,
+    VMIFGSM,
+    VNIFGSM,
+    Transfer,
+)
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError, unknown
 from robustlab.goals import dlr
 from robustlab.norms import Norm
+
+# What Wang and He (2021) call the composite transformations.
+_CT: dict[str, Any] = {"scales": SCALES, "diversity": DIVERSITY, "kernel": KERNEL}
 
 # N-FGSM is none of them: it leaves the eps ball, so it must not measure robustness.
 ATTACKS: dict[str, Callable[[ThreatModel], Attack]] = {
@@ -35,9 +52,21 @@ ATTACKS: dict[str, Callable[[ThreatModel], Attack]] = {
     "fab-t": lambda threat: Within(FAB(threat.norm, targets=9), threat),
     "fgsm": FGSM,
     "mi-fgsm": MIFGSM,
+    "ni-fgsm": NIFGSM,
+    "si-ni-fgsm": SINIFGSM,
+    "di-fgsm": DIFGSM,
+    "di-mi-fgsm": partial(Transfer, diversity=DIVERSITY),
+    "ti-fgsm": TIFGSM,
+    "ti-mi-fgsm": partial(Transfer, kernel=KERNEL),
+    "di-ti-mi-fgsm": partial(Transfer, diversity=DIVERSITY, kernel=KERNEL),
+    "vmi-fgsm": VMIFGSM,
+    "vni-fgsm": VNIFGSM,
+    "vmi-ct-fgsm": partial(Transfer, neighbours=NEIGHBOURS, **_CT),
+    "vni-ct-fgsm": partial(Transfer, neighbours=NEIGHBOURS, nesterov=True, **_CT),
     "pgd": PGD,
     "pgd-20": partial(PGD, steps=20),
     "pgd-50x10": partial(PGD, steps=50, restarts=10),
+    "sparse-rs": SparseRS,
     "square": Square,
     **{version: partial(autoattack, version=version) for version in VERSIONS},
 }

@@ -26,8 +26,8 @@ class FMN(Nearest):
     """Gradient steps on the margin inside a ball whose radius each example finds by itself.
 
     Until a point fools, the radius is the distance to the boundary by linearization; then it shrinks by a share gamma where the point
-    fools, to the nearest such point at most, and grows by it elsewhere. In L0 it changes by one value at least. Steps have a length in
-    L2 in every norm.
+    fools, to the nearest such point at most, and grows by it elsewhere. In L0 it changes by one at least; the paper counts values, as
+    ``L0(pixels=False)`` does, and ``L0()`` counts pixels. Steps have a length in L2 in every norm.
 
     Unlike the paper's, the radius grows by gamma before a point fools, too, and values that cannot go on, at a side of the pixel box, have
     no part in steps and linearization: else a linear boundary is reached but not crossed, and at the sides not even that. The last point is
@@ -97,7 +97,7 @@ class FMNStep:
         radius = self._radius(radius, best, length, value, grad, fools, falling(*self.gamma, t, steps))
         radius = torch.minimum(radius, self.norm.measure(torch.maximum(self.image, 1 - self.image).double()))
         moved = delta - falling(*self.alpha, t, steps) * L2().steepest(grad.double())
-        assert isinstance(self.norm, L0 | AttackNorm)
+        assert isinstance(self.norm, AttackNorm)
         moved = self.norm.project(moved, radius)
         return constraint.project((self.image.double() + moved).to(x.dtype)), (t + 1, steps, radius, best)
 

@@ -148,9 +148,8 @@ class LineUp:
     @staticmethod
     @torch.no_grad()
     def _fooled(tried: Solution, judge: Model, y: Tensor) -> Tensor:
-        """Which of the tried images the model itself classifies wrongly; asked only of those that the attack believes in."""
-        assert tried.achieved is not None
-        fooled = tried.achieved.clone()
+        """Which of the tried images the model itself classifies wrongly; asked only of those that the attack believes in, where it says."""
+        fooled = torch.ones_like(y, dtype=torch.bool) if tried.achieved is None else tried.achieved.clone()
         index = fooled.nonzero()[:, 0]
         if len(index):
             logits = judge(tried.x[index].clone())

@@ -42,7 +42,7 @@ class Nearest(Checked):
     norms: ClassVar[tuple[type[Norm], ...]] = (Linf, L2, L1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", L0() if self.norm in (L0, L0(), "l0", "L0") else as_norm(cast(AttackNorm, self.norm)))
+        object.__setattr__(self, "norm", as_norm(cast(AttackNorm, self.norm)))
         if not isinstance(self.norm, self.norms):
             known = ", ".join(f"{norm.__name__}()" for norm in self.norms)
             raise UserError(f"{self.label} is known in {known}, got {self.norm!r}")
@@ -55,7 +55,7 @@ class Nearest(Checked):
         """Its name without the norm."""
 
     def __str__(self) -> str:
-        return f"{self.label} ({type(self.norm).__name__})"
+        return f"{self.label} ({type(self.norm).__name__}{f' in {self.norm.unit}' if isinstance(self.norm, L0) else ''})"
 
     def solve(
         self,

@@ -25,7 +25,8 @@ class PGD(Checked):
     """Steepest descent in the threat's norm, projected, from one or more random starts.
 
     Values that already lie at a side of the pixel box and would leave it have no part in a step's direction, and in L1 a
-    step goes along the 1 % of values with the largest gradients (see ``robustlab.steps.Sparse``).
+    step goes along the 1 % of values with the largest gradients (see ``robustlab.steps.Sparse``). In L0 a step goes along the gradient, and
+    the projection chooses the pixels: PGD-L0 (Croce and Hein 2019). Its step size is the mean change of a value before that.
 
     A call costs, per restart, ``steps`` forward and backward passes with respect to the input, and one forward pass
     more with ``keep_best``; a separate ``fast_model`` with more than one restart adds a forward pass of the model. After the first
@@ -35,7 +36,7 @@ class PGD(Checked):
     Attributes:
         threat: what the adversary may do.
         steps: gradient steps per restart.
-        step_size: in pixel units, a number or one for each image ``(B,)``; None is ``reach * eps / steps``.
+        step_size: in pixel units, a number or one for each image ``(B,)``; None is ``reach * eps / steps``, in L0 0.15.
         reach: how far all steps go together, in units of eps; 2.5 (Madry et al.) can cross the ball.
         restarts: independent random starts; each example keeps the first that achieves its goal, else the best. More than one needs
             ``random_start``.

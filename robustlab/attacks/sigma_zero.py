@@ -1,4 +1,4 @@
-"""sigma-zero (Cinà et al. 2025): few values changed, by a smooth stand-in for their number and a threshold that adapts."""
+"""sigma-zero (Cinà et al. 2025): few pixels or values changed, by a smooth stand-in for their number and a threshold that adapts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from robustlab.steps import Adam
 class SigmaZero(Nearest):
     """Adam on the margin plus ``sum d²/(d² + sigma) / D``; after each step changes below a threshold are taken back; L0 only.
 
-    The threshold rises while a point fools and falls while it does not.
+    The threshold rises while a point fools and falls while it does not. The paper counts values, as ``L0(pixels=False)`` does. ``L0()``
+    counts pixels: then ``d`` is the L2 norm of a pixel's change and ``D`` the number of pixels, and a change is as large as its largest
+    value. With one channel that is the same.
 
     Costs an example ``steps`` forward and backward passes and one forward pass.
 
     Attributes:
-        norm: ``L0()``.
+        norm: ``L0()`` or ``L0(pixels=False)``.
         steps: gradient steps.
         step_size: of Adam, first; along a cosine it falls to a tenth.
         sigma: how sharply the stand-in counts.
@@ -54,7 +56,8 @@ class SigmaZero(Nearest):
         return f"sigma-zero-{self.steps}"
 
     def _rule(self, x: Tensor) -> StepRule:
-        return SigmaZeroStep(x, self.step_size, self.sigma, self.threshold, self.threshold_step)
+        assert isinstance(self.norm, L0)
+        return SigmaZeroStep(x, self.norm, self.step_size, self.sigma, self.threshold, self.threshold_step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +66,12 @@ class SigmaZeroStep:
 
     Attributes:
         image: shape ``(B, ...)``.
+        norm: what is counted.
         step_size, sigma, threshold, threshold_step: see ``SigmaZero``.
     """
 
     image: Tensor
+    norm: L0 = L0()
     step_size: float = 1.0
     sigma: float = 1e-3
     threshold: float = 0.3
@@ -81,14 +86,16 @@ class SigmaZeroStep:
     ) -> tuple[Tensor, tuple[Any, ...]]:
         memory, t, steps, threshold = state
         stands, delta = value > 0, x - self.image
-        count = 2 * delta * self.sigma / (delta.square() + self.sigma).square() / delta[0].numel()
-        slope = torch.where(expanded(stands, grad), grad, 0) + count
+        units = self.norm.units(delta)
+        count = 2 * units * self.sigma / (units.square().sum(1, keepdim=True) + self.sigma).square() / max(units.shape[2], 1)
+        slope = torch.where(expanded(stands, grad), grad, 0) + count.reshape(grad.shape)
         slope = slope / expanded(Linf().measure(slope).clamp_min(1e-12), slope)
         rate = falling(self.step_size, self.step_size / 10, t, steps)
         delta, memory = Adam(rate).step(delta, value, slope, Everywhere(), memory)
         moved = constraint.project(self.image + delta)
         threshold = (threshold + torch.where(stands, -1, 1) * self.threshold_step * rate).clamp(0, 1)
-        moved = torch.where((moved - self.image).abs() < expanded(threshold, x), self.image, moved)
+        small = self.norm.units(moved - self.image).abs().amax(1, keepdim=True) < threshold[:, None, None]
+        moved = torch.where(small.expand_as(units).reshape(x.shape), self.image, moved)
         return moved, (memory, t + 1, steps, threshold)
 
     def at(self, index: Tensor) -> SigmaZeroStep:

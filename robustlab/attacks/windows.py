@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from robustlab import seeding
+from robustlab.attacks.random_search import Moves, Proposal
 from robustlab.constraints import Ball, Box, ConstraintSet, ThreatModel, round_towards
 from robustlab.norms import L1, AttackNorm, per_example
 from robustlab.subsets import restricted
@@ -22,47 +22,18 @@ _SLACK = 1e-9  # of the radius, which sums of squares that are carried along do 
 _FAR = 1e4  # no value is that far from another, and float16 still holds it
 
 
-@dataclass(frozen=True, eq=False)
-class Proposal:
-    """New values at some places of each image; all others stay.
-
-    Attributes:
-        patches: pairs of places, int64 ``(B, n)``, and values ``(B, n)``; where patches overlap the later one counts.
-        spent: how much of the radius is used then, see ``Moves``.
-    """
-
-    patches: tuple[tuple[Tensor, Tensor], ...]
-    spent: Tensor
-
-
-class Moves(Protocol):
-    """Where a random search starts and what it tries next, for each example by itself."""
-
-    @property
-    def draws(self) -> int:
-        """How many uniform numbers one move takes."""
-        ...
-
-    def start(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """The first points ``(B, D)`` for keys ``(B,)``, and what they have spent of their radius: float64 ``(B,)``."""
-        ...
-
-    def propose(self, x: Tensor, spent: Tensor, share: float, draws: Tensor) -> Proposal:
-        """A change of windows that take up ``share`` of the pixels; ``draws`` are uniform in [0, 1), float64 ``(B, draws)``."""
-        ...
-
-    def at(self, index: Tensor) -> Moves:
-        """The moves of some of the examples."""
-        ...
-
-
 def moves_for(threat: ThreatModel, x: Tensor) -> Moves:
     """The moves of Square Attack for images ``(B, ...)`` in Linf, L2 or L1."""
     frame, allowed = Frame.of(x), threat.around(x)
     if not isinstance(allowed, Ball):
-        return Colours(frame, torch.cat([allowed.project(x.new_full((), side).expand_as(x)).flatten(1) for side in (-_FAR, _FAR)], 1))
+        return Colours(frame, ends(allowed, x))
     kind = ProjectedBumps if isinstance(threat.norm, L1) else Bumps
     return kind(frame, x, threat.norm, allowed, threat.radius(x), threat.box)
+
+
+def ends(box: Box, x: Tensor) -> Tensor:
+    """The lowest value of each place of images ``(B, ...)``, and behind them the highest: ``(B, 2 D)``."""
+    return torch.cat([box.project(x.new_full((), side).expand_as(x)).flatten(1) for side in (-_FAR, _FAR)], 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from robustlab.data.exports import folder_names
 from robustlab.data.tensors import head
 from robustlab.errors import UserError
 from robustlab.norms import Norm
-from robustlab.pixels import to_float, to_uint8, to_uint8_within
+from robustlab.pixels import measured, to_float, to_uint8, to_uint8_within
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -139,7 +139,7 @@ def rounded(x: Tensor, x_adv: Tensor, eps: float | Tensor, norm: Norm) -> tuple[
     center = to_uint8(x)
     pixels = to_uint8_within(x_adv, center, eps, norm)
     levels = center.double() if torch.equal(to_float(center), x.float()) else x.double() * 255
-    return pixels, norm.measure(pixels.double() - levels) / 255
+    return pixels, measured(pixels.double() - levels, norm)
 
 
 # Writing

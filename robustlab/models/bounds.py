@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from robustlab.constraints import ThreatModel
 from robustlab.models.accelerate import fold_batch_norm
 from robustlab.models.classifier import normalized
-from robustlab.norms import Norm, expanded
+from robustlab.norms import L0, Norm, expanded
 
 
 class NoBounds(TypeError):
@@ -69,8 +69,10 @@ def margin_bounds(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -
         float64 ``(B,)``; above zero no allowed image is classified otherwise.
 
     Raises:
-        NoBounds: a layer of another kind, or a model that ``torch.fx`` cannot trace.
+        NoBounds: a layer of another kind, a model that ``torch.fx`` cannot trace, or L0, which has no dual norm.
     """
+    if isinstance(threat.norm, L0):
+        raise NoBounds("L0 has no dual norm")
     traced = fold_batch_norm(model)
     if not isinstance(traced, GraphModule):
         raise NoBounds("the model cannot be traced")

@@ -31,7 +31,7 @@ from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
 from robustlab.models.digest import digest
 from robustlab.models.naming import short_names
-from robustlab.norms import Norm
+from robustlab.norms import L0, Norm
 from robustlab.progress import Progress, say
 from robustlab.records import Resumable, Run, check_same, environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
@@ -189,7 +189,9 @@ def _write_all(models: Mapping[str, Classifier], work: _Work, places: Places, as
     if kept:
         _write_adversarial(kept, list(short.values()), work)
     if out and measuring.radii:
-        axes = Axes(f"{type(norm_of(measuring.attacks[0])).__name__} eps, pixels in [0, 1]", "accuracy", percent=True)
+        norm = norm_of(measuring.attacks[0])
+        unit = norm.unit if isinstance(norm, L0) else "pixels in [0, 1]"
+        axes = Axes(f"{type(norm).__name__} eps, {unit}", "accuracy", percent=True)
         title = f"{images.name}: accuracy under {method(measuring.attacks[0])}"
         line_plot(out / "curve.png", [accuracy_line(name, rates) for name, rates in curves.items()], axes, title=title)
     for place in filter(None, (out, kept, grid)):

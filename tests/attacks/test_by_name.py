@@ -53,12 +53,12 @@ def test_a_name_means_an_attack(name, attack):
     assert named_attack(name, THREAT) == attack
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", sorted({*ATTACKS} - {"sparse-rs"}))
 @every_norm
 def test_every_name_attacks_in_every_norm(name, norm, tiny_model):
     x = images(4, 3, 8, 8)
     quick = {"steps": 2, "restarts": 1} if "50" in name or "apgd" in name else {"steps": 5} if "fab" in name else {}
-    quick = {"queries": 40} if name == "square" else quick
+    quick = {"queries": 40} if name == "square" else {"steps": 2} if name.startswith("v") else quick
     with torch.no_grad():
         # What FAB or a line-up does not break, it does not touch.
         y, eps = tiny_model(x).argmax(1), 0.8 if "fab" in name else 50 ** isinstance(norm, L1) - 0.2 if name in VERSIONS else 0.1
@@ -95,7 +95,7 @@ def test_settings_can_be_told():
         (
             "pdg",
             {},
-            r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: apgd-ce, apgd-dlr, apgd-t, fab, fab-t, fgsm, .*standard$",
+            r"^unknown attack 'pdg'. Did you mean 'pgd'\? Known: apgd-ce, apgd-dlr, apgd-t, di-fgsm, .*, fab, fab-t, fgsm, .*vni-fgsm$",
         ),
         ("pgd-", {}, "^unknown attack 'pgd-'. Did you mean 'pgd'"),
         ("pgd-20", {"restart": 2}, r"^unknown option of pgd-20 'restart'. Did you mean 'restarts'\? Known: keep_best, "),

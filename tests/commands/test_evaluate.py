@@ -137,6 +137,19 @@ def test_other_splits_limits_and_norms(call, run, data) -> None:
     assert "(train)" in told.out and "PGD-2 (L2 eps=0.5)" in told.out and told.out.count("(n = 9)") == 2
 
 
+def test_in_l0_eps_is_a_number_of_pixels_in_all_that_is_told(call, run, data, tmp_path) -> None:
+    words = ["--norm", "l0", "--eps", "32", "--attack", "sparse-rs,pgd,fmn", "--limit", "4", *LIGHT]
+    out = tmp_path / "report"
+    told = call("evaluate", "--model", run / "model.json", "--data", data, *words, "--out", out)
+    assert (
+        told.code == 0
+        and all(f"{name} (L0 eps=32 pixels)" in told.out for name in ("Sparse-RS", "PGD-20"))
+        and "FMN-100 (L0 in pixels)" in told.out
+    )
+    found = [attacked for record in records(out) for attacked in record["attacks"].values()]
+    assert found and all(attacked["distance"] in range(33) for attacked in found)
+
+
 @pytest.mark.parametrize("words", [["--eps", "0"], ["--steps", "0", "--eps", "0.1"]], ids=" ".join)
 def test_an_attack_that_cannot_move_breaks_nothing_or_little(call, run, data, expected, words: list[str]) -> None:
     told = call("evaluate", "--model", run / "model.json", "--data", data, *LIGHT, "--norm", "l2", *words)
@@ -229,6 +242,9 @@ def test_a_run_is_taken_by_its_folder(call, run, data, tmp_path) -> None:
         (["--model", "{run}/best.pt", "--device", "cpuu"], "unknown device 'cpuu'"),
         (["--model", "{run}/best.pt", "--eps=-0.1"], "argument --eps: -0.1 is negative"),
         (["--model", "{run}/best.pt", "--curve", "0,-1"], "argument --curve: -1 is negative"),
+        (["--model", "{run}/best.pt", "--norm", "l0", "--eps", "2.5"], "L0 eps is a whole number of pixels, got 2.5"),
+        (["--model", "{run}/best.pt", "--norm", "l0", "--attack", "square"], "Square attacks in Linf, L2 and L1, not in L0"),
+        (["--model", "{run}/best.pt", "--attack", "sparse-rs"], "Sparse-RS attacks in L0, a number of pixels, not in L2 eps=0.5"),
         (["--model", "{run}/best.pt", "--out", "{run}"], "is not an empty folder: name another one with --out"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
