@@ -13,6 +13,7 @@ from robustlab.paths import names_function
 
 NORMS = ("linf", "l2", "l1")
 SCHEDULES = ("one-cycle", "cosine", "steps")
+STAND_INS = ("none", "float32", "bfloat16")
 OPTIMIZERS = ("sgd", "adam", "adamw", "adamax")
 
 
@@ -156,6 +157,12 @@ class TrainingAttack:
         None, "length of a step in pixel units", radius, shown="2.5 eps / steps, 2 eps / steps for smoothadv, eps for fast"
     )
     attack_in_train_mode: bool = option(False, "attack the network in training mode instead of evaluation mode", None)
+    stand_in: str | None = option(
+        None,
+        "what the attack searches on: a copy of the network with BatchNorm folded in, float32 or bfloat16, or with none the network itself",
+        choices=STAND_INS,
+        shown="float32; none with --amp, --compile or --attack-in-train-mode",
+    )
 
 
 @dataclass(frozen=True)

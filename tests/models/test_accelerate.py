@@ -10,7 +10,8 @@ from laws import drawn, images, untouched
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from robustlab.models.accelerate import accelerate, fold_batch_norm
+from robustlab.models.accelerate import accelerate
+from robustlab.models.folding import fold_batch_norm
 from robustlab.models.zoo import build
 from robustlab.norms import L2
 
