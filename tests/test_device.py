@@ -335,6 +335,7 @@ def test_a_recipe_trains_the_same_there_also_when_it_is_stopped_and_goes_on(reci
         {"label_smoothing": 0.1},
         {"no_augment": True},
         {"attack_in_train_mode": True},
+        {"stand_in": "none"},
         {"norm": "l1"},
     ],
     ids=str,

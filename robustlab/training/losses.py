@@ -88,9 +88,8 @@ def adversarial_images(
 
     Images and labels are for whoever reads the training set to check, and a loss that is no number ends the training anyway.
     """
-    if isinstance(attack, Unchecked):
-        return attack.solve(model, x, y, keys=keys, fast_model=fast_model).x
-    return attack(model, x, y, keys=keys, fast_model=fast_model)
+    options: dict[str, Any] = {"keys": keys} if fast_model is None else {"keys": keys, "fast_model": fast_model}
+    return attack.solve(model, x, y, **options).x if isinstance(attack, Unchecked) else attack(model, x, y, **options)
 
 
 def inner(model: nn.Module) -> nn.Module:
@@ -135,7 +134,13 @@ class AttackedLoss(ABC):
         return self.at(model, batch, self.attacked(model, batch))
 
     def searched(self, network: nn.Module) -> nn.Module | None:
-        """What the attack searches on in place of the network, with the weights that this has now; None where it is the network itself."""
+        """What the attack searches on in place of the network, with the weights that this has now; None where it is the network itself.
+
+        Raises:
+            UserError: the attack is one in training mode.
+        """
+        if self.stand_in is not None and getattr(getattr(self, "attack", None), "training_mode", False):
+            raise UserError("BatchNorm is folded in evaluation mode only: leave out `stand_in`, or the attack's `training_mode`")
         return None if self.stand_in is None else refreshed(network, self.stand_in)
 
 
