@@ -159,9 +159,10 @@ class TrainingAttack:
     attack_in_train_mode: bool = option(False, "attack the network in training mode instead of evaluation mode", None)
     stand_in: str | None = option(
         None,
-        "what the attack searches on: a copy of the network with BatchNorm folded in, float32 or bfloat16, or with none the network itself",
+        "what the attack searches on: with none the network itself, else a copy with BatchNorm folded in, in float32 or bfloat16; the copy "
+        "takes up the network's weights at each step",
         choices=STAND_INS,
-        shown="float32; none with --amp, --compile or --attack-in-train-mode",
+        shown="none",
     )
 
 

@@ -15,7 +15,7 @@ from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Untargeted, margin
-from robustlab.models.frozen import frozen
+from robustlab.models.frozen import frozen_both
 from robustlab.norms import L1, L2, Linf
 from robustlab.objectives import Objective, evaluate_objective, goal_objective
 from robustlab.optimize import Solution
@@ -69,6 +69,10 @@ class Square(Checked):
         numbers = f"-{self.queries}{many}" if (self.queries, self.restarts) != (5000, 1) else ""
         return f"Square{numbers} ({self.threat})"
 
+    @property
+    def passes_in_a_row(self) -> int:
+        return self.queries
+
     def share(self, query: int) -> float:
         """The share p of the pixels that the windows of a query take up; queries count from 0."""
         place = int(query / self.queries * 10_000) if self.rescale_schedule else query
@@ -98,7 +102,7 @@ class Square(Checked):
         x = x.detach()
         goal: Goal = Untargeted(y, margin) if isinstance(y, Tensor) else y
         keys = seeding.content_keys(x) if keys is None else keys
-        with frozen(model), frozen(fast_model or model):
+        with frozen_both(model, fast_model):
             objective = goal_objective(with_logit_checks(fast_model or model, highest_label), goal)
             judges = (goal_objective(with_logit_checks(model, highest_label), goal),) if fast_model else ()
             run = Starts((objective,), judges, self.threat.around(x), moves_for(self.threat, x), x, self.threat.radius(x), keys)

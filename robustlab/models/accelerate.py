@@ -38,6 +38,7 @@ class StandIn(nn.Module):
         self.dtype, self.channels_last, self.compiled = dtype, channels_last, compile
         self._build(model)
 
+    @torch.inference_mode(False)
     def _build(self, model: nn.Module) -> None:
         self._structure = structure(model)
         self._folded = Folded(model)

@@ -66,8 +66,8 @@ class Folded:
     def refill(self, model: nn.Module) -> None:
         """Take up the weights and buffers of ``model``, which has the ``structure`` that it had when it was traced; nothing is traced."""
         live = dict(model.named_modules(remove_duplicate=False))
-        self._refold(live)
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
+            self._refold(live)
             for path, module, name in self._others:
                 getattr(module, name).copy_(getattr(live[path], name))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -57,6 +57,13 @@ def frozen(model: Model, *, training: bool = False) -> Iterator[Model]:
             for key in borrower.keys:
                 _return(key, borrower)
             _TURN.notify_all()
+
+
+@contextmanager
+def frozen_both(model: Model, stand_in: Callable[..., object] | None, *, training: bool = False) -> Iterator[Model]:
+    """``frozen`` for a model and, where there is one, what is searched in its place; each is borrowed once."""
+    with frozen(model, training=training), nullcontext() if stand_in is None or stand_in is model else frozen(stand_in, training=training):
+        yield model
 
 
 class _Borrower:

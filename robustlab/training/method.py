@@ -85,9 +85,7 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
     filled["steps"] = chosen.steps if chosen.threat else None
     filled |= chosen.noise
     said = {name: value for name, value in flat(settings).items() if value is not None}
-    if chosen.threat:
-        other = said.get("amp", filled["amp"]) or settings.optimizing.compile or settings.attack.attack_in_train_mode
-        filled["stand_in"] = NO_STAND_IN if other else "float32"
+    filled["stand_in"] = NO_STAND_IN if chosen.threat else None
     if network.init is not None:
         said["init"] = lasting(network.init)
     return changed(settings, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **said, "arch": arch_of(network, resumed=resumed)})

@@ -198,17 +198,14 @@ def test_so_does_a_run_whose_attack_searches_on_a_stand_in(tmp_path: Path, optio
 @pytest.mark.parametrize(
     ("settings", "stand_in"),
     [
-        ({"recipe": "madry-l2"}, "float32"),
-        ({"recipe": "madry-l2", "amp": True}, "none"),
+        ({"recipe": "madry-l2"}, "none"),
         ({"recipe": "madry-l2", "amp": True, "stand_in": "bfloat16"}, "bfloat16"),
-        ({"recipe": "madry-l2", "compile": True}, "none"),
-        ({"recipe": "madry-l2", "attack_in_train_mode": True}, "none"),
-        ({"recipe": "madry-l2", "stand_in": "none"}, "none"),
+        ({"recipe": "madry-l2", "attack_in_train_mode": True, "stand_in": "none"}, "none"),
         ({"recipe": "standard"}, None),
     ],
     ids=str,
 )
-def test_an_attack_searches_on_a_stand_in_where_that_is_the_same_network(settings: dict[str, Any], stand_in: str | None) -> None:
+def test_an_attack_searches_on_a_stand_in_where_that_is_said(settings: dict[str, Any], stand_in: str | None) -> None:
     assert complete(changed(Training(), **settings), bfloat16=False).attack.stand_in == stand_in
 
 
@@ -272,7 +269,7 @@ def test_it_trains_in_a_thread_as_it_does_elsewhere(tmp_path: Path) -> None:
         (IMAGES, {"arch": "torchvision:alexnet"}, "torchvision:alexnet cannot read images of 8x8 pixels"),
         (IMAGES, {"batch_size": 64}, "48 images do not fill one batch of 64"),
         (IMAGES, {"batch_size": 50, "accumulate": 2}, "48 images do not fill one batch of 50"),
-        (IMAGES, {"stand_in": "float16"}, "`stand_in` must be one of none, float32, bfloat16"),
+        (IMAGES, {"stand_in": "float16"}, "unknown stand_in 'float16'. Did you mean 'bfloat16'"),
         (IMAGES, {"stand_in": "float32"}, "trains without an attack: leave out `steps`, `step_size` and `stand_in`"),
         (
             IMAGES,
