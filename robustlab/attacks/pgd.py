@@ -30,7 +30,8 @@ class PGD(Checked):
     A call costs, per restart, ``steps`` forward and backward passes with respect to the input, and one forward pass
     more with ``keep_best``; a separate ``fast_model`` with more than one restart adds a forward pass of the model. After the first
     start only the examples that have not achieved their goal are run, in training mode all. A call asks the device twice, for a look
-    at what came in and one at what was found, and once more for each further restart.
+    at what came in and one at what was found, twice more where it searches on a stand-in of its own, and once more for each further
+    restart.
 
     Attributes:
         threat: what the adversary may do.

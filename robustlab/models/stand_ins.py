@@ -68,7 +68,7 @@ def on_stand_in(
     few images are compared again, up to rounding. What it found is never believed blindly: its logits on a few of the images found
     must be the model's own. If they are not, as where the model looks at something outside itself, the model is searched again, itself.
 
-    Asks the device twice.
+    Asks the device twice, and a few times more where the model is new or has changed.
 
     Args:
         model: any function; it is searched as ``frozen`` lends it.
