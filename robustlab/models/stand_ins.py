@@ -29,7 +29,7 @@ class _Kept:
 
     Attributes:
         stand_in: None before the first look, and where there can be none.
-        structure: of the model when it was last looked at.
+        structure: of the model when it was last looked at, and precision and device of the images.
         marks: of its weights then.
         trusted: whether the two agreed then.
     """
@@ -113,7 +113,7 @@ def _trusted(model: nn.Module, x: Tensor) -> StandIn | None:
     """The kept stand-in of a model that ``frozen`` lends, if it is the same function."""
     with _TURN:
         kept = _kept(model, None)
-        now, marks = structure(model), []
+        now, marks = (structure(model), x.dtype, x.device), []
         if now != kept.structure or kept.trusted:
             marks = checksums(model)
         if now != kept.structure or kept.trusted and marks != kept.marks:
@@ -131,6 +131,8 @@ def _distrust(model: nn.Module) -> None:
 
 def _agrees(kept: _Kept, model: nn.Module, x: Tensor) -> bool:
     """Make or refresh the stand-in, and compare it with the model; False where that cannot be done."""
+    with torch.no_grad():
+        model(x.clone())  # images that the model itself cannot read are no fault of the stand-in
     try:
         stand_in = _refreshed(kept, model)
         return stand_in.folds > 0 and _same_logits(model, stand_in, x) and _same_gradient(model, stand_in, x)

@@ -203,6 +203,17 @@ def test_also_where_no_gradients_are_recorded(within, model):
     assert torch.equal(found(model), first)
 
 
+def test_images_that_the_model_cannot_read_do_not_cost_it_the_stand_in(model):
+    with pytest.raises(RuntimeError, match="channels"):
+        ATTACK(model, X[:, :2], Y)
+    with pytest.raises(RuntimeError, match="dtype|type"):
+        ATTACK(model, X.double(), Y)
+    found(model)
+    CALLS.clear()
+    found(model)
+    assert len(CALLS) == 1
+
+
 def test_no_image_at_all(model):
     assert ATTACK(model, X[:0], Y[:0]).shape == X[:0].shape
 
