@@ -148,7 +148,7 @@ def _state_of(part: nn.Module) -> Restore:
         # Past the version counter, which BatchNorm's updates do not move either: graphs that were built before stay valid.
         for name, buffer, before in buffers:
             buffer.data.copy_(before)
-            if part._buffers.get(name) is not buffer:
+            if getattr(part, name, None) is not buffer:
                 setattr(part, name, buffer)
 
     return restore
