@@ -132,6 +132,7 @@ def entrants(model: nn.Module, task: Task, compile: bool, peers: bool) -> dict[s
     makers: dict[str, Callable[[], Attack]] = {
         BARE: partial(contenders.bare_loop, model, task),
         "ours, the model itself": partial(contenders.ours, model, task),
+        "ours, as it is called": partial(contenders.ours, model, task, keep_best=True, accelerate=True),
         "ours, float32": on_stand_in,
         "ours, float32, best point": partial(on_stand_in, keep_best=True),
         "ours, bfloat16": partial(on_stand_in, torch.bfloat16),

@@ -79,13 +79,21 @@ def bare_l2(model: nn.Module, x: Tensor, y: Tensor, task: Task) -> Tensor:
     return x_adv
 
 
-def ours(model: nn.Module, task: Task, fast_model: nn.Module | None = None, keep_best: bool = False) -> Attack:
-    """Ours; with a stand-in for the search also the verdict of the model itself, without which no success counts."""
+def ours(model: nn.Module, task: Task, fast_model: nn.Module | None = None, keep_best: bool = False, accelerate: bool = False) -> Attack:
+    """Ours; with a stand-in for the search also the verdict of the model itself, without which no success counts.
+
+    Args:
+        model: what is attacked.
+        task: what is asked.
+        fast_model: what is searched in its place.
+        keep_best: return the best point met.
+        accelerate: let the attack choose a stand-in by itself.
+    """
     pgd = PGD(task.threat, task.steps, task.step_size, random_start=task.random_start, keep_best=keep_best)
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        x_adv = pgd(model, x, y, fast_model=fast_model)
-        if fast_model:
+        x_adv = pgd(model, x, y, fast_model=fast_model, accelerate=accelerate)
+        if fast_model or accelerate:
             predictions(model, x_adv)
         return x_adv
 

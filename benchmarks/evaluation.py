@@ -73,7 +73,7 @@ def contenders(model: nn.Module, threat: ThreatModel, keys: Tensor, fast: bool) 
         itself, search = Counted(model), None if stand_in is None else Counted(stand_in)
 
         def attack(x: Tensor, y: Tensor, itself: Counted = itself, search: Counted | None = search) -> Tensor:
-            return lineup.run(itself, x, y, keys=keys, fast_model=search, batch_size=BATCH).x
+            return lineup.run(itself, x, y, keys=keys, fast_model=search, accelerate=False, batch_size=BATCH).x
 
         found[name] = [itself, *([search] if search else [])], attack
     return found

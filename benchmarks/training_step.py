@@ -127,27 +127,36 @@ def parts(attack: NFGSM | PGD, batch: Batch, now: Clock) -> tuple[float, float]:
 
 
 def contenders(images: Images, args: argparse.Namespace, device: torch.device) -> list[Contender]:
-    """Standard, N-FGSM and PGD training, each in float32 and in bfloat16, from the same weights."""
+    """Standard, N-FGSM and PGD training, each in float32 and in bfloat16, and PGD on stand-ins, from the same weights."""
     threat = named_threat(args.norm, args.eps)
     attacks: dict[str, NFGSM | PGD | None] = {
         "standard": None,
         "N-FGSM": NFGSM(threat),
         f"PGD-{args.steps}": PGD(threat, args.steps, keep_best=False),
     }
-    return [contender(name, attack, amp, images, args, device) for name, attack in attacks.items() for amp in (False, True)]
+    entered = [contender(name, attack, amp, None, images, args, device) for name, attack in attacks.items() for amp in (False, True)]
+    name, attack = list(attacks.items())[-1]
+    return entered + [contender(name, attack, False, dtype, images, args, device) for dtype in (torch.float32, torch.bfloat16)]
 
 
 def contender(
-    name: str, attack: NFGSM | PGD | None, amp: bool, images: Images, args: argparse.Namespace, device: torch.device
+    name: str,
+    attack: NFGSM | PGD | None,
+    amp: bool,
+    stand_in: torch.dtype | None,
+    images: Images,
+    args: argparse.Namespace,
+    device: torch.device,
 ) -> Contender:
     model = network_for(images, args.arch).to(device)
     model.to(memory_format=torch.channels_last)
     optimization = Optimization(epochs=args.repeats + 1, batch_size=args.batch_size, lr=0.05, amp=amp)
     batches = Batches(images, args.batch_size, augment=crop_flip(), shuffle=True, device=device, drop_last=True, channels_last=True)
     watched = Watched(batches, args.updates, clock(device))
-    loss: TrainingLoss = Adversarial(attack) if attack else Standard()
+    loss: TrainingLoss = Adversarial(attack, stand_in=stand_in) if attack else Standard()
     epochs = fit(TrainingState.fresh(model, optimization), watched, loss, optimization)
-    return Contender(f"{name}, {'bfloat16' if amp else 'float32'}", attack, watched, epochs)
+    precision = ("bfloat16" if amp else "float32") if stand_in is None else f"stand-in in {str(stand_in).removeprefix('torch.')}"
+    return Contender(f"{name}, {precision}", attack, watched, epochs)
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,7 @@ def minimize(
     if hasattr(rule, "look") and (keep_best or done):
         raise ValueError(f"{type(rule).__name__} looks elsewhere than at the points, so it needs keep_best=False and no done")
     batch = _Batch.started(objective, x0, constraint, rule, steps, keep_best, rank)
+    batch.watched = keep_best or done is not None or on_step is not None
     evaluated = keep_best or evaluate_last or done is not None
     if not batch.size:
         return batch.nothing if evaluated else batch.found
@@ -186,7 +187,8 @@ def _take_steps(
     while t < steps and batch.size and not stop():
         value, achieved, grad, batch.state = look(batch.rule, at_step(batch.objective, t), batch.x, batch.state)
         # A sum that is not finite reveals an entry that is not; looked at once, at the end, to keep the device busy.
-        here = batch.record(value, achieved, (value == value) & grad.flatten(1).sum(1).isfinite())  # NaN is not equal to itself
+        fine = (value == value) & grad.flatten(1).sum(1).isfinite()  # NaN is not equal to itself
+        here = batch.record(value, achieved, fine) if batch.watched else batch.pass_by(fine)
         if on_step:
             on_step(t, *batch.shown(here))
         if done:
@@ -208,6 +210,7 @@ class _Batch:
         index: their positions among all the examples; None where they are all.
         ended: all the examples, those that are done as they ended; None where none is.
         passes: how often the objective was evaluated.
+        watched: whether values and verdicts at points before the last one matter to anyone.
     """
 
     objective: Objective | PerStep
@@ -224,6 +227,7 @@ class _Batch:
     index: Tensor | None = None
     ended: Solution | None = None
     passes: int = 0
+    watched: bool = True
 
     @classmethod
     def started(
@@ -264,6 +268,12 @@ class _Batch:
         here = self._under_way(Solution(self.x, value, achieved, self.finite))
         self.found = self.found.or_better(here) if self.keep_best and self.found.value is not None else here
         return here
+
+    def pass_by(self, fine: Tensor) -> Solution:
+        """Keep of the current points only whether they are finite, which is what is known of a point on the way."""
+        self.passes += 1
+        self.finite = self.finite & fine
+        return self.found
 
     def let_go(self, over: Tensor, value: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Let examples that are over or not finite end here; returns value and gradient at the points that are left."""

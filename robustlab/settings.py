@@ -14,6 +14,7 @@ from robustlab.paths import names_function
 NORMS = ("linf", "l2", "l1", "l0")
 TRAINING_NORMS = NORMS[:3]
 SCHEDULES = ("one-cycle", "cosine", "steps")
+STAND_INS = ("none", "float32", "bfloat16")
 OPTIMIZERS = ("sgd", "adam", "adamw", "adamax")
 
 
@@ -160,6 +161,13 @@ class TrainingAttack:
         None, "length of a step in pixel units", radius, shown="2.5 eps / steps, 2 eps / steps for smoothadv, eps for fast"
     )
     attack_in_train_mode: bool = option(False, "attack the network in training mode instead of evaluation mode", None)
+    stand_in: str | None = option(
+        None,
+        "what the attack searches on: with none the network itself, else a copy with BatchNorm folded in, in float32 or bfloat16; the copy "
+        "takes up the network's weights at each step",
+        choices=STAND_INS,
+        shown="none",
+    )
 
 
 @dataclass(frozen=True)

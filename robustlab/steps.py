@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from robustlab.constraints import ConstraintSet
+from robustlab.constraints import Box, ConstraintSet
 from robustlab.errors import UserError
-from robustlab.norms import L0, L1, L2, Norm, expanded, per_example
+from robustlab.norms import L0, L1, L2, Linf, Norm, expanded, per_example
 from robustlab.sorting import sorted_rows
 from robustlab.subsets import restricted
 
@@ -80,7 +80,9 @@ class Steepest:
         return None
 
     def step(self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: None) -> tuple[Tensor, None]:
-        moved = self._direction(constraint.tangent(x, grad)) * per_example(self.step_size, x)
+        # A sign is each value's own, and the projection onto a box puts back what leaves it: the same points at half the cost.
+        alone = isinstance(self.norm, Linf) and not self.scaled and isinstance(constraint, Box)
+        moved = self._direction(grad if alone else constraint.tangent(x, grad)) * per_example(self.step_size, x)
         return constraint.project(moved.neg_().add_(x)), None  # in place: at 100,000 values memory costs more than arithmetic
 
     def _direction(self, g: Tensor) -> Tensor:

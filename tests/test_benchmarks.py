@@ -83,7 +83,7 @@ def test_attacks_compares_ours_with_the_bare_loop(norm, tmp_path, capsys, no_pee
     assert attacks.main([*ATTACKS, "--norm", norm, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     rows = found["rows"]
-    assert [row["name"] for row in rows][0] == attacks.BARE and len(rows) == 5
+    assert [row["name"] for row in rows][0] == attacks.BARE and len(rows) == 6
     assert all(finite(row["seconds"]) and finite(row["ratio"]) for row in rows)
     assert rows[0]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
     assert all(row["success"]["n"] == 4 for row in rows)
@@ -97,11 +97,11 @@ def test_attacks_compares_ours_with_the_bare_loop(norm, tmp_path, capsys, no_pee
     assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
 
 
-def test_training_step_measures_six_trainings(tmp_path, capsys):
+def test_training_step_measures_eight_trainings(tmp_path, capsys):
     out = tmp_path / "training.json"
     assert training_step.main([*TRAINING, "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert [row["name"].partition(",")[0] for row in rows] == ["standard"] * 2 + ["N-FGSM"] * 2 + ["PGD-2"] * 2
+    assert [row["name"].partition(",")[0] for row in rows] == ["standard"] * 2 + ["N-FGSM"] * 2 + ["PGD-2"] * 4
     for row in rows:
         assert all(finite(row[part]) for part in ("seconds", "ratio", "data", "draws", "projection"))
         assert 0 < row["data"]["median"] < 1 and row["images_per_second"] > 0

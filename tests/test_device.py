@@ -155,8 +155,21 @@ def test_an_attack_is_the_same_there_and_stops_the_device_twice(attack, keyed, t
     expected = attack(tiny_model, X, Y, keys=KEYS if keyed else None)
     model, x, y, keys = moved(tiny_model, device), *(t.to(device.name) for t in (X, Y, KEYS))
     device.forget()
-    found = attack(model, x, y, keys=keys if keyed else None)
+    found = attack(model, x, y, keys=keys if keyed else None, accelerate=False)
     assert sum(device.stops.values()) <= 2, device.stops
+    assert not device.copies, device.copies
+    assert_same(found, expected)
+
+
+def test_on_a_stand_in_of_its_own_an_attack_stops_the_device_twice_more(tiny_model, device):
+    """For the checksum of the weights, and for a comparison at what was found."""
+    attack = PGD(THREATS[1])
+    expected = attack(tiny_model, X, Y, keys=KEYS)
+    model, x, y, keys = moved(tiny_model, device), *(t.to(device.name) for t in (X, Y, KEYS))
+    attack(model, x, y, keys=keys)
+    device.forget()
+    found = attack(model, x, y, keys=keys)
+    assert sum(device.stops.values()) == 4, device.stops
     assert not device.copies, device.copies
     assert_same(found, expected)
 
@@ -337,6 +350,7 @@ def test_a_recipe_trains_the_same_there_also_when_it_is_stopped_and_goes_on(reci
         {"label_smoothing": 0.1},
         {"no_augment": True},
         {"attack_in_train_mode": True},
+        {"stand_in": "float32"},
         {"norm": "l1"},
     ],
     ids=str,

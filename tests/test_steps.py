@@ -370,3 +370,16 @@ def test_auto_steps_are_cut_with_their_examples(sparse):
             some, cut = rest.step(some, value[index], grad[index], Everywhere(), cut)
         x, state = rule.step(x, value, grad, Everywhere(), state)
     assert torch.equal(some, x[index]) and torch.equal(cut.size, state.size[index])
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.03, torch.tensor([0.0, 0.01, 0.3, 1.0], dtype=torch.float64)], ids=str)
+def test_a_signed_step_in_a_box_is_the_one_along_the_tangent(eps):
+    """What a value cannot do, the projection takes back: so the step need not ask who stands at a side."""
+    center = drawn(4, 2, 3, seed=2).sigmoid()
+    box, rule = ThreatModel(Linf(), eps).around(center), Steepest(Linf(), 0.01)
+    x = box.project(center + 0.02 * drawn(4, 2, 3, seed=3).sign())
+    for seed in range(4, 8):
+        grad = drawn(4, 2, 3, seed=seed) * (drawn(4, 2, 3, seed=seed + 10) > -0.5)
+        moved, _ = rule.step(x, VALUE, grad, box, None)
+        assert torch.equal(moved, box.project(x - 0.01 * box.tangent(x, grad).sign()))
+        x = moved

@@ -15,7 +15,7 @@ from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, LeftFor, Surrogate, Untargeted, cross_entropy, dlr, likeliest_others
-from robustlab.models.frozen import frozen
+from robustlab.models.frozen import frozen_both
 from robustlab.norms import L0, L1, per_example
 from robustlab.objectives import Objective, expected, goal_objective, value_only
 from robustlab.optimize import Solution, StepRule, minimize, when_achieved
@@ -105,7 +105,7 @@ class APGD(Checked):
         if self.targets and not isinstance(y, Tensor):
             raise UserError(f"with `targets` Auto-PGD chooses its goals by itself: give labels, not {type(y).__name__}")
         x, keys = x.detach(), seeding.content_keys(x) if keys is None else keys
-        with frozen(model), frozen(fast_model or model):
+        with frozen_both(model, fast_model):
             itself, stepped = (with_logit_checks(one, highest_label) for one in (model, fast_model or model))
             goals = self._goals(itself, x, y)
             objectives = tuple(expected(goal_objective(stepped, goal), self.eot) for goal in goals)

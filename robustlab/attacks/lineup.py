@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Model, Solving, with_eps
+from robustlab.attacks.protocols import WORTH, Model, Solving, with_eps
 from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal
 from robustlab.models.frozen import frozen
+from robustlab.models.stand_ins import on_stand_in
 from robustlab.optimize import Solution, refuse_nonfinite
 
 OnStage = Callable[[str, int], object]
@@ -79,7 +81,16 @@ class LineUp:
         """The same attacks with another radius; see ``robustlab.with_eps``."""
         return replace(self, attacks=tuple(with_eps(attack, eps) for attack in self.attacks))
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        accelerate: bool = True,
+    ) -> Tensor:
         """Attack each image of a batch by itself.
 
         Args:
@@ -87,7 +98,8 @@ class LineUp:
             x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
             y: labels to leave, int64 ``(B,)``, a numpy array or a list of them.
             keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
-            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``.
+            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``; the model itself, for none.
+            accelerate: without a ``fast_model`` search on a copy of the model with BatchNorm folded in; see ``PGD.__call__``.
 
         Returns:
             Images within the threat model, exactly; shape and dtype of ``x``. Those that withstood are as they were.
@@ -96,7 +108,7 @@ class LineUp:
             UserError: images, labels or logits that are none; a goal in place of labels.
         """
         x, labels, highest = attack_inputs(model, x, y)
-        return self.run(model, x, labels, keys=keys, fast_model=fast_model, highest_label=highest).x
+        return self.run(model, x, labels, keys=keys, fast_model=fast_model, accelerate=accelerate, highest_label=highest).x
 
     def run(
         self,
@@ -106,6 +118,7 @@ class LineUp:
         *,
         keys: Tensor | None = None,
         fast_model: Model | None = None,
+        accelerate: bool = True,
         highest_label: int = -1,
         on_stage: OnStage | None = None,
         batch_size: int | None = None,
@@ -113,7 +126,7 @@ class LineUp:
         """The cascade without a look at images and labels, and with what each attack did.
 
         Args:
-            model, x, y, keys, fast_model: as in a call, but tensors only.
+            model, x, y, keys, fast_model, accelerate: as in a call, but tensors only.
             highest_label: to be compared with the number of classes; -1 where it is not known.
             on_stage: called with the name of each attack and how many images are left for it, before it begins.
             batch_size: images that an attack gets at once; all where left out. What is left of many batches fills few again.
@@ -123,8 +136,26 @@ class LineUp:
         """
         if not isinstance(y, Tensor):
             raise UserError(f"a line-up attacks labels, not {type(y).__name__}: give its attacks the goal one by one")
-        keys = seeding.content_keys(x) if keys is None else keys
-        found = x.detach().clone()
+        cascade = partial(self._cascade, model, x.detach(), y, seeding.content_keys(x) if keys is None else keys)
+        search = partial(cascade, highest_label=highest_label, on_stage=on_stage, batch_size=batch_size)
+        worth = any(getattr(attack, "passes_in_a_row", 0) >= WORTH for attack in self.attacks)
+        if fast_model is None and accelerate and worth:
+            return on_stand_in(model, x.detach(), search, lambda broken: broken.x)
+        return search(None if fast_model is model else fast_model)
+
+    def _cascade(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        keys: Tensor,
+        fast_model: Model | None,
+        *,
+        highest_label: int,
+        on_stage: OnStage | None,
+        batch_size: int | None,
+    ) -> Broken:
+        found = x.clone()
         by = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         passes = torch.zeros(len(x), len(self.attacks), dtype=torch.int64, device=x.device)
         left = torch.arange(len(x), device=x.device)

@@ -16,7 +16,7 @@ from robustlab.checks import with_logit_checks
 from robustlab.constraints import PIXELS, ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Signed, Untargeted, margin
-from robustlab.models.frozen import frozen
+from robustlab.models.frozen import frozen_both
 from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
 from robustlab.objectives import Objective, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
@@ -81,7 +81,7 @@ class Nearest(Checked):
         x = x.detach()
         keys = seeding.content_keys(x) if keys is None else keys
         enough = self.enough.to(x.device) if isinstance(self.enough, Tensor) else self.enough or 0.0
-        with frozen(model), frozen(fast_model or model):
+        with frozen_both(model, fast_model):
             itself = with_logit_checks(model, highest_label)
             stepped = with_logit_checks(fast_model, highest_label) if fast_model else itself
             goals = self._goals(itself, x, y)
@@ -190,6 +190,10 @@ class Within(Checked):
 
     def __str__(self) -> str:
         return f"{self.attack.label} ({self.threat})"
+
+    @property
+    def passes_in_a_row(self) -> int:
+        return self.attack.passes_in_a_row
 
     def solve(
         self,

@@ -14,7 +14,7 @@ from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
-from robustlab.models.frozen import frozen
+from robustlab.models.frozen import frozen_both
 from robustlab.objectives import goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.steps import Momentum, Steepest, attack_directions
@@ -31,7 +31,8 @@ class PGD(Checked):
     A call costs, per restart, ``steps`` forward and backward passes with respect to the input, and one forward pass
     more with ``keep_best``; a separate ``fast_model`` with more than one restart adds a forward pass of the model. After the first
     start only the examples that have not achieved their goal are run, in training mode all. A call asks the device twice, for a look
-    at what came in and one at what was found, and once more for each further restart.
+    at what came in and one at what was found, twice more where it searches on a stand-in of its own, and once more for each further
+    restart.
 
     Attributes:
         threat: what the adversary may do.
@@ -112,7 +113,7 @@ class PGD(Checked):
         goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y
         keys = seeding.content_keys(x) if keys is None else keys
         stepped = fast_model or model
-        with frozen(model, training=self.training_mode), frozen(stepped, training=self.training_mode):
+        with frozen_both(model, fast_model, training=self.training_mode):
             objective = goal_objective(with_logit_checks(stepped, highest_label), goal)
             judges = (goal_objective(with_logit_checks(model, highest_label), goal),) if fast_model and self.restarts > 1 else ()
             run = Starts((objective,), judges, self.threat.around(x), self._rule(x.device), x, self.threat.radius(x), keys)

@@ -13,10 +13,12 @@ from robustlab.checks import attack_inputs
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal
+from robustlab.models.stand_ins import on_stand_in
 from robustlab.norms import Norm
 from robustlab.optimize import Solution, refuse_nonfinite
 
 Model = Callable[[Tensor], Tensor]
+WORTH = 5  # steps for which it pays to compare a stand-in with its model
 
 
 class _Call(Protocol):
@@ -87,7 +89,16 @@ class Checked(ABC):
     ) -> Solution:
         """The attack without its checks, and with what is known of the images that it found."""
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor | Goal, *, keys: Tensor | None = None, fast_model: Model | None = None) -> Tensor:
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | Goal,
+        *,
+        keys: Tensor | None = None,
+        fast_model: Model | None = None,
+        accelerate: bool = True,
+    ) -> Tensor:
         """Attack each image of a batch by itself.
 
         Args:
@@ -95,7 +106,9 @@ class Checked(ABC):
             x: images in [0, 1], shape ``(B, ...)``; a numpy array will do.
             y: labels to leave, int64 ``(B,)``, a numpy array or a list of them, or any goal, where the attack does not choose its own.
             keys: one key per example from ``robustlab.seeding``; without them each image's own pixels give its key.
-            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``.
+            fast_model: a faster stand-in for ``model`` to search on, see ``robustlab.models.accelerate``; the model itself, for none.
+            accelerate: without a ``fast_model`` search on a copy of the model with BatchNorm folded in, where there is one that is the same
+                function up to rounding; it is kept for the next call, see ``robustlab.models.stand_ins.on_stand_in``.
 
         Returns:
             Images in [0, 1], shape and dtype of ``x``. Where the attack has a threat model, they lie within it, exactly.
@@ -104,9 +117,21 @@ class Checked(ABC):
             UserError: images, labels or logits that are none; radii for another number of images; a goal where the attack chooses its own.
         """
         x, y, highest = attack_inputs(model, x, y)
-        found = self.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest)
+
+        def search(stand_in: Model | None) -> Solution:
+            return self.solve(model, x, y, keys=keys, fast_model=stand_in, highest_label=highest)
+
+        if fast_model is None and accelerate and self.passes_in_a_row >= WORTH:
+            found = on_stand_in(model, x, search, lambda solution: solution.x)
+        else:
+            found = search(None if fast_model is model else fast_model)
         refuse_nonfinite(found)
         return found.x
+
+    @property
+    def passes_in_a_row(self) -> int:
+        """How many passes of a batch a stand-in could serve, each of which needs the one before; 0 for a model in training mode."""
+        return 0 if getattr(self, "training_mode", False) else int(getattr(self, "steps", 0))
 
 
 class MinimumNormAttack(_Call, Protocol):

@@ -16,7 +16,7 @@ from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Untargeted, margin
-from robustlab.models.frozen import frozen
+from robustlab.models.frozen import frozen_both
 from robustlab.norms import expanded
 from robustlab.objectives import Objective, evaluate_objective, goal_objective
 from robustlab.optimize import Solution
@@ -104,6 +104,10 @@ class RandomSearch(Checked):
     def _moves(self, x: Tensor) -> Moves:
         """How the images ``x`` may change."""
 
+    @property
+    def passes_in_a_row(self) -> int:
+        return self.queries
+
     @torch.no_grad()
     def solve(
         self,
@@ -128,7 +132,7 @@ class RandomSearch(Checked):
         x = x.detach()
         goal: Goal = Untargeted(y, margin) if isinstance(y, Tensor) else y
         keys = seeding.content_keys(x) if keys is None else keys
-        with frozen(model), frozen(fast_model or model):
+        with frozen_both(model, fast_model):
             objective = goal_objective(with_logit_checks(fast_model or model, highest_label), goal)
             judges = (goal_objective(with_logit_checks(model, highest_label), goal),) if fast_model else ()
             run = Starts((objective,), judges, self.threat.around(x), self._moves(x), x, self.threat.radius(x), keys)

@@ -16,7 +16,7 @@ from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
-from robustlab.models.frozen import frozen
+from robustlab.models.frozen import frozen_both
 from robustlab.objectives import Objective, PerStep, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.steps import Momentum, Steepest, attack_directions
@@ -136,7 +136,7 @@ class Transfer(Checked):
             raise UserError(f"`diversity` and `kernel` need images of shape (B, C, H, W), got shape {tuple(x.shape)}")
         x, keys = x.detach(), seeding.content_keys(x) if keys is None else keys
         goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y
-        with frozen(model), frozen(fast_model or model):
+        with frozen_both(model, fast_model):
             itself, stepped = (goal_objective(with_logit_checks(one, highest_label), goal) for one in (model, fast_model or model))
             allowed, rule = self.threat.around(x), self._rule(x, keys)
             found = minimize(self._objective(stepped, keys), x, allowed, rule, steps=self.steps, keep_best=False, allow_nonfinite=True)

@@ -22,7 +22,7 @@ from robustlab.progress import say
 from robustlab.records import Run
 from robustlab.training import method
 from robustlab.training.distributed import ALONE, Lost, World, is_first_to_tell, join, launch_words, leave
-from robustlab.training.prepare import check_test_images
+from robustlab.training.prepare import check_test_images, recorded
 
 # In a run that is resumed; trust is for each call to give.
 MAY_CHANGE = ("out", "resume", "device", "threads", "workers", "no_test", "cache", "trust_checkpoint")
@@ -147,7 +147,7 @@ def settings_of_run(args: settings.Train) -> settings.Train:
     found = Run.settings_of(folder)
     if "training" in found and "data" not in found:
         raise UserError(f"{folder} was trained from Python, on images of its own: go on there, by train(images, out=..., resume=True)")
-    before, said = flat(from_file(settings.Train, found, f"{folder}/settings.json", passed_over=True)), given(args)
+    before, said = flat(recorded(settings.Train, found, folder)), given(args)
     said |= {name: place for name, place in flat(_lasting(args.data)).items() if name in PLACES and name in said}
     said |= {"init": method.lasting(said["init"])} if "init" in said else {}
     # The fingerprints show whether they are the same images.

@@ -5,97 +5,80 @@ What is found on a stand-in counts only after a float32 forward pass of the mode
 
 from __future__ import annotations
 
-import copy
-import operator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node, symbolic_trace
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-Layer = TypeVar("Layer", bound=nn.Module)
+from robustlab.models.folding import Folded, structure
 
 
-def accelerate(model: nn.Module, *, dtype: torch.dtype | None = None, channels_last: bool = True, compile: bool = False) -> nn.Module:
+def accelerate(model: nn.Module, *, dtype: torch.dtype | None = None, channels_last: bool = True, compile: bool = False) -> StandIn:
     """A copy of ``model`` that runs faster in evaluation mode; the model itself is not touched.
 
     Args:
         dtype: ``torch.bfloat16`` computes in it; images and logits stay in the caller's dtype.
         channels_last: keep images in the memory layout that convolutions like best.
         compile: pass the copy through ``torch.compile``; the first calls then take much longer.
+
+    Raises:
+        UserError: the model cannot be copied.
     """
-    fast = fold_batch_norm(model)
-    for parameter in fast.parameters():
-        parameter.requires_grad_(False)
-    if channels_last:
-        fast = fast.to(memory_format=torch.channels_last)
-    if dtype is not None:
-        fast = fast.to(dtype)
-    if compile:
-        fast = torch.compile(fast)  # type: ignore[assignment]
-    return _Adapted(fast, dtype, channels_last)
+    return StandIn(model, dtype=dtype, channels_last=channels_last, compile=compile)
 
 
-def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode with each BatchNorm that follows a convolution alone folded into it, and ReLUs in place.
+class StandIn(nn.Module):
+    """A faster copy of a model, see ``accelerate``; it casts images on the way in and logits on the way out.
 
-    Exact up to rounding. A model that ``torch.fx`` cannot trace is copied without folding.
+    It knows nothing of what becomes of the model: after its weights have changed, ``refresh`` takes them up.
     """
-    model = copy.deepcopy(model).eval()
-    try:
-        traced = symbolic_trace(model)
-    except Exception as error:  # torch.fx documents no common base for what tracing raises
-        if isinstance(error, MemoryError):
-            raise
-        return model
-    for node in list(traced.graph.nodes):
-        _fold(traced, node)
-    for node in traced.graph.nodes:
-        _overwrite(traced, node)
-    traced.graph.lint()
-    traced.recompile()
-    return traced
 
+    def __init__(self, model: nn.Module, *, dtype: torch.dtype | None, channels_last: bool, compile: bool) -> None:
+        super().__init__()
+        self.dtype, self.channels_last, self.compiled = dtype, channels_last, compile
+        self._build(model)
 
-def _fold(traced: GraphModule, node: Node) -> None:
-    norm = _plain(traced, node, nn.BatchNorm2d)
-    before = node.args[0] if node.args else None
-    conv = _plain(traced, before, nn.Conv2d)
-    if norm is None or norm.running_mean is None or conv is None or not isinstance(before, Node) or len(before.users) > 1:
-        return
-    if _uses(traced, before) > 1 or _uses(traced, node) > 1:
-        return  # a layer used twice cannot carry one of its uses' BatchNorm
-    traced.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
-    node.replace_all_uses_with(before)
-    traced.graph.erase_node(node)
-    traced.delete_submodule(str(node.target))
+    @torch.inference_mode(False)
+    def _build(self, model: nn.Module) -> None:
+        self._structure = structure(model)
+        self._folded = Folded(model)
+        fast = self._folded.network
+        for parameter in fast.parameters():
+            parameter.requires_grad_(False)
+        if self.channels_last:
+            fast = fast.to(memory_format=torch.channels_last)
+        if self.dtype is not None:
+            fast = fast.to(self.dtype)
+        self.inner: Any = torch.compile(fast) if self.compiled else fast
 
+    @property
+    def folds(self) -> int:
+        """How many layers of BatchNorm are folded; 0 where the model could not be traced."""
+        return len(self._folded.folds)
 
-def _overwrite(traced: GraphModule, node: Node) -> None:
-    """Let a ReLU write over its input, which saves the time of fresh memory, where no other layer and no gradient reads that."""
-    relu = _plain(traced, node, nn.ReLU)
-    before = node.args[0] if node.args else None
-    if relu is None or _uses(traced, node) > 1 or not isinstance(before, Node) or len(before.users) > 1:
-        return
-    # The gradients of these need what went in, not what came out.
-    if before.target is operator.add or any(_plain(traced, before, kind) for kind in (nn.Conv2d, nn.BatchNorm2d)):
-        relu.inplace = True
+    def refresh(self, model: nn.Module) -> None:
+        """Take up the weights and buffers of the model that this is a stand-in for: the same, bit by bit, as a fresh stand-in.
 
+        Nothing is traced, but where the model has other layers, settings or hooks than before, or tensors that are computed from
+        others while it is traced; what such a setting refers to is not looked into.
 
-def _uses(traced: GraphModule, node: Node) -> int:
-    """How often the layer that a node calls is called, or one of its weights read."""
-    used = [str(n.target) for n in traced.graph.nodes if n.op == "call_module"]
-    used += [str(n.target).rpartition(".")[0] for n in traced.graph.nodes if n.op == "get_attr"]
-    return used.count(str(node.target))
+        Args:
+            model: the one that this was made of.
 
+        Raises:
+            UserError: the model cannot be copied any more.
+        """
+        if self._folded.follows and structure(model) == self._structure:
+            self._folded.refill(model)
+        else:
+            self._build(model)
 
-def _plain(traced: GraphModule, node: object, kind: type[Layer]) -> Layer | None:
-    """The layer that a node calls, if it is of that very kind: hooks and parametrizations would undo new weights."""
-    if not isinstance(node, Node) or node.op != "call_module":
-        return None
-    layer = traced.get_submodule(str(node.target))
-    return layer if type(layer) is kind and not layer._forward_pre_hooks and not layer._forward_hooks else None
+    def forward(self, x: Tensor) -> Tensor:
+        asked = x.dtype
+        x = _GradientAsInput.apply(x)
+        if self.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.inner(x.to(self.dtype or asked)).to(asked)
 
 
 class _GradientAsInput(torch.autograd.Function):
@@ -119,18 +102,3 @@ class _GradientAsInput(torch.autograd.Function):
         if grad.stride() == ctx.x.stride():
             return grad
         return torch.empty_strided(ctx.x.shape, ctx.x.stride(), dtype=grad.dtype, device=grad.device).copy_(grad)
-
-
-class _Adapted(nn.Module):
-    """Casts images on the way in and logits on the way out."""
-
-    def __init__(self, inner: nn.Module, dtype: torch.dtype | None, channels_last: bool) -> None:
-        super().__init__()
-        self.inner, self.dtype, self.channels_last = inner, dtype, channels_last
-
-    def forward(self, x: Tensor) -> Tensor:
-        asked = x.dtype
-        x = _GradientAsInput.apply(x)
-        if self.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.inner(x.to(self.dtype or asked)).to(asked)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from robustlab.constraints import ThreatModel
-from robustlab.models.accelerate import fold_batch_norm
 from robustlab.models.classifier import normalized
+from robustlab.models.folding import fold_batch_norm
 from robustlab.norms import L0, Norm, expanded
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -46,8 +46,7 @@ def frozen(model: Model, *, training: bool = False) -> Iterator[Model]:
                 _borrow(id(part), borrower, _state_of(part))
             for device in _devices(parameters):
                 _borrow(device, borrower, _random_state(device))
-            # A frozen TorchScript module has no mode: it was made for evaluation.
-            if any(hasattr(part, "training") for part in parts):
+            if not all(_stays(part, training) for part in parts):
                 module.train(training)
             for parameter in parameters:
                 parameter.requires_grad_(False)
@@ -57,6 +56,13 @@ def frozen(model: Model, *, training: bool = False) -> Iterator[Model]:
             for key in borrower.keys:
                 _return(key, borrower)
             _TURN.notify_all()
+
+
+@contextmanager
+def frozen_both(model: Model, stand_in: Callable[..., object] | None, *, training: bool = False) -> Iterator[Model]:
+    """``frozen`` for a model and, where there is one, what is searched in its place; each is borrowed once."""
+    with frozen(model, training=training), nullcontext() if stand_in is None or stand_in is model else frozen(stand_in, training=training):
+        yield model
 
 
 class _Borrower:
@@ -122,21 +128,28 @@ def _return(key: Hashable, borrower: _Borrower) -> None:
         restore()
 
 
+def _stays(part: nn.Module, training: bool) -> bool:
+    """Whether a module is in a mode already and knows no more of modes than torch, or, being frozen TorchScript, has none."""
+    return not hasattr(part, "training") or (part.training == training and type(part).train is nn.Module.train)
+
+
 def _state_of(part: nn.Module) -> Restore:
     """How to put one module back, without its children."""
     mode = getattr(part, "training", None)
-    wanted = [parameter for parameter in part.parameters(recurse=False) if parameter.requires_grad]
-    buffers = [(name, buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)]
+    # Not by `parameters` and `named_buffers`, which take longer than all else here.
+    wanted = [parameter for parameter in part._parameters.values() if parameter is not None and parameter.requires_grad]
+    buffers = [(name, buffer, buffer.detach().clone()) for name, buffer in part._buffers.items() if buffer is not None]
 
     def restore() -> None:
-        if mode is not None:
+        if mode is not None and part.training != mode:
             part.training = mode
         for parameter in wanted:
             parameter.requires_grad_(True)
         # Past the version counter, which BatchNorm's updates do not move either: graphs that were built before stay valid.
         for name, buffer, before in buffers:
             buffer.data.copy_(before)
-            setattr(part, name, buffer)
+            if getattr(part, name, None) is not buffer:
+                setattr(part, name, buffer)
 
     return restore
 

@@ -186,6 +186,8 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     Same parameters, buffers and evaluation mode as ``BatchNorm2d``. Every process must hold as many examples.
     """
 
+    batch_norm_in_evaluation = True  # so it can be folded into a convolution, see ``robustlab.models.folding``
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)

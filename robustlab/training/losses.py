@@ -23,6 +23,7 @@ from robustlab.attacks.protocols import Attack, Unchecked
 from robustlab.errors import UserError
 from robustlab.goals import Away, Goal, divergence
 from robustlab.models.frozen import frozen
+from robustlab.models.stand_ins import refreshed
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class TrainingLoss(Protocol):
     def __call__(self, model: nn.Module, batch: Any) -> Outcome: ...
 
 
-def adversarial_images(attack: Attack, model: nn.Module, x: Tensor, y: Tensor | Goal, keys: Tensor) -> Tensor:
+def adversarial_images(
+    attack: Attack, model: nn.Module, x: Tensor, y: Tensor | Goal, keys: Tensor, fast_model: nn.Module | None = None
+) -> Tensor:
     """Attacked images ``(B, C, H, W)`` of ``x``, without the checks of the attack's call where it has a door for that.
 
     Args:
@@ -81,10 +84,12 @@ def adversarial_images(attack: Attack, model: nn.Module, x: Tensor, y: Tensor | 
         model: the module to attack, not a wrapper of several processes.
         y: labels to leave, int64 ``(B,)``, or a goal.
         keys: one per example.
+        fast_model: a stand-in to search on.
 
     Images and labels are for whoever reads the training set to check, and a loss that is no number ends the training anyway.
     """
-    return attack.solve(model, x, y, keys=keys).x if isinstance(attack, Unchecked) else attack(model, x, y, keys=keys)
+    options: dict[str, Any] = {"keys": keys} if fast_model is None else {"keys": keys, "fast_model": fast_model}
+    return attack.solve(model, x, y, **options).x if isinstance(attack, Unchecked) else attack(model, x, y, **options)
 
 
 def inner(model: nn.Module) -> nn.Module:
@@ -105,8 +110,17 @@ class Standard:
         return _cross_entropy(model, batch.x, batch.y, self.label_smoothing)
 
 
+@dataclass(frozen=True)
 class AttackedLoss(ABC):
-    """A loss in two stages, so that one attack can serve several passes of the weights, as adversarial weight perturbation has it."""
+    """A loss in two stages, so that one attack can serve several passes of the weights, as adversarial weight perturbation has it.
+
+    Attributes:
+        stand_in: the precision of a copy of the network, with BatchNorm folded in, that the attack searches on: ``torch.float32`` or
+            ``torch.bfloat16``. The copy takes up the network's weights at each step. None searches on the network itself, as an attack
+            in training mode must.
+    """
+
+    stand_in: torch.dtype | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
@@ -118,6 +132,16 @@ class AttackedLoss(ABC):
 
     def __call__(self, model: nn.Module, batch: ImageBatch) -> ImageOutcome:
         return self.at(model, batch, self.attacked(model, batch))
+
+    def searched(self, network: nn.Module) -> nn.Module | None:
+        """What the attack searches on in place of the network, with the weights that this has now; None where it is the network itself.
+
+        Raises:
+            UserError: the attack is one in training mode.
+        """
+        if self.stand_in is not None and getattr(getattr(self, "attack", None), "training_mode", False):
+            raise UserError("BatchNorm is folded in evaluation mode only: leave out `stand_in`, or the attack's `training_mode`")
+        return None if self.stand_in is None else refreshed(network, self.stand_in)
 
 
 @dataclass(frozen=True)
@@ -131,7 +155,8 @@ class Adversarial(AttackedLoss):
         _check(self.label_smoothing)
 
     def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
-        return adversarial_images(self.attack, inner(model), batch.x, batch.y, batch.keys)
+        network = inner(model)
+        return adversarial_images(self.attack, network, batch.x, batch.y, batch.keys, self.searched(network))
 
     def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
         return _cross_entropy(model, x_adv, batch.y, self.label_smoothing)
@@ -153,9 +178,10 @@ class TRADES(AttackedLoss):
         _check(self.label_smoothing)
 
     def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
-        with frozen(inner(model)) as still, torch.no_grad():
+        network = inner(model)
+        with frozen(network) as still, torch.no_grad():
             goal: Goal = Away(still(batch.x.clone()).float())  # a model may write over its input
-        return adversarial_images(self.attack, inner(model), batch.x, goal, batch.keys)
+        return adversarial_images(self.attack, network, batch.x, goal, batch.keys, self.searched(network))
 
     def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
         clean, attacked = _both(model, batch.x, x_adv)
@@ -180,7 +206,8 @@ class MART(AttackedLoss):
         _check(self.label_smoothing)
 
     def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
-        return adversarial_images(self.attack, inner(model), batch.x, batch.y, batch.keys)
+        network = inner(model)
+        return adversarial_images(self.attack, network, batch.x, batch.y, batch.keys, self.searched(network))
 
     def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
         y = batch.y
@@ -247,8 +274,10 @@ class SmoothAdv(AttackedLoss):
         _check_noise(self.sigma, self.noises)
 
     def attacked(self, model: nn.Module, batch: ImageBatch) -> Tensor:
-        noisy = _Noisy(inner(model), batch, self.sigma, self.noises)
-        return adversarial_images(self.attack, noisy, batch.x, batch.y, batch.keys)
+        searched = self.searched(inner(model))
+        itself, fast = (None if one is None else _Noisy(one, batch, self.sigma, self.noises) for one in (inner(model), searched))
+        assert itself is not None
+        return adversarial_images(self.attack, itself, batch.x, batch.y, batch.keys, fast)
 
     def at(self, model: nn.Module, batch: ImageBatch, x_adv: Tensor) -> ImageOutcome:
         noisy = _Noisy(model, batch, self.sigma, self.noises)  # the very copies that were attacked: draws belong to images

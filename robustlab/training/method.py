@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from robustlab.attacks import PGD
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
@@ -23,6 +25,8 @@ DEFAULT_ARCH = "small"
 DEFAULT_LR = {"adam": 1e-3, "adamw": 1e-3, "adamax": 2e-3}  # of Kingma and Ba 2015; a recipe's own is for SGD
 FROM_RECIPE = ("epochs", "batch_size", "lr", "weight_decay", "ema", "clip")  # what a recipe decides where no setting does
 NOISE = ("sigma", "noises", "consistency", "entropy")  # what a recipe decides too, if its loss knows it
+NO_STAND_IN = "none"
+STAND_INS = {NO_STAND_IN: None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 FROM_SETTINGS = (*FROM_RECIPE, "optimizer", "accumulate", "awp")
 
 
@@ -58,10 +62,14 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
     chosen, network = recipe(settings.recipe), settings.network
     if network.init is None and (network.mean or network.std or network.trust_checkpoint):
         raise UserError("`mean`, `std` and `trust_checkpoint` say how to read the weights of `init`, which is not given")
-    if chosen.threat is None and (settings.attack.steps is not None or settings.attack.step_size is not None):
+    if chosen.threat is None and any(
+        value is not None for value in (settings.attack.steps, settings.attack.step_size, settings.attack.stand_in)
+    ):
         raise UserError(
-            f"the recipe {settings.recipe!r} trains without an attack: leave out `steps` and `step_size`, which are an attack's"
+            f"the recipe {settings.recipe!r} trains without an attack: leave out `steps`, `step_size` and `stand_in`, which are an attack's"
         )
+    if settings.attack.attack_in_train_mode and settings.attack.stand_in not in (None, NO_STAND_IN):
+        raise UserError("BatchNorm can be folded in evaluation mode only: leave out `stand_in` or `attack_in_train_mode`")
     foreign = [name for name in NOISE if name not in chosen.noise and value_of(settings, name) is not None]
     if foreign:
         knowing = ", ".join(name for name, one in RECIPES.items() if foreign[0] in one.noise)
@@ -77,6 +85,7 @@ def complete(settings: Training, *, bfloat16: bool, resumed: bool = False) -> Tr
     filled["steps"] = chosen.steps if chosen.threat else None
     filled |= chosen.noise
     said = {name: value for name, value in flat(settings).items() if value is not None}
+    filled["stand_in"] = NO_STAND_IN if chosen.threat else None
     if network.init is not None:
         said["init"] = lasting(network.init)
     return changed(settings, **{**filled, "norm": norm_name(threat), "eps": threat.eps, **said, "arch": arch_of(network, resumed=resumed)})
@@ -118,4 +127,6 @@ def method_of(settings: Training) -> Method:
     loss = chosen.make(against, attack.steps or 0, attack.step_size, smoothing, attack.attack_in_train_mode)
     if chosen.noise:
         loss = replace(loss, **{name: value_of(settings, name) for name in chosen.noise})  # type: ignore[type-var]
+    if against:
+        loss = replace(loss, stand_in=STAND_INS[str(attack.stand_in)])  # type: ignore[type-var]
     return Method(loss, optimization, against, PGD(threat, steps=10), PGD(threat, steps=20), value_of(settings, "sigma"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,14 +20,16 @@ from robustlab.models.classifier import Classifier
 from robustlab.models.description import check_weights
 from robustlab.models.matching import check_reads
 from robustlab.models.zoo import from_description
-from robustlab.options import changed, from_file
+from robustlab.options import by_name, changed, from_file, value_of
 from robustlab.records import Run
 from robustlab.settings import Training
 from robustlab.training.distributed import World
 from robustlab.training.fit import TrainingState
-from robustlab.training.method import complete
+from robustlab.training.method import NO_STAND_IN, complete
+from robustlab.training.recipes import RECIPES
 from robustlab.training.start import network_for, pretrained_network_for
 
+Settings = TypeVar("Settings")
 EVALUATION_BATCH = 250  # images
 
 
@@ -125,7 +127,16 @@ def recorded_threads(found: Mapping[str, Any]) -> int | None:
 
 def recorded_training(found: Mapping[str, Any], folder: Path) -> Training:
     """The training settings in ``settings.json``; in older files they are not in groups."""
-    return from_file(Training, found.get("training", found), f"{folder}/settings.json", passed_over=True)
+    return recorded(Training, found.get("training", found), folder)
+
+
+def recorded(cls: type[Settings], found: Mapping[str, Any], folder: Path) -> Settings:
+    """Settings of a training from what ``settings.json`` holds, which may be older than some of them."""
+    settings = from_file(cls, found, f"{folder}/settings.json", passed_over=True)
+    chosen = RECIPES.get(value_of(settings, "recipe"))
+    if chosen is None or chosen.threat is None or "stand_in" in by_name(cls, found):
+        return settings
+    return changed(settings, stand_in=NO_STAND_IN)  # before there was the setting, the network itself was searched
 
 
 def written(settings: Training, images: Images, processes: int = 1, test: Images | None = None) -> dict[str, Any]:

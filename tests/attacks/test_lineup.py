@@ -53,7 +53,7 @@ def test_a_line_up_breaks_what_its_attacks_break_and_says_which_did(threat, tiny
     with torch.no_grad():
         y = tiny_model(X).argmax(1)
     lineup = quick(threat)
-    found = lineup.run(tiny_model, X, y, keys=KEYS)
+    found = lineup.run(tiny_model, X, y, keys=KEYS, accelerate=False)
     assert_within(threat, X, found.x)
     with torch.no_grad():
         assert ((tiny_model(found.x).argmax(1) != y) == (found.by >= 0)).all()

@@ -662,8 +662,8 @@ def test_settings_that_were_saved_mean_the_same_when_given_again(recipe: str, gi
     left_open = {name for name, value in flat(saved).items() if value is None}
     data = {"dataset", "data", "image_size", "classes", "limit", "cache", "test_data"}
     noise = {"sigma", "noises", "consistency", "entropy"}
-    assert left_open <= data | noise | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps"}
-    assert ("steps" in left_open) == (RECIPES[recipe].threat is None)
+    assert left_open <= data | noise | {"init", "mean", "std", "step_size", "patience", "threads", "resume", "steps", "stand_in"}
+    assert ("steps" in left_open) == ("stand_in" in left_open) == (RECIPES[recipe].threat is None)
     assert left_open & noise == noise - set(RECIPES[recipe].noise)
     planned = method_of(args.training)
     if not given:

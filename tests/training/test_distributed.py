@@ -63,6 +63,7 @@ def one_of_two(rank: int, folder: str) -> None:
         "resumed": trained(Adversarial(PGD2), world, stop_after=3),
         "accumulated": trained(Standard(), world, accumulate=2),
         "perturbed": trained(Adversarial(PGD2), world, accumulate=2, awp=0.05),
+        "on a stand-in": trained(Adversarial(PGD2, stand_in=torch.float64), world),
         "attack": collectives_of_an_attack(rank),
     }
     torch.save(found, f"{folder}/{rank}.pt")
@@ -175,6 +176,7 @@ def test_synchronized_batch_norm_is_batch_norm_on_the_whole_batch(two: list[dict
         ("resumed", Adversarial(PGD2), {}),
         ("accumulated", Standard(), {"accumulate": 2}),
         ("perturbed", Adversarial(PGD2), {"accumulate": 2, "awp": 0.05}),
+        ("on a stand-in", Adversarial(PGD2, stand_in=torch.float64), {}),
     ],
 )
 def test_two_processes_train_as_one(two: list[dict[str, Any]], name: str, loss: Any, settings: dict[str, Any]) -> None:
@@ -188,7 +190,7 @@ def test_two_processes_train_as_one(two: list[dict[str, Any]], name: str, loss: 
 
 
 def test_both_processes_hold_the_same_bits(two: list[dict[str, Any]]) -> None:
-    for name in ("standard", "adversarial", "resumed", "perturbed"):
+    for name in ("standard", "adversarial", "resumed", "perturbed", "on a stand-in"):
         assert two[0][name]["losses"] == two[1][name]["losses"]
         for key, value in two[0][name]["model"].items():
             assert torch.equal(value, two[1][name]["model"][key])

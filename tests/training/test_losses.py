@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,7 +20,7 @@ from robustlab.norms import L1, L2, Linf
 from robustlab.objectives import value_and_gradient
 from robustlab.seeding import example_keys
 from robustlab.training import MART, TRADES, Adversarial, Standard
-from robustlab.training.losses import Outcome, adversarial_images, inner
+from robustlab.training.losses import AttackedLoss, Outcome, adversarial_images, inner
 
 LINF = ThreatModel(Linf(), 8 / 255)
 THREATS = [LINF, ThreatModel(L2(), 0.5), ThreatModel(L1(), 3.0)]
@@ -345,3 +347,46 @@ def test_an_attack_of_ones_own_is_called_and_one_with_a_door_for_training_passes
     assert torch.equal(adversarial_images(attack, model, x, y, keys), attack(model, x, y, keys=keys))
     far = adversarial_images(attack, model, x * 255, y, keys)
     assert far.shape == x.shape, "nothing is checked, so nothing is read from the device"
+
+
+# Searching on a stand-in
+
+
+def stale(model: nn.Module) -> None:
+    """Move weights and statistics past what a stand-in took up before."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-1.5)
+    model.train()(torch.rand(8, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if isinstance(loss, AttackedLoss)])
+def test_a_stand_in_finds_what_the_network_itself_would_whatever_its_weights_are_by_now(name: str, model, batch) -> None:
+    """Up to rounding: in float64 no direction turns round."""
+    x, y, keys = batch
+    loss = LOSSES[name]
+    fast = replace(loss, stand_in=torch.float64)
+    for _ in range(2):
+        before = [buffer.clone() for buffer in model.buffers()]
+        itself, found = (one.attacked(model, labelled(x, y, keys)) for one in (loss, fast))
+        torch.testing.assert_close(found, itself, rtol=0, atol=1e-9)
+        assert all(map(torch.equal, before, model.buffers())) and all(p.requires_grad for p in model.parameters())
+        assert "stand_in" not in "".join(model.state_dict())
+        stale(model)
+
+
+def test_a_stand_in_goes_when_its_network_goes(model, batch) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).double()
+    kept = weakref.ref(replace(LOSSES["adversarial"], stand_in=torch.float64).searched(network))
+    assert kept() is not None
+    del network
+    gc.collect()
+    assert kept() is None
+
+
+def test_an_attack_in_training_mode_has_no_stand_in(model, batch) -> None:
+    loss = Adversarial(replace(PGD3, training_mode=True), stand_in=torch.float32)
+    with pytest.raises(
+        UserError, match="BatchNorm is folded in evaluation mode only: leave out `stand_in`, or the attack's `training_mode`"
+    ):
+        loss(model, labelled(*batch))

@@ -21,9 +21,10 @@ from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
 from robustlab.norms import L2
-from robustlab.options import flat
+from robustlab.options import changed, flat
 from robustlab.settings import Optimizing, Training
 from robustlab.training import Stopped, Trained, train
+from robustlab.training.method import complete
 from robustlab.training.prepare import matching
 
 COLOURS = ("red", "green", "blue")
@@ -184,6 +185,30 @@ def test_stopped_and_resumed_from_python_it_ends_with_the_same_bits(tmp_path: Pa
     assert same_weights(again.model, whole.model) and len(again.history) == 2
 
 
+@pytest.mark.parametrize("options", [{"stand_in": "float32"}, {"stand_in": "bfloat16", "awp": 0.01, "accumulate": 2}], ids=str)
+def test_so_does_a_run_whose_attack_searches_on_a_stand_in(tmp_path: Path, options: dict[str, Any]) -> None:
+    options = {**SHORT, "recipe": "madry-l2", "arch": "small-4", "steps": 2, **options}
+    whole = train(IMAGES, **options)
+    with pytest.raises(Stopped):
+        train(IMAGES, out=tmp_path / "run", stop=stop_after(4), **options)
+    resumed = train(IMAGES, out=tmp_path / "run", resume=True, device="cpu", progress=False)
+    assert same_weights(resumed.model, whole.model) and resumed.settings.attack.stand_in == options["stand_in"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "stand_in"),
+    [
+        ({"recipe": "madry-l2"}, "none"),
+        ({"recipe": "madry-l2", "amp": True, "stand_in": "bfloat16"}, "bfloat16"),
+        ({"recipe": "madry-l2", "attack_in_train_mode": True, "stand_in": "none"}, "none"),
+        ({"recipe": "standard"}, None),
+    ],
+    ids=str,
+)
+def test_an_attack_searches_on_a_stand_in_where_that_is_said(settings: dict[str, Any], stand_in: str | None) -> None:
+    assert complete(changed(Training(), **settings), bfloat16=False).attack.stand_in == stand_in
+
+
 def test_a_run_is_not_gone_on_with_by_other_settings_or_images(tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(IMAGES, out=out, **SHORT)
@@ -201,11 +226,12 @@ def test_a_run_is_not_gone_on_with_by_other_settings_or_images(tmp_path: Path) -
 
 def test_settings_that_came_later_do_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
     """As a run was written before there were groups, images and optimizers in its settings."""
-    whole = train(IMAGES, recipe="fast-l2", **SHORT)
+    options = {**SHORT, "recipe": "fast-l2", "arch": "small-4", "stand_in": "none"}
+    whole = train(IMAGES, **options)
     out = tmp_path / "run"
     with pytest.raises(Stopped):
-        train(IMAGES, recipe="fast-l2", out=out, stop=stop_after(4), **SHORT)
-    before = {name: value for name, value in flat(whole.settings).items() if name not in ("optimizer", "accumulate")}
+        train(IMAGES, out=out, stop=stop_after(4), **options)
+    before = {name: value for name, value in flat(whole.settings).items() if name not in ("optimizer", "accumulate", "stand_in")}
     (out / "settings.json").write_text(json.dumps({**before, "data": "somewhere", "threads": 1, "no_test": True}))
     checkpoint = torch.load(out / "last.pt", weights_only=True)
     assert checkpoint.pop("metrics") == ["accuracy"]
@@ -243,6 +269,13 @@ def test_it_trains_in_a_thread_as_it_does_elsewhere(tmp_path: Path) -> None:
         (IMAGES, {"arch": "torchvision:alexnet"}, "torchvision:alexnet cannot read images of 8x8 pixels"),
         (IMAGES, {"batch_size": 64}, "48 images do not fill one batch of 64"),
         (IMAGES, {"batch_size": 50, "accumulate": 2}, "48 images do not fill one batch of 50"),
+        (IMAGES, {"stand_in": "float16"}, "unknown stand_in 'float16'. Did you mean 'bfloat16'"),
+        (IMAGES, {"stand_in": "float32"}, "trains without an attack: leave out `steps`, `step_size` and `stand_in`"),
+        (
+            IMAGES,
+            {"recipe": "fast-l2", "stand_in": "float32", "attack_in_train_mode": True},
+            "leave out `stand_in` or `attack_in_train_mode`",
+        ),
         (IMAGES, {"accumulate": 3}, "`accumulate=3` cannot take `batch_size=16` in equal parts"),
         (IMAGES, {"val_size": 0, "patience": 2}, "`patience` counts epochs without a better validation accuracy"),
         (IMAGES, {"test": coloured(20, size=9)}, "are 9x9x3 .width, height, channels., but those to train on are 8x8x3"),
