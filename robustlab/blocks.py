@@ -244,8 +244,8 @@ class Blocks:
         Args:
             parts: how many blocks each part has.
         """
-        if self.folder is None:
-            yield True
+        if self.folder is None or self.is_finished:
+            yield not self.is_finished
             return
         with self._alone_for_a_moment():
             ready = Run.is_run(self.folder) and all(self.is_done(part, k) for part, n in parts.items() for k in range(n))

@@ -83,8 +83,8 @@ def test_what_is_finished_is_told_and_what_a_kill_left_of_the_work_is_taken_away
     files.write_bytes(hidden, kept)  # a process that is killed takes nothing more away
     assert is_finished(place, results)
     for settings in (ASKED, {"seed": 2}):
-        with at(place, settings, results=results) as blocks:
-            assert blocks.is_finished
+        with at(place, settings, results=results) as blocks, blocks.finishing({}) as ready:
+            assert blocks.is_finished and not ready
         assert sorted(path.name for path in place.iterdir()) == ["a", "b"]
 
 

@@ -192,8 +192,9 @@ def test_what_is_finished_is_read_again_and_nothing_else_is_taken_for_it(tiny_mo
     found = certify(tiny_model, images, SIGMA, **options)
     made = content(tmp_path / "out")
     files.write_bytes(tmp_path / "out" / ".unfinished" / "images" / "00000.json", b"{}")  # killed while it took itself away
-    assert certify(tiny_model, images, SIGMA, batch_size=3, **options) == found
-    assert content(tmp_path / "out") == made and not (tmp_path / "out" / ".unfinished").exists()
+    for _ in range(2):
+        assert certify(tiny_model, images, SIGMA, batch_size=3, **options) == found
+        assert content(tmp_path / "out") == made and not (tmp_path / "out" / ".unfinished").exists()
     with pytest.raises(UserError, match="n: 20 there, 21 here"):
         certify(tiny_model, images, SIGMA, **{**options, "n": 21})
     with pytest.raises(UserError, match="of other images"):
