@@ -1,6 +1,7 @@
 """Work in blocks that any number of processes share, stop, and go on with, without talking to each other.
 
-A block is claimed by a lock that dies with its owner, and kept in a file of its own, in a hidden run folder in the place of the results:
+Evaluations, certificates and pictures are kept in this way until they are finished. A block is claimed by a lock that dies with its
+owner, and kept in a file of its own, in a hidden run folder in the place of the results:
 
     .unfinished/settings.json            what was asked
     .unfinished/records 0/00003.json     what was found for block 3 of the part "records 0", and perhaps tensors beside it
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,26 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from robustlab import files
-from robustlab.records import LOCK, Resumable, Run, emptied
+from robustlab.errors import UserError
+from robustlab.records import LOCK, Run, emptied
 
+HIDDEN = ".unfinished"
 Found = tuple[Any, dict[str, Tensor]]  # values that JSON holds, and tensors by name
+
+
+def folder_of(place: Path, *, beside: bool = False) -> Path:
+    """Where the blocks of unfinished work are kept; for the arguments see ``Blocks.at``."""
+    return place.with_name(f".{place.name}{HIDDEN}") if beside else place / HIDDEN
+
+
+def is_unfinished(place: Path, *, beside: bool = False) -> bool:
+    """Whether work was begun and its results are not all there; for the arguments see ``Blocks.at``."""
+    return Run.is_run(folder_of(place, beside=beside))
+
+
+def is_finished(place: Path, results: Collection[str]) -> bool:
+    """Whether a place holds the results of some work, to the last file; False where no results are named."""
+    return bool(results) and all((place / name).is_file() for name in results) and not is_unfinished(place)
 
 
 class Blocks:
@@ -38,62 +56,99 @@ class Blocks:
                     write(out, [blocks.found("records", k) for k in range(n)])
 
     Without a place the same is kept in memory only.
+
+    Attributes:
+        folder: where the blocks are kept; None for memory.
+        is_finished: whether all results were there already.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+        self.folder, self.is_finished = folder, False
         self._memory: dict[tuple[str, int], Found] = {}
         self._lock = folder / LOCK if folder else Path()
 
     @classmethod
     @contextmanager
     def at(
-        cls, place: Path | None, settings: Mapping[str, Any], free: Collection[str] = (), *, what: str, beside: bool = False
+        cls,
+        place: Path | None,
+        settings: Mapping[str, Any],
+        free: Collection[str] = (),
+        *,
+        what: str,
+        results: Collection[str] = (),
+        beside: bool = False,
+        alone: bool = False,
     ) -> Iterator[Blocks]:
-        """Begin some work, go on with it, or join other processes that are at it.
+        """Begin some work, go on with it, join other processes that are at it, or find that it is finished.
 
         Args:
             place: the folder of the results, new or empty but for hidden files; None keeps nothing.
             settings: what the results depend on, in values that JSON holds.
             free: settings that may change meanwhile, by their names.
             what: what the work is called in messages.
+            results: files within the place that are there when the work is finished; then ``is_finished`` is true, and nothing is to be
+                computed. Whether they are results of the same settings is for the caller to say.
             beside: keep the blocks beside the place, which is only made when all is done.
+            alone: let no other process join.
 
         Raises:
-            UserError: the place holds something else, or the same work with other settings; names the differences.
+            UserError: the place holds something else, or the same work with other settings (the sentence names the differences), or
+                another process is at it, where only one may be.
         """
         if place is None:
             yield cls(None)
             return
-        folder, made = Resumable.folder_of(place, beside=beside), not place.exists()
+        folder, made = folder_of(place, beside=beside), not place.exists()
         blocks = cls(folder)
-        presence = folder / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.worker"
+        if is_finished(place, results) and not folder.exists():
+            blocks.is_finished = True  # and nothing is written, as perhaps nothing can be
+            yield blocks
+            return
         try:
-            with blocks._alone_for_a_moment():
-                if not Run.is_run(folder):
-                    files.check_vacant(place, hidden_allowed=True)
-                if not blocks._others() and not blocks._kept():
-                    emptied(folder)  # what was killed before anything was kept, or while it took itself away
-                Run.open(folder, settings, free, what=what)
-                if not blocks._others():
-                    blocks._sweep(place)
-                held = files.file_lock(presence)
-                held.__enter__()
-            try:
-                yield blocks
-            finally:
-                held.__exit__(None, None, None)
-                files.remove_lock(presence)
+            with ExitStack() as until_the_end:
                 with blocks._alone_for_a_moment():
-                    if folder.is_dir() and not blocks._others() and not blocks._kept():
-                        emptied(folder)
+                    blocks._begin(place, settings, free, what, results, alone)
+                    until_the_end.enter_context(blocks._present())
+                yield blocks
         finally:
-            with suppress(OSError):
-                if not Run.is_run(folder):
+            with suppress(UserError), files.file_lock(blocks._lock) as mine:
+                if mine and not Run.is_run(folder):
                     files.remove_lock(blocks._lock)
             for one in (folder, place) if made and not beside else (folder,):
                 with suppress(OSError):  # which keeps a folder that holds something
                     one.rmdir()
+
+    def _begin(
+        self, place: Path, settings: Mapping[str, Any], free: Collection[str], what: str, results: Collection[str], alone: bool
+    ) -> None:
+        assert self.folder is not None
+        others = self._others()
+        if others and alone:
+            raise UserError(f"another process works on the {what} in {place}: wait for its end, or name another folder with `out`")
+        self.is_finished = is_finished(place, results)
+        if not (self.is_finished or Run.is_run(self.folder)):
+            files.check_vacant(place, hidden_allowed=True)
+        if not others and (self.is_finished or not self._kept()):
+            emptied(self.folder)  # what was killed before anything was kept, or while it took itself away
+        if not self.is_finished:
+            Run.open(self.folder, settings, free, what=what)
+            if not others:
+                self._sweep(place)
+
+    @contextmanager
+    def _present(self) -> Iterator[None]:
+        """Inside, other processes see that this one is at the work; the last to leave takes away what nothing was kept of."""
+        assert self.folder is not None
+        presence = self.folder / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.worker"
+        try:
+            with files.file_lock(presence):
+                yield
+        finally:
+            files.remove_lock(presence)
+            with self._alone_for_a_moment():
+                if self.folder.is_dir() and not self._others() and not self._kept():
+                    emptied(self.folder)
 
     @contextmanager
     def _alone_for_a_moment(self) -> Iterator[None]:
@@ -134,8 +189,10 @@ class Blocks:
                 files.remove_lock(lock)
 
     def is_done(self, part: str, k: int) -> bool:
-        """Whether a block was computed."""
-        return (part, k) in self._memory if self.folder is None else self._file(part, k).is_file()
+        """Whether a block was computed, as all were where others have written the results."""
+        if self.folder is None:
+            return (part, k) in self._memory
+        return self._file(part, k).is_file() or not Run.is_run(self.folder)  # in this order: the latter goes first
 
     def put(self, part: str, k: int, found: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Keep what was found for a block, values that JSON holds, and perhaps tensors, by name."""
@@ -148,18 +205,25 @@ class Blocks:
         files.write_json(self._file(part, k), {"found": found})
 
     def found(self, part: str, k: int) -> Any:
-        """What was found for a block.
+        """What was found for a block; None where others have written the results since, so that it is gone.
 
         Raises:
-            UserError: the file is gone or damaged.
+            UserError: the file is missing or damaged.
         """
-        return self._memory[part, k][0] if self.folder is None else files.read_json(self._file(part, k), "a block of results")["found"]
+        if self.folder is None:
+            return self._memory[part, k][0]
+        try:
+            return files.read_json(self._file(part, k), "a block of results")["found"]
+        except UserError:
+            if Run.is_run(self.folder):
+                raise
+            return None
 
     def tensors(self, part: str, k: int) -> dict[str, Tensor]:
         """The tensors that were kept with a block.
 
         Raises:
-            UserError: they are gone or damaged.
+            UserError: they are missing or damaged.
         """
         if self.folder is None:
             return self._memory[part, k][1]
@@ -180,8 +244,8 @@ class Blocks:
         Args:
             parts: how many blocks each part has.
         """
-        if self.folder is None:
-            yield True
+        if self.folder is None or self.is_finished:
+            yield not self.is_finished
             return
         with self._alone_for_a_moment():
             ready = Run.is_run(self.folder) and all(self.is_done(part, k) for part, n in parts.items() for k in range(n))

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from robustlab.errors import UserError, in_one_line
 from robustlab.paths import place_of, shown
@@ -195,8 +195,7 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[b
     lock = FileLock(path, fallback_to_soft=False)
     held = True
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=wait)
+        _acquire(lock, path.parent, wait)
     except Timeout:
         held = False
     except OSError as error:
@@ -206,6 +205,16 @@ def file_lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[b
         yield held
     finally:
         lock.release()
+
+
+def _acquire(lock: BaseFileLock, folder: Path, wait: bool, tries: int = 20) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=wait)
+    except FileNotFoundError:
+        if not tries:
+            raise
+        _acquire(lock, folder, wait, tries - 1)  # another process took the folder away at this moment
 
 
 def remove_lock(path: str | os.PathLike[str]) -> None:

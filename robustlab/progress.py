@@ -74,6 +74,11 @@ class Progress:
             with _perhaps_unseen():
                 self._bar.update(round(done))
 
+    def skip(self, n: float = 1) -> None:
+        """``n`` more are done, but not by this work: they tell nothing of its speed."""
+        self._first += n
+        self.update(n)
+
     def note(self, text: str) -> None:
         """Words to show behind the numbers from now on."""
         self._text = text

@@ -27,8 +27,6 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors.torch import load_file
-from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -38,7 +36,6 @@ from robustlab.options import from_file, leaves
 from robustlab.paths import place_of
 
 LOG = "metrics.jsonl"
-HIDDEN = ".unfinished"  # where parts of unfinished work are kept
 LOCK = ".lock"  # hidden: it may stay behind where a process was killed
 Read = Callable[[dict[str, Any]], Mapping[str, Any]]  # from settings as an older file has them to today's
 
@@ -284,105 +281,6 @@ class Run:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
-
-
-class Resumable:
-    """Work that goes on after an interruption: its parts, as they are finished, in a hidden run folder in the place of its results.
-
-        with Resumable.at(out, settings, what="measurement") as parts:
-            for k in range(n):
-                if k >= len(parts.found("batches")):
-                    parts.add("batches", measure(k))
-            write(out, parts.found("batches"))
-            parts.finish()
-
-    Without a place the same is kept in memory only.
-    """
-
-    def __init__(self, run: Run | None) -> None:
-        self.run, self._lines = run, [] if run is None else run.metrics
-        self.is_finished = False
-
-    @classmethod
-    @contextmanager
-    def at(
-        cls, place: Path | None, settings: Mapping[str, Any], free: Collection[str] = (), *, what: str, beside: bool = False
-    ) -> Iterator[Resumable]:
-        """Begin some work, or go on with it.
-
-        Args:
-            place: the folder of the results, new or empty but for hidden files; None keeps nothing.
-            settings: what the results depend on, in values that JSON holds.
-            free: settings that may change meanwhile, by their names.
-            what: what the work is called in messages.
-            beside: keep the parts beside the place, which is only made when all is done.
-
-        Raises:
-            UserError: the place holds something else, or the same work with other settings (the sentence names the differences), or
-                another process is at it.
-        """
-        if place is None:
-            yield cls(None)
-            return
-        folder, made = cls.folder_of(place, beside=beside), not place.exists()
-        try:
-            with Run.alone(folder if beside else place, what):
-                log = folder / LOG
-                if not Run.is_run(folder):
-                    files.check_vacant(place, hidden_allowed=True)
-                if not (Run.is_run(folder) and log.is_file() and log.stat().st_size):
-                    emptied(folder)  # what was killed before anything was kept, or while it took itself away
-                parts = cls(Run.open(folder, settings, free, what=what))
-                for written in (place, *place.glob("*/")) if place.is_dir() else ():
-                    files.sweep(written)  # where only this process writes
-                try:
-                    yield parts
-                finally:
-                    if parts.is_finished or not parts._lines:
-                        emptied(folder)
-        finally:
-            for one in (folder, place) if made and not beside else (folder,):
-                with suppress(OSError):  # which keeps a folder that holds something
-                    one.rmdir()
-
-    @staticmethod
-    def folder_of(place: Path, *, beside: bool = False) -> Path:
-        """Where the parts of unfinished work are kept; for the arguments see ``at``."""
-        return place.with_name(f".{place.name}{HIDDEN}") if beside else place / HIDDEN
-
-    def found(self, part: str) -> list[Any]:
-        """What was found so far for a part, in order."""
-        return [line["found"] for line in self._lines if line["part"] == part]
-
-    def add(self, part: str, found: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Keep what was found, values that JSON holds, and perhaps tensors, by name."""
-        step = len(self._lines)
-        line = {"step": step, "part": part, "found": found}
-        if self.run is None:
-            self._lines.append(line)
-            return
-        if tensors is not None:
-            content = tensor_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-            files.write_bytes(self._file(step), content)
-        self.run.append(line)
-
-    def tensors(self, part: str, k: int) -> dict[str, Tensor]:
-        """The tensors that were kept with what was found for a part as the ``k``-th.
-
-        Raises:
-            UserError: they are gone or damaged.
-        """
-        step = [line["step"] for line in self._lines if line["part"] == part][k]
-        with files.reading(self._file(step), "a safetensors file"):
-            return load_file(self._file(step))
-
-    def _file(self, step: int) -> Path:
-        assert self.run is not None, "tensors are only kept in a place"
-        return self.run.folder / f"{step:06}.safetensors"
-
-    def finish(self) -> None:
-        """All is written where it belongs: what was kept can go."""
-        self.is_finished = True
 
 
 def emptied(folder: Path) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
 from robustlab import files
-from robustlab.blocks import Blocks
+from robustlab.blocks import Blocks, folder_of, is_finished
 from robustlab.errors import UserError
-from robustlab.records import Resumable
 
 ASKED = {"seed": 1}
 
 
-def at(place, settings=ASKED):
-    return Blocks.at(place, settings, what="measurement")
+def at(place, settings=ASKED, **options):
+    return Blocks.at(place, settings, what="measurement", **options)
 
 
 def test_a_block_is_claimed_once_and_kept(tmp_path):
@@ -59,9 +60,55 @@ def test_what_nothing_was_kept_of_leaves_nothing_but_not_while_others_are_at_it(
     with at(place) as others:
         with at(place):
             pass
-        assert Resumable.folder_of(place).is_dir()
+        assert folder_of(place).is_dir()
         others.put("part", 0, 1)
-    assert Resumable.folder_of(place).is_dir()
+    assert folder_of(place).is_dir()
+
+
+def test_what_is_finished_is_told_and_what_a_kill_left_of_the_work_is_taken_away(tmp_path, monkeypatch):
+    place, results = tmp_path / "out", ("a", "b")
+    with at(place) as blocks:
+        blocks.put("part", 0, 1)
+        files.write_text(place / "a", "1")
+    with at(place, results=results) as blocks:
+        assert not blocks.is_finished and not is_finished(place, results)
+        monkeypatch.setattr("robustlab.records.shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt), blocks.finishing({"part": 1}) as ready:
+            assert ready and blocks.found("part", 0) == 1
+            files.write_text(place / "b", "2")
+        assert blocks.is_done("part", 7) and not is_finished(place, ())
+        monkeypatch.undo()
+        hidden = folder_of(place) / "part" / "00000.json"
+        kept = hidden.read_bytes()
+    files.write_bytes(hidden, kept)  # a process that is killed takes nothing more away
+    assert is_finished(place, results)
+    for settings in (ASKED, {"seed": 2}):
+        with at(place, settings, results=results) as blocks, blocks.finishing({}) as ready:
+            assert blocks.is_finished and not ready
+        assert sorted(path.name for path in place.iterdir()) == ["a", "b"]
+
+
+def test_what_others_write_meanwhile_is_no_work_any_more(tmp_path):
+    place = tmp_path / "out"
+    with at(place) as slow, at(place) as fast:
+        fast.put("part", 0, 1)
+        with fast.finishing({"part": 1}) as ready:
+            files.write_text(place / "result", "42")
+        with slow.claim("part", 0) as mine:
+            assert not mine and slow.is_done("part", 0) and slow.found("part", 0) is None
+        with slow.finishing({"part": 1}) as again:
+            assert ready and not again
+    assert [path.name for path in place.iterdir()] == ["result"]
+
+
+def test_only_one_process_may_be_at_work_that_is_not_shared(tmp_path):
+    with at(tmp_path / "out", alone=True) as blocks:
+        blocks.put("part", 0, 1)
+        with pytest.raises(UserError, match="another process works on the measurement in"), at(tmp_path / "out", alone=True):
+            pass
+        assert blocks.found("part", 0) == 1
+    with at(tmp_path / "out", alone=True) as blocks:
+        assert blocks.found("part", 0) == 1
 
 
 def test_other_settings_and_other_files_are_refused(tmp_path):

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from robustlab import files
+from robustlab.blocks import Blocks
 from robustlab.commands import settings
 from robustlab.commands.flags import parse
 from robustlab.commands.synthesize import replayed
@@ -38,7 +39,7 @@ from robustlab.models.checkpoints import Provenance, pretrained, save_weights
 from robustlab.models.classifier import Classifier
 from robustlab.models.zoo import TRAINING_FORMAT, _reached, build, describe, load
 from robustlab.options import from_file
-from robustlab.records import Resumable, Run
+from robustlab.records import Run
 from robustlab.synthesis import finished, replay
 from robustlab.training.prepare import recorded_threads, recorded_training
 
@@ -154,7 +155,7 @@ def finished_file(folder: Path) -> tuple[Path, Read]:
     given: dict[str, Any] = {"task": "translate", "settings": {"eps": 2.0, "weight": "inf"}, "models": ["ab"], "images": {"name": "d"}}
     (folder / "sheet.png").write_bytes(b"sheet")
 
-    def make(parts: Resumable) -> finished.Said:
+    def make(blocks: Blocks) -> finished.Said:
         return said
 
     def read() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab import files
+from robustlab.blocks import is_finished, is_unfinished
 from robustlab.commands.common import choose_device, load_model, normalization_of, open_images, required_model
 from robustlab.commands.flags import parse, with_flags
 from robustlab.commands.settings import synthesize_settings
@@ -18,11 +19,10 @@ from robustlab.errors import UserError, unknown
 from robustlab.models.matching import check_fits
 from robustlab.models.zoo import load
 from robustlab.options import changed, flat, given, leaves, paths, words
-from robustlab.records import Resumable, Run
 from robustlab.reports.tables import markdown
 from robustlab.synthesis import replay
 from robustlab.synthesis.ensemble import load_joined
-from robustlab.synthesis.finished import Said, is_finished, made_once
+from robustlab.synthesis.finished import NAME, Said, made_once
 from robustlab.synthesis.presets import before_there_were
 from robustlab.synthesis.run import synthesize
 from robustlab.synthesis.sheets import Pictures
@@ -131,7 +131,7 @@ def check(args: Any) -> None:
 def places(args: Any) -> tuple[Path, Path | None]:
     """Where the sheet goes, and the folder for everything else; checked before any work."""
     output, out = args.output, None if args.output.out is None else Path(args.output.out)
-    if out is not None and not Run.is_run(Resumable.folder_of(out)) and not is_finished(out):
+    if out is not None and not is_unfinished(out) and not is_finished(out, (NAME,)):
         files.check_vacant(out, hidden_allowed=True)
     if output.tensorboard and out is None:
         raise UserError("where to? --tensorboard writes into --out FOLDER")

@@ -39,11 +39,13 @@ from robustlab.gnn.weights import RUN_WEIGHTS, load_network
 from robustlab.linear_bias.problems import Problem, read_problem
 from robustlab.models.accelerate import accelerate
 from robustlab.models.classifier import Classifier
+from robustlab.models.digest import digest
 from robustlab.models.zoo import load
 from robustlab.options import changed
 from robustlab.paths import place_of
 from robustlab.records import Run, environment
 from robustlab.settings import Training
+from robustlab.smoothing import Certificates, certify
 from robustlab.training.graphs import GraphTraining, asked, train_graphs
 from robustlab.training.losses import TrainingLoss
 from robustlab.training.run import train
@@ -292,6 +294,16 @@ class ExperimentCache:
         """Accuracy on some images, clean and under attacks."""
         fast_model = accelerate(model, dtype=torch.bfloat16) if self.bfloat16 else None
         return evaluate(model, Batches(images, 250, device=self.device).epoch(0), attacks, fast_model=fast_model)
+
+    def certified(self, model: Classifier, images: Images, sigma: float, n: int) -> Certificates:
+        """Certificates of some images, kept image by image, so that what was stopped goes on.
+
+        Args:
+            sigma: standard deviation of the noise, in pixel units.
+            n: draws for each image.
+        """
+        settings = {"model": digest(model), "images": fingerprint(images), "sigma": sigma, "n": n}
+        return certify(model, images, sigma, n=n, out=self.out / "certificates" / _slug(f"sigma {sigma:g}", settings), progress=False)
 
     def measured(self, experiment: str, measurements: Iterable[Measurement]) -> list[Values]:
         """What each measurement found, in order. Those that another process is at are left to it until nothing else is to do."""

@@ -30,7 +30,7 @@ from robustlab.options import changed
 from robustlab.reports.plots import Axes, Line
 from robustlab.reports.tables import Table, over_seeds
 from robustlab.settings import Training
-from robustlab.smoothing import certify, predict
+from robustlab.smoothing import predict
 
 POINTS = 40  # of a curve of certified accuracy
 RADII = (0.25, 0.5, 0.75)  # of the table, in pixel units
@@ -206,7 +206,7 @@ def _certified(cache: ExperimentCache, config: Config, sigma: float, seed: int) 
     alone = {"clean": rate(report.clean), "attacked": rate(report.under(str(attack)))}
     if not sigma:
         return alone
-    found = certify(model, cache.images("test", limit=config.certified), sigma, n=config.n_draws, progress=False)
+    found = cache.certified(model, cache.images("test", limit=config.certified), sigma, config.n_draws)
     curve = found.at([found.largest_radius * point / POINTS for point in range(POINTS + 1)])
     at = {f"{radius:g}": rate(value) for radius, value in found.at((0.0, *RADII)).items()}
     return alone | {"at": at, "curve": [{"radius": radius, **rate(value)} for radius, value in curve.items()]}

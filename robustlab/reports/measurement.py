@@ -17,7 +17,7 @@ from torch import nn
 
 from robustlab import files, pictures
 from robustlab.attacks.lineup import LineUp
-from robustlab.blocks import Blocks
+from robustlab.blocks import Blocks, is_finished, is_unfinished
 from robustlab.constraints import ThreatModel
 from robustlab.data.fingerprint import identity
 from robustlab.data.imageset import Images, hold_out
@@ -33,7 +33,7 @@ from robustlab.models.digest import digest
 from robustlab.models.naming import short_names
 from robustlab.norms import L0, Norm
 from robustlab.progress import Progress, say
-from robustlab.records import Resumable, Run, check_same, environment
+from robustlab.records import check_same, environment
 from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
 SHOWN = 10  # images on a grid
@@ -94,9 +94,9 @@ class Places:
             UserError: which one, and why.
         """
         beside = ((self.out, False), (self.adversarial, True))
-        goes_on = [place for place, hidden in beside if place and Run.is_run(Resumable.folder_of(place, beside=hidden))]
+        goes_on = [place for place, hidden in beside if place and is_unfinished(place, beside=hidden)]
         for place in filter(None, (self.out, self.adversarial)):
-            if not goes_on and not (place == self.out and _reports(place, list(short_names(models).values()))):
+            if not goes_on and not (place == self.out and is_finished(place, _results(models))):
                 files.check_vacant(place, hidden_allowed=place == self.out)
         if self.grid is not None and (self.grid.suffix.lower() != ".png" or self.grid.is_dir()):
             raise UserError(f"`grid` takes a PNG file to write, such as sheet.png, got {self.grid}")
@@ -126,45 +126,33 @@ def measure_models(
         UserError: a place holds a measurement with other settings; and as for ``evaluate``.
     """
     asked = _identity(measuring, models, images, places.adversarial is not None)
-    out, grid = places.out, places.grid
-    if out and _repeated(out, models, asked, tell):
-        if grid:
-            pictures.save(grid, _examples(measuring, next(iter(models.values())), images))
-        return
+    place, beside = (places.out, False) if places.out else (places.adversarial, True)
+    results = _results(models) if places.out else []
     try:
-        _shared(models, images, measuring, places, asked, tell)
-    except UserError:
-        if not (out and _repeated(out, models, asked, tell)):  # another process may have ended it at this moment
-            raise
-
-
-def _shared(
-    models: Mapping[str, Classifier],
-    images: Images,
-    measuring: Measuring,
-    places: Places,
-    asked: dict[str, Any],
-    tell: Callable[[str], object],
-) -> None:
-    """Measure what nobody has measured; write and tell the results where that completes them."""
-    out = places.out
-    try:
-        place, beside = (out, False) if out else (places.adversarial, True)
-        with Blocks.at(place, asked, FREE, what="measurement", beside=beside) as blocks:
-            work = _Work(measuring, images, blocks, keeps=places.adversarial is not None)
-            for k, model in enumerate(models.values()):
-                work.measure(k, model)
-            with blocks.finishing(work.parts(len(models))) as ready:
-                if ready:
-                    _write_all(models, work, places, asked, tell)
-                elif not (out and _reports(out, list(short_names(models).values()))):
-                    tell(f"other processes are at the rest; the last of them writes to {place}")
-        if out and not ready:
-            _repeated(out, models, asked, tell)
+        with Blocks.at(place, asked, FREE, what="measurement", results=results, beside=beside) as blocks:
+            if blocks.is_finished:
+                if places.grid:
+                    pictures.save(places.grid, _examples(measuring, next(iter(models.values())), images))
+            elif _shared(models, _Work(measuring, images, blocks, keeps=places.adversarial is not None), places, asked, tell):
+                return
+        if place and is_finished(place, results):
+            _repeat(place, results, asked, tell)
+        else:
+            tell(f"other processes are at the rest; the last of them writes to {place}")
     except KeyboardInterrupt:
-        if out or places.adversarial:
+        if place:
             say("what was found is kept: the same command goes on from here")
         raise
+
+
+def _shared(models: Mapping[str, Classifier], work: _Work, places: Places, asked: dict[str, Any], tell: Callable[[str], object]) -> bool:
+    """Measure what nobody has measured; write and tell the results where that completes them, and say whether it does."""
+    for k, model in enumerate(models.values()):
+        work.measure(k, model)
+    with work.blocks.finishing(work.parts(len(models))) as ready:
+        if ready:
+            _write_all(models, work, places, asked, tell)
+    return ready
 
 
 def _write_all(models: Mapping[str, Classifier], work: _Work, places: Places, asked: dict[str, Any], tell: Callable[[str], object]) -> None:
@@ -234,30 +222,27 @@ def _told(attack: Any) -> dict[str, Any]:
     return told
 
 
-def _reports(out: Path, models: list[str]) -> list[dict[str, Any]]:
-    """What a measurement that ended left in a folder, for each model; empty where there is none of as many models."""
-    places = [out] if len(models) == 1 else [out / name for name in models]
-    if not all((place / "report.json").is_file() for place in places):
-        return []
-    found = [files.read_json(place / "report.json", "the report of a measurement") for place in places]
-    return found if all(isinstance(one.get("asked"), dict) for one in found) else []
+def _results(models: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """The reports of a measurement that ended, of each model, within its folder."""
+    names = list(short_names(list(models)).values())
+    return ["report.json" if len(names) == 1 else f"{name}/report.json" for name in names]
 
 
-def _repeated(out: Path, models: Mapping[str, Classifier], asked: dict[str, Any], tell: Callable[[str], object]) -> bool:
-    """Tell again what a measurement that ended found; False where there is none.
+def _repeat(out: Path, results: Sequence[str], asked: dict[str, Any], tell: Callable[[str], object]) -> None:
+    """Tell again what a measurement that ended found.
 
     Raises:
-        UserError: it had other settings; names the differences.
+        UserError: it had other settings (the sentence names the differences), or it is no measurement.
     """
-    reports = [] if Run.is_run(Resumable.folder_of(out)) else _reports(out, list(short_names(models).values()))
+    reports = [files.read_json(out / name, "the report of a measurement") for name in results]
     for report in reports:
+        if not isinstance(report.get("asked"), dict):
+            raise UserError(f"{out} holds other results: name another folder with `out`")
         check_same(out, report["asked"], asked, FREE, what="measurement")
     for report in reports:
         for text in report.get("printed", []):
             tell(text)
-    if reports:
-        tell(f"this was finished before, in {out}")
-    return bool(reports)
+    tell(f"this was finished before, in {out}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from robustlab import files, seeding
 from robustlab.attacks.protocols import Model
+from robustlab.blocks import Blocks
 from robustlab.checks import check_images, check_labels
 from robustlab.data.adapt import BatchStream, Data
 from robustlab.errors import UserError
@@ -25,12 +27,14 @@ from robustlab.models.digest import digest
 from robustlab.models.frozen import frozen
 from robustlab.paths import place_of
 from robustlab.progress import Progress, say
-from robustlab.records import Resumable, Run, check_same, environment
+from robustlab.records import check_same, environment
 from robustlab.smoothing.bounds import certified_radius, lower_bound, two_sided_test
 from robustlab.smoothing.certificates import Certificate, Certificates, Prediction, Predictions
 
 READ = 250  # images that are read together
-WHAT = "certification"
+PAUSE = 0.2  # seconds between two looks whether other processes are done
+WHAT, PART = "certification", "images"
+RESULTS = RECORDS, REPORT = "records.jsonl", "report.json"
 
 
 def certify(
@@ -73,32 +77,22 @@ def certify(
         device: where the images go; the model's own where left out.
         workers: processes that read images which are not in memory.
         out: new or empty folder for ``records.jsonl``, one line per image, and ``report.json``. What is found is kept there image by
-            image: after an interruption the same call goes on, and ends with the same records.
+            image: after an interruption the same call goes on, and ends with the same records. Processes that make the same call at the
+            same time share the images, and each has the answers of all of them; so the data must come in the same order to each.
         progress: show how far it is.
 
     Raises:
         UserError: numbers out of range; a folder that holds something else, other images or other settings; and as for ``evaluate``.
     """
     how = _Sampling(sigma, n, alpha, batch_size)
-    if n0 < 1:
-        raise UserError(f"`n0` is how many draws choose a class, at least 1, got {n0}")
-    fewest = math.ceil(math.log(alpha) / math.log(0.5) + 1e-9)
-    if n < fewest:
-        raise UserError(f"{n} draws prove nothing at `alpha={alpha:g}`, even if all agree: `n` must be at least {fewest}")
+    _check_draws(n0, n, alpha)
     stream = prepared(model, data, batch_size=READ, seed=seed, device=device, workers=workers)
     known = digest(model) if isinstance(model, nn.Module) else None
     asked = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha, "seed": seed, "model": known}
-    certified = _Certifying(model, how, n0, stream, progress, Certificates((), sigma, n, alpha, stream.classes, n0))
+    certifying = _Certifying(model, how, n0, stream, progress, Certificates((), sigma, n, alpha, stream.classes, n0))
     place = None if out is None else place_of(out)
-    if place is not None and (place / "report.json").is_file() and not Run.is_run(Resumable.folder_of(place)):
-        return certified.finished(place, asked)
     try:
-        with Resumable.at(place, asked, what=WHAT) as parts:
-            found = certified.run(parts)
-            if place is not None:
-                _write(place, found, {"asked": asked, "pictures": _joined(line["image"] for line in parts.found("images"))})
-            parts.finish()
-            return found
+        return certifying.found(place, asked)
     except KeyboardInterrupt:
         if place is not None:
             say("what was found is kept: the same again goes on from here")
@@ -145,7 +139,10 @@ def predict(
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """One image ``(1, ...)``, with its label, its position in the split, its random key ``(1,)``, and the largest label of its batch."""
+    """One image ``(1, ...)``, with its label, its position in the split, its random key ``(1,)``, and the largest label of its batch.
+
+    Its number counts the images as they come.
+    """
 
     x: Tensor
     label: int
@@ -153,6 +150,7 @@ class _Image:
     key: Tensor
     file: str | None
     highest: int
+    number: int
 
 
 def _images(stream: BatchStream) -> Iterator[_Image]:
@@ -162,8 +160,16 @@ def _images(stream: BatchStream) -> Iterator[_Image]:
         highest = check_labels(batch.y, batch.x)
         for i, (label, index) in enumerate(zip(batch.y.tolist(), batch.index.tolist(), strict=True)):
             file = stream.files[number] if stream.files is not None else None
-            yield _Image(batch.x[i : i + 1], label, index, batch.keys[i : i + 1], file, highest)
+            yield _Image(batch.x[i : i + 1], label, index, batch.keys[i : i + 1], file, highest, number)
             number += 1
+
+
+def _check_draws(n0: int, n: int, alpha: float) -> None:
+    if n0 < 1:
+        raise UserError(f"`n0` is how many draws choose a class, at least 1, got {n0}")
+    fewest = math.ceil(math.log(alpha) / math.log(0.5) + 1e-9)
+    if n < fewest:
+        raise UserError(f"{n} draws prove nothing at `alpha={alpha:g}`, even if all agree: `n` must be at least {fewest}")
 
 
 @dataclass(frozen=True)
@@ -209,27 +215,54 @@ class _Certifying:
     progress: bool
     empty: Certificates
 
-    def run(self, parts: Resumable) -> Certificates:
-        """Certify the images that are not done yet.
+    def found(self, place: Path | None, asked: dict[str, Any]) -> Certificates:
+        """The certificates of all images: of this call, of equal ones before, and of those at the same time.
 
         Raises:
-            UserError: those that are done were others.
+            UserError: the place holds something else, other settings or other images, or its files are damaged.
         """
-        done = parts.found("images")
-        records = [Certificate.from_json(line["record"]) for line in done]
+        with Blocks.at(place, {**asked, "images": self.stream.n}, what=WHAT, results=RESULTS) as blocks:
+            pictures = [_identity(one) for one in _images(self.stream)] if blocks.is_finished else self._certified(blocks)
+            with blocks.finishing({PART: len(pictures)}) as ready:
+                if ready:
+                    lines = [blocks.found(PART, k)["record"] for k in range(len(pictures))]
+                    found = replace(self.empty, records=tuple(map(Certificate.from_json, lines)))
+                    if place is not None:
+                        _write(place, found, {"asked": asked, "pictures": _joined(pictures)})
+                    return found
+        assert place is not None
+        return self._read(place, asked, _joined(pictures))
+
+    def _certified(self, blocks: Blocks) -> list[int]:
+        """See to it that every image is certified, by this process or by others, and tell by which numbers the images are known."""
+        pictures: list[int] = []
+        waiting: list[_Image] = []  # for other processes
         with frozen(self.model), Progress("certifying", self.stream.n, "img", shown=self.progress) as shown:
-            shown.start_from(len(done))
-            number = -1
-            for number, one in enumerate(_images(self.stream)):
-                image = _identity(one)
-                if number < len(done):
-                    _check_same_image(done[number]["image"], image, number)
-                    continue
-                records.append(self._certificate(one, shown))
-                parts.add("images", {"image": image, "record": records[-1].to_json()})
-        if number + 1 < len(done):
-            raise UserError(f"{len(done)} images were certified before the interruption, and now there are only {number + 1}")
-        return self._with(records)
+            for one in _images(self.stream):
+                pictures.append(_identity(one))
+                waiting = [each for each in (*waiting, one) if not self._is_done(blocks, each, pictures[each.number], shown)]
+            while waiting:
+                time.sleep(PAUSE)
+                waiting = [each for each in waiting if not self._is_done(blocks, each, pictures[each.number], shown)]
+        return pictures
+
+    def _is_done(self, blocks: Blocks, one: _Image, picture: int, shown: Progress) -> bool:
+        """Whether an image is certified, which is done now where nobody is at it.
+
+        Raises:
+            UserError: another image was certified in its place.
+        """
+        with blocks.claim(PART, one.number) as mine:
+            if mine:
+                blocks.put(PART, one.number, {"image": picture, "record": self._certificate(one, shown).to_json()})
+                return True
+        if not blocks.is_done(PART, one.number):
+            return False
+        kept = blocks.found(PART, one.number)
+        if kept is not None and kept["image"] != picture:
+            raise UserError(f"image {one.number} is not the one that was certified before: name another folder with `out`")
+        shown.skip(1)
+        return True
 
     def _certificate(self, one: _Image, shown: Progress) -> Certificate:
         total = self.n0 + self.how.n
@@ -244,24 +277,17 @@ class _Certifying:
         radius = certified_radius(p, self.how.sigma)
         return Certificate(one.index, one.label, candidate if radius > 0 else None, _sorted(counts), one.file, candidate, p, radius)
 
-    def finished(self, place: Path, asked: dict[str, Any]) -> Certificates:
-        """What an equal call found before, after a look whether it was of the same images.
-
-        Raises:
-            UserError: it had other settings or other images, or its files are damaged.
-        """
-        report = files.read_json(place / "report.json", f"the report of a {WHAT}")
+    def _read(self, place: Path, asked: dict[str, Any], pictures: str) -> Certificates:
+        """What equal calls have written, after a look whether it is of the same images."""
+        report = files.read_json(place / REPORT, f"the report of a {WHAT}")
         if not isinstance(report.get("asked"), dict):
             raise UserError(f"{place} holds other results: name another folder with `out`")
         check_same(place, report["asked"], asked, what=WHAT)
-        if report.get("pictures") != _joined(map(_identity, _images(self.stream))):
+        if report.get("pictures") != pictures:
             raise UserError(f"{place} holds a {WHAT} of other images: name another folder with `out`")
-        text = files.read_text(place / "records.jsonl", "one JSON object per line")
-        lines = [files.parse_json(line, place / "records.jsonl", "one JSON object per line") for line in text.splitlines()]
-        return self._with([Certificate.from_json(line) for line in lines])
-
-    def _with(self, records: list[Certificate]) -> Certificates:
-        return replace(self.empty, records=tuple(records))
+        text = files.read_text(place / RECORDS, "one JSON object per line")
+        lines = [files.parse_json(line, place / RECORDS, "one JSON object per line") for line in text.splitlines()]
+        return replace(self.empty, records=tuple(map(Certificate.from_json, lines)))
 
 
 def _identity(one: _Image) -> int:
@@ -273,12 +299,7 @@ def _joined(identities: Any) -> str:
     return hashlib.sha256(json.dumps(list(identities)).encode()).hexdigest()
 
 
-def _check_same_image(before: int, now: int, number: int) -> None:
-    if before != now:
-        raise UserError(f"image {number} is not the one that was certified before the interruption: name another folder with `out`")
-
-
 def _write(place: Path, found: Certificates, more: dict[str, Any]) -> None:
     """Records first, the report last: a folder with a report is complete."""
-    files.write_text(place / "records.jsonl", "".join(json.dumps(record.to_json()) + "\n" for record in found.records))
-    files.write_json(place / "report.json", {**found.to_json(), **more, "environment": environment()})
+    files.write_text(place / RECORDS, "".join(json.dumps(record.to_json()) + "\n" for record in found.records))
+    files.write_json(place / REPORT, {**found.to_json(), **more, "environment": environment()})

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from robustlab import files
+from robustlab.blocks import Blocks
 from robustlab.errors import UserError
 from robustlab.progress import say
-from robustlab.records import Resumable, Run, check_same
+from robustlab.records import check_same
 
 NAME = "finished.json"
 WHAT = "what was said of finished pictures"
@@ -35,7 +36,7 @@ class Said:
     notes: list[str]
 
 
-def made_once(out: Path | None, sheet: Path, asked: Mapping[str, Any], shown: Mapping[str, Any], make: Callable[[Resumable], Said]) -> Said:
+def made_once(out: Path | None, sheet: Path, asked: Mapping[str, Any], shown: Mapping[str, Any], make: Callable[[Blocks], Said]) -> Said:
     """Make pictures, or what is missing of them; or tell what was said of those that are finished.
 
     Args:
@@ -49,25 +50,20 @@ def made_once(out: Path | None, sheet: Path, asked: Mapping[str, Any], shown: Ma
         UserError: the folder holds pictures with other settings, which the sentence names, or finished ones whose sheet is gone or another
             one; a damaged file; or it is in use.
     """
-    if out is not None and is_finished(out):
-        return _said_before(out, sheet, {**asked, **shown})
     try:
-        with Resumable.at(out, asked, FREE, what=SET) as parts:
-            said = make(parts)
-            if out is not None:
-                kept = {"asked": {**asked, **shown}, "picture": files.sha256(sheet), **asdict(said), "sha256": _hash(said)}
-                files.write_json(out / NAME, kept)
-            parts.finish()
+        with Blocks.at(out, asked, FREE, what=SET, results=(NAME,), alone=True) as blocks:
+            if out is not None and blocks.is_finished:
+                return _said_before(out, sheet, {**asked, **shown})
+            said = make(blocks)
+            with blocks.finishing({}):
+                if out is not None:
+                    kept = {"asked": {**asked, **shown}, "picture": files.sha256(sheet), **asdict(said), "sha256": _hash(said)}
+                    files.write_json(out / NAME, kept)
     except KeyboardInterrupt:
         if out is not None:
             say("what was made is kept: the same command goes on from here")
         raise
     return said
-
-
-def is_finished(out: Path) -> bool:
-    """Whether a folder holds pictures that are finished, to the last file."""
-    return (out / NAME).is_file() and not Run.is_run(Resumable.folder_of(out))
 
 
 def _said_before(out: Path, sheet: Path, asked: Mapping[str, Any]) -> Said:

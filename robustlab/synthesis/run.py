@@ -6,17 +6,18 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from robustlab.blocks import Blocks
 from robustlab.data.imageset import Images
 from robustlab.errors import UserError, unknown
 from robustlab.models.placement import device_of
 from robustlab.options import flat, leaves
 from robustlab.progress import Progress
-from robustlab.records import Resumable
 from robustlab.synthesis import replay as replays
 from robustlab.synthesis.budget import Search, resolved, search_of
 from robustlab.synthesis.judges import judges_of, unjudged
@@ -43,7 +44,7 @@ def synthesize(
     device: str | torch.device | None = None,
     progress: bool = True,
     replay: Mapping[str, Any] | None = None,
-    resumable: Resumable | None = None,
+    resumable: Blocks | None = None,
     **settings: Any,
 ) -> Pictures:
     """Pictures that a task makes with a model, or with several of the same images.
@@ -104,8 +105,9 @@ def synthesize(
         chosen = range(len(labelled)) if files else positions
         within = replay is not None and not replays.counts_in_split(replay)
         selection = select(labelled, n or TASKS[name].n, positions=chosen, name=f"{labelled.name} ({split})", within=within, **how)
-        parts = Resumable(None) if resumable is None else resumable
-        first, *others = [_made(name, each, judges.get(each.name), selection, asked, progress, parts) for each in matched]
+        blocks = Blocks(None) if resumable is None else resumable
+        keeping = [(each, judges.get(each.name), partial(_Kept, blocks, f"pictures {k}")) for k, each in enumerate(matched)]
+        first, *others = [_made(name, each, judge, selection, asked, progress, keep) for each, judge, keep in keeping]
         values: dict[str, Any] = {
             "task": name,
             "model": ",".join(models),
@@ -223,15 +225,15 @@ class _Kept:
     """The batches of one model's pictures, in the order in which they are made.
 
     Attributes:
-        parts: where they are kept.
-        name: of the model.
+        blocks: where they are kept.
+        part: as which part of the work.
         log: what was seen of its searches, which is kept with them.
         place: where they are wanted.
         count: batches so far.
     """
 
-    parts: Resumable
-    name: str
+    blocks: Blocks
+    part: str
     log: _SearchLog
     place: torch.device
     count: int = 0
@@ -239,22 +241,27 @@ class _Kept:
     def __call__(self, make: Callable[[], Tensor]) -> Tensor:
         k, log = self.count, self.log
         self.count += 1
-        found = self.parts.found(self.name)
-        if k < len(found):
-            log.searched, log.unmoved, steps = found[k]
-            kept = self.parts.tensors(self.name, k)
+        if self.blocks.is_done(self.part, k):
+            log.searched, log.unmoved, steps = self.blocks.found(self.part, k)
+            kept = self.blocks.tensors(self.part, k)
             log.objective = list(kept["objective"].to(self.place))
             log.progress.update(steps - log.progress.done)
             return kept["x"].to(self.place)
         x = make()
-        if self.parts.run is not None:
+        if self.blocks.folder is not None:
             objective = torch.stack(log.objective) if log.objective else torch.zeros(0)
-            self.parts.add(self.name, [log.searched, log.unmoved, log.progress.done], {"x": x, "objective": objective})
+            self.blocks.put(self.part, k, [log.searched, log.unmoved, log.progress.done], {"x": x, "objective": objective})
         return x
 
 
 def _made(
-    task: str, model: MatchedModel, judge: MatchedModel | None, images: Selection, settings: Any, progress: bool, parts: Resumable
+    task: str,
+    model: MatchedModel,
+    judge: MatchedModel | None,
+    images: Selection,
+    settings: Any,
+    progress: bool,
+    keeping: Callable[[_SearchLog, torch.device], _Kept],
 ) -> Pictures:
     """What one model makes, or what is missing of it."""
     known = TASKS[task]
@@ -263,7 +270,7 @@ def _made(
     total = math.ceil(len(images.index) / images.batch_size) * (steps + 1)
     with Progress(f"{task} {model.name}", total, "step", shown=progress) as shown:
         log = _SearchLog(shown)
-        keep = _Kept(parts, model.name, log, images.device)
+        keep = keeping(log, images.device)
         made = known.function(model, replace(images, on_step=log, keep=keep), settings, **({"judge": judge} if known.judged else {}))
     looked_at = len(images.images) if task == "extremes" else len(images.index)
     return replace(

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,7 +18,8 @@ from robustlab.commands import train as command
 from robustlab.commands.flags import parse
 from robustlab.data.catalog import open_dataset
 from robustlab.models.zoo import load
-from robustlab.smoothing import certify
+from robustlab.smoothing import certify, certifying
+from robustlab.smoothing.bounds import lower_bound
 
 LIGHT = ["--device", "cpu", "--threads", "1", "--workers", "0"]
 FEW = ["--sigma", "0.1", "--n0", "10", "--n", "100", *LIGHT]
@@ -42,6 +48,35 @@ def test_its_table_and_files_are_the_library_s(call, run: Path, data: Path, tmp_
     with Image.open(out / "curve.png") as image:
         assert image.width > 500
     assert call("certify", "--model", run, "--data", data, *FEW, "--radii", "0,0.05", "--out", out).out == told.out
+
+
+def test_two_processes_find_what_one_finds_also_where_one_is_killed(call, monkeypatch, run: Path, data: Path, tmp_path: Path) -> None:
+    words = ["certify", "--model", str(run), "--data", str(data), *FEW, "--n", "1000", "--batch-size", "20"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert call(*words, "--out", whole).code == 0
+    with subprocess.Popen(
+        [sys.executable, "-m", "robustlab", *words, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as other:
+        deadline = time.monotonic() + 120
+        while other.poll() is None and time.monotonic() < deadline and not list(out.glob(".unfinished/images/*.json")):
+            time.sleep(0.005)
+        other.send_signal(signal.SIGSTOP)
+        kept = len(list(out.glob(".unfinished/images/*.json")))
+        assert other.poll() is None and 0 < kept < 20
+
+        certified: list[int] = []
+
+        def killing(*counted: Any) -> float:
+            other.kill()  # while it is at an image
+            certified.append(1)
+            return lower_bound(*counted)
+
+        monkeypatch.setattr(certifying, "lower_bound", killing)
+        assert call(*words, "--out", out).code == 0
+    assert len(certified) == 20 - kept
+    assert {path.name for path in out.iterdir()} == {"records.jsonl", "report.json", "curve.png"}
+    for name in ("records.jsonl", "curve.png"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_mistakes_name_flags(refused, run: Path, data: Path) -> None:

@@ -30,6 +30,8 @@ def test_with_and_without_images_every_sigma_has_a_row_and_nothing_is_done_twice
     (noisy,) = found.numbers["images"][1]["seeds"]
     assert noisy["clean"]["n"] == 10 and noisy["at"]["0"]["n"] == 6 and noisy["curve"][0]["count"] == noisy["at"]["0"]["count"]
     assert set(found.lines) == {"smoothing-features", "smoothing-certified"}
+    (kept,) = (tmp_path / "certificates").glob("*/records.jsonl")
+    assert len(kept.read_text().splitlines()) == 6
     work = tiny.count_work(monkeypatch)
     assert run(ExperimentCache(tmp_path, str(data)), CONFIG) == found and work == tiny.Work()
     assert type(FULL) is Config and FULL != Config()

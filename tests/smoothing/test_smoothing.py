@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 from statistics import NormalDist
+from threading import Thread
 
 import pytest
 import torch
@@ -13,9 +15,10 @@ from killing import Killed, dying
 from scipy.stats import beta, binom, binomtest
 from torch import Tensor, nn
 
+from robustlab import files
 from robustlab.data.imageset import ImageSet
 from robustlab.errors import UserError
-from robustlab.smoothing import certify, predict
+from robustlab.smoothing import Certificates, certify, predict
 from robustlab.smoothing.bounds import certified_radius, lower_bound, two_sided_test
 
 SIGMA = 0.25
@@ -146,17 +149,74 @@ def test_images_alone_together_in_another_order_and_after_a_kill_get_the_same_by
     assert deaths > 2 and again.records == whole.records
     assert (tmp_path / "killed" / "records.jsonl").read_bytes() == (tmp_path / "whole" / "records.jsonl").read_bytes()
     report = json.loads((tmp_path / "killed" / "report.json").read_text())
-    assert report["images"] == 6 and {path.name for path in (tmp_path / "killed").glob("[!.]*")} == {"records.jsonl", "report.json"}
+    assert report["images"] == 6 and {path.name for path in (tmp_path / "killed").iterdir()} == {"records.jsonl", "report.json"}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, by its name there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_others_share_the_images_and_take_over_what_fails_elsewhere(tiny_model: nn.Module, tmp_path: Path, fails: bool) -> None:
+    """One is still at the first image when another comes, who does all the rest and waits for it, or does it after a failure."""
+    images, options = some_images(), {"n0": 10, "n": 40, "alpha": 0.05, "batch_size": 50, "progress": False}
+    whole, other, passes = certify(tiny_model, images, SIGMA, out=tmp_path / "whole", **options), deepcopy(tiny_model), []
+    found: list[Certificates] = []
+    thread = Thread(target=lambda: found.append(certify(other, images, SIGMA, out=tmp_path / "out", **options)))
+
+    def meanwhile(model: nn.Module, given: tuple[Tensor]) -> None:
+        passes.append(model)
+        if len(passes) == 1:
+            thread.start()
+            while len(list((tmp_path / "out" / ".unfinished" / "images").glob("*.json"))) < len(images) - 1:
+                thread.join(0.002)
+            assert thread.is_alive()
+            if fails:
+                raise UserError("as if it was killed")
+
+    for model in (tiny_model, other):
+        model.register_forward_pre_hook(meanwhile)
+    if fails:
+        with pytest.raises(UserError, match="as if it was killed"):
+            certify(tiny_model, images, SIGMA, out=tmp_path / "out", **options)
+    else:
+        assert certify(tiny_model, images, SIGMA, out=tmp_path / "out", **options) == whole
+    thread.join()
+    assert found == [whole] and len(passes) == 2 * len(images) + fails
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
 def test_what_is_finished_is_read_again_and_nothing_else_is_taken_for_it(tiny_model: nn.Module, tmp_path: Path) -> None:
     images, options = some_images(2), {"n0": 5, "n": 20, "out": tmp_path / "out", "progress": False}
     found = certify(tiny_model, images, SIGMA, **options)
-    assert certify(tiny_model, images, SIGMA, batch_size=3, **options) == found
+    made = content(tmp_path / "out")
+    files.write_bytes(tmp_path / "out" / ".unfinished" / "images" / "00000.json", b"{}")  # killed while it took itself away
+    for _ in range(2):
+        assert certify(tiny_model, images, SIGMA, batch_size=3, **options) == found
+        assert content(tmp_path / "out") == made and not (tmp_path / "out" / ".unfinished").exists()
     with pytest.raises(UserError, match="n: 20 there, 21 here"):
         certify(tiny_model, images, SIGMA, **{**options, "n": 21})
     with pytest.raises(UserError, match="of other images"):
         certify(tiny_model, some_images(3), SIGMA, **options)
+
+
+def test_what_is_begun_with_other_images_or_settings_is_refused(
+    tiny_model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, options = some_images(), {"n0": 5, "n": 20, "out": tmp_path / "out", "progress": False}
+    after = dying(monkeypatch)
+    after(12)
+    with pytest.raises(Killed):
+        certify(tiny_model, images, SIGMA, **options)
+    after(10**6)
+    with pytest.raises(UserError, match="n: 20 there, 21 here"):
+        certify(tiny_model, images, SIGMA, **{**options, "n": 21})
+    with pytest.raises(UserError, match="images: 6 there, 5 here"):
+        certify(tiny_model, some_images(5), SIGMA, **options)
+    with pytest.raises(UserError, match="image 0 is not the one that was certified before"):
+        certify(tiny_model, images.subset(torch.arange(5, -1, -1)), SIGMA, **options)
+    assert len(certify(tiny_model, images, SIGMA, **options).records) == 6
 
 
 # Mistakes.
