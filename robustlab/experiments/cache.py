@@ -295,15 +295,17 @@ class ExperimentCache:
         fast_model = accelerate(model, dtype=torch.bfloat16) if self.bfloat16 else None
         return evaluate(model, Batches(images, 250, device=self.device).epoch(0), attacks, fast_model=fast_model)
 
-    def certified(self, model: Classifier, images: Images, sigma: float, n: int) -> Certificates:
+    def certified(self, model: Classifier, images: Images, sigma: float, n: int, alpha: float) -> Certificates:
         """Certificates of some images, kept image by image, so that what was stopped goes on.
 
         Args:
             sigma: standard deviation of the noise, in pixel units.
             n: draws for each image.
+            alpha: how often a certificate may be wrong.
         """
-        settings = {"model": digest(model), "images": fingerprint(images), "sigma": sigma, "n": n}
-        return certify(model, images, sigma, n=n, out=self.out / "certificates" / _slug(f"sigma {sigma:g}", settings), progress=False)
+        settings = {"model": digest(model), "images": fingerprint(images), "sigma": sigma, "n": n, "alpha": alpha}
+        place = self.out / "certificates" / _slug(f"sigma {sigma:g}", settings)
+        return certify(model, images, sigma, n=n, alpha=alpha, out=place, progress=False)
 
     def measured(self, experiment: str, measurements: Iterable[Measurement]) -> list[Values]:
         """What each measurement found, in order. Those that another process is at are left to it until nothing else is to do."""

@@ -30,8 +30,9 @@ from robustlab.options import changed
 from robustlab.reports.plots import Axes, Line
 from robustlab.reports.tables import Table, over_seeds
 from robustlab.settings import Training
-from robustlab.smoothing import predict
+from robustlab.smoothing import Certificates, predict
 
+ALPHA = 0.001  # how often a certificate may be wrong
 POINTS = 40  # of a curve of certified accuracy
 RADII = (0.25, 0.5, 0.75)  # of the table, in pixel units
 OF_SHAPES, OF_IMAGES = ("faint_amplitude", "test", "draws"), ("eps", "steps", "attacked", "certified", "n_draws")  # settings of one part
@@ -206,7 +207,7 @@ def _certified(cache: ExperimentCache, config: Config, sigma: float, seed: int) 
     alone = {"clean": rate(report.clean), "attacked": rate(report.under(str(attack)))}
     if not sigma:
         return alone
-    found = cache.certified(model, cache.images("test", limit=config.certified), sigma, config.n_draws)
+    found = cache.certified(model, cache.images("test", limit=config.certified), sigma, config.n_draws, ALPHA)
     curve = found.at([found.largest_radius * point / POINTS for point in range(POINTS + 1)])
     at = {f"{radius:g}": rate(value) for radius, value in found.at((0.0, *RADII)).items()}
     return alone | {"at": at, "curve": [{"radius": radius, **rate(value)} for radius, value in curve.items()]}
@@ -216,13 +217,14 @@ def _images_table(config: Config, found: dict[float, list[Values]]) -> Table:
     rows = []
     for sigma, seeds in found.items():
         alone = [over_seeds([Rate(**one[what]) for one in seeds]) for what in ("clean", "attacked")]
-        proved = [over_seeds([Rate(**one["at"][f"{radius:g}"]) for one in seeds]) if sigma else "-" for radius in (0.0, *RADII)]
+        most = Certificates((), sigma, config.n_draws, ALPHA).largest_radius
+        proved = [over_seeds([Rate(**one["at"][f"{radius:g}"]) for one in seeds]) if radius < most else "-" for radius in (0.0, *RADII)]
         rows.append((f"{sigma:g}", *alone, *proved))
     return Table(
         "Smoothing on images: what noise costs, and what it proves",
         f"{config.n:,} training images, {config.arch}, {config.epochs} epochs with noise. The network alone on {config.attacked:,} test "
         f"images, clean and under PGD-{config.steps} in L2 at {config.eps:g}; the smoothed classifier on {config.certified:,}, "
-        f"{config.n_draws:,} draws each, alpha 0.001. Percent.",
+        f"{config.n_draws:,} draws each, alpha {ALPHA:g}. Percent; - where so many draws can prove no such radius.",
         ("sigma", "alone, clean", "alone, attacked", "smoothed", *(f"certified at {radius:g}" for radius in RADII)),
         tuple(rows),
         (
