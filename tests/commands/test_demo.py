@@ -78,7 +78,7 @@ def test_models_of_ones_own_have_short_names_and_what_is_known_of_them(call, ser
     words = ["--model", f"{tmp_path}/one/model.json,{tmp_path}/two/model.safetensors", "--device", "cpu"]
     assert call("demo", *words).code == 0
     assert [(name, one.note) for name, one in served["page"].models.items()] == [
-        ("one-model", "mlp on shapes, trained against L2 eps=0.5: clean 88.0 %"),
+        ("one-model", "mlp on shapes, trained against L2 eps=0.5: clean 88.0 % (n = 100)"),
         ("two-model", "mlp on shapes, trained against L2 eps=0.5"),
     ]
 

@@ -513,6 +513,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["translate", "interpolate", "extremes", "sensitivity", "visualize", "gradients"])
 def test_killed_at_any_write_it_goes_on_to_the_same_bytes(synthesize: Call, monkeypatch, tmp_path: Path, task: str) -> None:
     many = {"sensitivity": ["--images", 4], "interpolate": ["--images", 4], "extremes": ["--top", 2]}.get(task, ["--images", 3])

@@ -81,7 +81,8 @@ def test_the_best_start_has_the_lowest_free_energy():
     one = stochastic_block_model(400, 5, inside=0, between=18 / 400, seed=3)
     blocks = Blocks.planted(5, 0, 18)
     energies = [float(belief_propagation(one, blocks, restarts=restarts, sweeps=60).energy) for restarts in (1, 2, 4)]
-    assert energies[0] >= energies[1] >= energies[2]
+    # More starts are computed side by side, which moves the last digit of each.
+    assert energies[0] >= energies[1] - 1e-12 and energies[1] >= energies[2] - 1e-12
 
 
 def test_a_graph_has_the_same_beliefs_alone_and_beside_others():
