@@ -212,9 +212,10 @@ def also_measured(path: str | os.PathLike[str], accuracies: Mapping[str, float],
 
 
 def reached(record: Mapping[str, Any]) -> str:
-    """What a network reaches, in words: its accuracies and, where it has some on other images, those too."""
-    measured = [record, *record.get("also", ())]
-    return "; ".join(_numbers(one["accuracies"], one["n"]) for one in measured if one["accuracies"])
+    """What a network reaches, in words: its accuracies, and of those on other images what is not among them."""
+    first = record["accuracies"]
+    others = [({name: value for name, value in one["accuracies"].items() if name not in first}, one["n"]) for one in record.get("also", ())]
+    return "; ".join(_numbers(accuracies, n) for accuracies, n in [(first, record["n"]), *others] if accuracies)
 
 
 def _numbers(accuracies: Mapping[str, float], n: int) -> str:

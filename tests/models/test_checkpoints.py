@@ -569,8 +569,7 @@ def test_accuracies_on_other_images_stand_beside_the_first_and_replace_earlier_o
     assert [(one["n"], sorted(one["accuracies"].values())) for one in record["also"]] == [(500, [30.0]), (1000, [40.0, 89.5])]
     assert {**record, "also": []} == first and isinstance(load(path), Classifier)
     assert reached(record) == (
-        "clean 91.2 %, PGD-20 60.5 % (n = 1,000); PGD-20 (L2 eps=1) 30.0 % (n = 500); "
-        "AutoAttack (L2 eps=0.5) 40.0 %, clean 89.5 % (n = 1,000)"
+        "clean 91.2 %, PGD-20 60.5 % (n = 1,000); PGD-20 (L2 eps=1) 30.0 % (n = 500); AutoAttack (L2 eps=0.5) 40.0 % (n = 1,000)"
     )
 
 
