@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Checked, Model
+from robustlab.attacks.protocols import Asked, Checked, Model
 from robustlab.attacks.starts import Starts, believed, first_else_best
-from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, LeftFor, Surrogate, Untargeted, cross_entropy, dlr, likeliest_others
-from robustlab.models.frozen import frozen_both
 from robustlab.norms import L0, L1, per_example
 from robustlab.objectives import Objective, expected, goal_objective, value_only
 from robustlab.optimize import Solution, StepRule, minimize, when_achieved
@@ -80,38 +78,14 @@ class APGD(Checked):
         draws = f"EOT {self.eot}, " if self.eot > 1 else ""
         return f"APGD-{kind}{numbers} ({aims}{draws}{self.threat})"
 
-    def solve(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor | Goal,
-        *,
-        keys: Tensor | None = None,
-        fast_model: Model | None = None,
-        highest_label: int = -1,
-    ) -> Solution:
-        """The attack without a look at images and labels, and with what is known of the result; see ``PGD.solve``.
-
-        Args:
-            model, x, y, keys, fast_model: as in a call, but tensors only.
-            highest_label: to be compared with the number of classes; -1 where it is not known.
-
-        Returns:
-            The attacked images; ``achieved`` is the verdict of the model itself.
-
-        Raises:
-            UserError: a goal where there are ``targets``; radii for another number of images; logits that are none.
-        """
+    def _solve(self, asked: Asked) -> Solution:
+        x, y = asked.x, asked.y
         if self.targets and not isinstance(y, Tensor):
             raise UserError(f"with `targets` Auto-PGD chooses its goals by itself: give labels, not {type(y).__name__}")
-        x, keys = x.detach(), seeding.content_keys(x) if keys is None else keys
-        with frozen_both(model, fast_model):
-            itself, stepped = (with_logit_checks(one, highest_label) for one in (model, fast_model or model))
-            goals = self._goals(itself, x, y)
-            objectives = tuple(expected(goal_objective(stepped, goal), self.eot) for goal in goals)
-            judges = tuple(expected(goal_objective(itself, goal), self.eot) for goal in goals if fast_model)
-            run = Starts(objectives, judges, self.threat.around(x), self._rule(x), x, self.threat.radius(x), keys)
-            found = first_else_best(run, len(goals) * self.restarts, self._start)
+        goals = self._goals(asked.model, x, y)
+        objectives, judges = asked.objectives(goals, lambda model, goal: expected(goal_objective(model, goal), self.eot))
+        run = Starts(objectives, judges, self.threat.around(x), self._rule(x), x, self.threat.radius(x), asked.keys)
+        found = first_else_best(run, len(goals) * self.restarts, self._start)
         assert found.passes is not None
         return replace(found, passes=found.passes * self.eot + (self.targets > 0))
 

@@ -17,7 +17,7 @@ class NearestBoundary:
     """An objective that knows its gradient: ``z_y - z_c`` for the class ``c`` whose boundary is the nearest by linearization.
 
     Where another class than ``y`` is predicted, ``c`` is that class, so that the value is at most 0 exactly there. One forward pass, and
-    one backward pass for each class, all of them at once where the model's operations can be batched.
+    one backward pass for each class: on a CPU one after another, elsewhere all at once where the model's operations can be batched.
 
     Attributes:
         model: from images to logits ``(B, K)``.
@@ -63,7 +63,12 @@ class NearestBoundary:
 
 
 def _each_gradient(values: Tensor, x: Tensor) -> Tensor:
-    """The gradients of several values of each example: ``(B, C), (B, ...) -> (B, C, ...)``."""
+    """The gradients of several values of each example: ``(B, C), (B, ...) -> (B, C, ...)``.
+
+    On a CPU batched passes took 1.4 to 2.3 times as long as one after another (a small convolutional network, batches of 4 to 100).
+    """
+    if values.device.type == "cpu":
+        return torch.stack([torch.autograd.grad(value.sum(), x, retain_graph=True)[0] for value in values.unbind(1)], 1)
     count = values.shape[1]
     picks = torch.eye(count, dtype=values.dtype, device=values.device)[:, None].expand(count, len(values), count)
     try:

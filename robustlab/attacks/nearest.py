@@ -9,14 +9,11 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from robustlab import seeding
-from robustlab.attacks.protocols import Checked, Model
+from robustlab.attacks.protocols import Asked, Checked, Model
 from robustlab.attacks.starts import Starts, believed, first_else_best
-from robustlab.checks import with_logit_checks
 from robustlab.constraints import PIXELS, ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal, Signed, Untargeted, margin
-from robustlab.models.frozen import frozen_both
 from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm, as_norm, expanded
 from robustlab.objectives import Objective, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
@@ -57,38 +54,13 @@ class Nearest(Checked):
     def __str__(self) -> str:
         return f"{self.label} ({type(self.norm).__name__}{f' in {self.norm.unit}' if isinstance(self.norm, L0) else ''})"
 
-    def solve(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor | Goal,
-        *,
-        keys: Tensor | None = None,
-        fast_model: Model | None = None,
-        highest_label: int = -1,
-    ) -> Solution:
-        """The attack without its checks.
-
-        Args:
-            model, x, y, keys, fast_model: as in a call, but tensors only.
-            highest_label: to be compared with the number of classes; -1 where it is not known.
-
-        Returns:
-            Images with their distance as ``value``, float64 ``(B,)``, and the verdict of ``model`` as ``achieved``. ``passes`` counts
-            the points at which ``model`` or ``fast_model`` was evaluated; ``finite`` tells which images had only numbers as logits and
-            gradients.
-        """
-        x = x.detach()
-        keys = seeding.content_keys(x) if keys is None else keys
-        enough = self.enough.to(x.device) if isinstance(self.enough, Tensor) else self.enough or 0.0
-        with frozen_both(model, fast_model):
-            itself = with_logit_checks(model, highest_label)
-            stepped = with_logit_checks(fast_model, highest_label) if fast_model else itself
-            goals = self._goals(itself, x, y)
-            objectives = tuple(self._objective(stepped, goal, x) for goal in goals)
-            judges = tuple(self._objective(itself, goal, x) for goal in goals) if fast_model else ()
-            run = Starts(objectives, judges, PIXELS, self._rule(x), x, enough, keys)
-            found = first_else_best(run, len(goals) * self._repeats, self._search, solved=near_enough)
+    def _solve(self, asked: Asked) -> Solution:
+        """Images with their distance as ``value``, float64 ``(B,)``; ``passes`` counts the points at which a model was evaluated."""
+        x, enough = asked.x, self.enough.to(asked.x.device) if isinstance(self.enough, Tensor) else self.enough or 0.0
+        goals = self._goals(asked.model, x, asked.y)
+        objectives, judges = asked.objectives(goals, lambda model, goal: self._objective(model, goal, x))
+        run = Starts(objectives, judges, PIXELS, self._rule(x), x, enough, asked.keys)
+        found = first_else_best(run, len(goals) * self._repeats, self._search, solved=near_enough)
         return with_distance(found, x, self.norm)
 
     def _goals(self, model: Model, x: Tensor, y: Tensor | Goal) -> tuple[Goal, ...]:
@@ -195,23 +167,6 @@ class Within(Checked):
     def passes_in_a_row(self) -> int:
         return self.attack.passes_in_a_row
 
-    def solve(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor | Goal,
-        *,
-        keys: Tensor | None = None,
-        fast_model: Model | None = None,
-        highest_label: int = -1,
-    ) -> Solution:
-        """The attack without its checks; see ``Nearest.solve``.
-
-        Args:
-            model, x, y, keys, fast_model: as in a call, but tensors only.
-            highest_label: to be compared with the number of classes; -1 where it is not known.
-        """
-        eps = self.threat.radius(x)
-        attack = replace(self.attack, enough=eps)
-        found = attack.solve(model, x, y, keys=keys, fast_model=fast_model, highest_label=highest_label)
-        return with_distance(found, x.detach(), self.threat.norm, eps)
+    def _solve(self, asked: Asked) -> Solution:
+        eps = self.threat.radius(asked.x)
+        return with_distance(replace(self.attack, enough=eps)._solve(asked), asked.x, self.threat.norm, eps)

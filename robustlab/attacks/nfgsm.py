@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from robustlab import seeding
-from robustlab.attacks.protocols import Checked, Model
-from robustlab.checks import with_logit_checks
+from robustlab.attacks.protocols import Asked, Checked
 from robustlab.constraints import ThreatModel
-from robustlab.goals import Goal, Untargeted
-from robustlab.models.frozen import frozen
-from robustlab.objectives import goal_objective
 from robustlab.optimize import Solution, minimize
 from robustlab.steps import Steepest, attack_directions
 
@@ -39,23 +33,8 @@ class NFGSM(Checked):
     def __str__(self) -> str:
         return f"N-FGSM ({self.threat})"
 
-    def solve(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor | Goal,
-        *,
-        keys: Tensor | None = None,
-        fast_model: Model | None = None,
-        highest_label: int = -1,
-    ) -> Solution:
-        """The attack without its checks: the device is asked for nothing, as training wants it. See ``PGD.solve``."""
-        keys = seeding.content_keys(x) if keys is None else keys
-        x, eps, norm = x.detach(), self.threat.radius(x), self.threat.norm
-        goal: Goal = Untargeted(y) if isinstance(y, Tensor) else y
-        start = x + norm.sample(seeding.fold(keys, "noise"), x.shape[1:], self.noise * eps).to(x)
-        rule = Steepest(attack_directions(norm), self.step * eps)
-        stepped = fast_model or model
-        with frozen(stepped, training=self.training_mode):
-            objective = goal_objective(with_logit_checks(stepped, highest_label), goal)
-            return minimize(objective, start, self.threat.box, rule, steps=1, keep_best=False, allow_nonfinite=True)
+    def _solve(self, asked: Asked) -> Solution:
+        x, eps, norm = asked.x, self.threat.radius(asked.x), self.threat.norm
+        start = x + norm.sample(seeding.fold(asked.keys, "noise"), x.shape[1:], self.noise * eps).to(x)
+        rule, (objective, *_) = Steepest(attack_directions(norm), self.step * eps), asked.objectives((asked.goal(),))[0]
+        return minimize(objective, start, self.threat.box, rule, steps=1, keep_best=False, allow_nonfinite=True)

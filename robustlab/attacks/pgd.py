@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Checked, Model
+from robustlab.attacks.protocols import Asked, Checked
 from robustlab.attacks.starts import Starts, first_else_best, judged
-from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
-from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
-from robustlab.models.frozen import frozen_both
-from robustlab.objectives import goal_objective
+from robustlab.goals import Surrogate, cross_entropy
 from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.steps import Momentum, Steepest, attack_directions
 
@@ -89,35 +86,12 @@ class PGD(Checked):
         directions = attack_directions(self.threat.norm)
         return Momentum(directions, size, self.momentum) if self.momentum else Steepest(directions, size)
 
-    def solve(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor | Goal,
-        *,
-        keys: Tensor | None = None,
-        fast_model: Model | None = None,
-        highest_label: int = -1,
-    ) -> Solution:
-        """The attack without its checks: with one restart the device is asked for nothing, as training wants it.
-
-        Args:
-            model, x, y, keys, fast_model: as in a call, but tensors only.
-            highest_label: to be compared with the number of classes; -1 where it is not known.
-
-        Returns:
-            The attacked images; ``finite`` tells which have logits and gradients that are numbers, see ``allow_nonfinite`` of
-            ``robustlab.optimize.minimize``.
-        """
-        x = x.detach()
-        goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y
-        keys = seeding.content_keys(x) if keys is None else keys
-        stepped = fast_model or model
-        with frozen_both(model, fast_model, training=self.training_mode):
-            objective = goal_objective(with_logit_checks(stepped, highest_label), goal)
-            judges = (goal_objective(with_logit_checks(model, highest_label), goal),) if fast_model and self.restarts > 1 else ()
-            run = Starts((objective,), judges, self.threat.around(x), self._rule(x.device), x, self.threat.radius(x), keys)
-            return first_else_best(run, self.restarts, self._start, whole=self.training_mode)
+    def _solve(self, asked: Asked) -> Solution:
+        x = asked.x
+        objectives, judges = asked.objectives((asked.goal(self.surrogate),))
+        judges = judges if self.restarts > 1 else ()
+        run = Starts(objectives, judges, self.threat.around(x), self._rule(x.device), x, self.threat.radius(x), asked.keys)
+        return first_else_best(run, self.restarts, self._start, whole=self.training_mode)
 
     def _start(self, run: Starts, restart: int) -> Solution:
         start = run.x

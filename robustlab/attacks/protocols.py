@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from robustlab.checks import attack_inputs
+from robustlab import seeding
+from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
-from robustlab.goals import Goal
+from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
+from robustlab.models.frozen import frozen_both
 from robustlab.models.stand_ins import on_stand_in
 from robustlab.norms import Norm
+from robustlab.objectives import Objective, goal_objective
 from robustlab.optimize import Solution, refuse_nonfinite
 
 Model = Callable[[Tensor], Tensor]
+MakeObjective = Callable[[Model, Goal], Objective]
 WORTH = 5  # steps for which it pays to compare a stand-in with its model
 
 
@@ -73,10 +78,39 @@ def with_eps(attack: Bounded, eps: Any) -> Bounded:
         raise UserError(f"only an attack that is a dataclass with a field 'threat' can have another eps, which {attack} is not") from error
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What one call of an attack is about. Its models are lent by ``frozen`` and look at their logits.
+
+    Attributes:
+        model: the one to be fooled.
+        stepped: what steps are taken on: a stand-in, or the very same model.
+        x: images, shape ``(B, ...)``, without a graph.
+        y: labels to leave, int64 ``(B,)``, or any goal.
+        keys: int64 ``(B,)``.
+    """
+
+    model: Model
+    stepped: Model
+    x: Tensor
+    y: Tensor | Goal
+    keys: Tensor
+
+    def goal(self, surrogate: Surrogate = cross_entropy) -> Goal:
+        """The goal; labels are left by a loss."""
+        return Untargeted(self.y, surrogate) if isinstance(self.y, Tensor) else self.y
+
+    def objectives(
+        self, goals: Sequence[Goal], make: MakeObjective = goal_objective
+    ) -> tuple[tuple[Objective, ...], tuple[Objective, ...]]:
+        """What leads to each of some goals, and the same of the model itself where a stand-in searches, else none."""
+        judged = () if self.stepped is self.model else goals
+        return tuple(make(self.stepped, goal) for goal in goals), tuple(make(self.model, goal) for goal in judged)
+
+
 class Checked(ABC):
     """An attack with two doors: ``solve``, which checks nothing, and the call, which looks at what comes in and at what was found."""
 
-    @abstractmethod
     def solve(
         self,
         model: Model,
@@ -87,7 +121,29 @@ class Checked(ABC):
         fast_model: Model | None = None,
         highest_label: int = -1,
     ) -> Solution:
-        """The attack without its checks, and with what is known of the images that it found."""
+        """The attack without its checks, and with what is known of the images that it found.
+
+        Args:
+            model, x, y, keys, fast_model: as in a call, but tensors only; steps are taken on the ``fast_model``, where there is one.
+            highest_label: to be compared with the number of classes; -1 where it is not known.
+
+        Returns:
+            The attacked images. ``achieved``, where it is known, is the verdict of the model itself; of PGD from one start on a stand-in
+            it is the stand-in's. ``finite`` tells which have only numbers as logits and gradients, see ``minimize``.
+
+        Raises:
+            UserError: logits that are none; radii for another number of images; a goal where the attack chooses its own.
+        """
+        x = x.detach()
+        keys = seeding.content_keys(x) if keys is None else keys
+        with frozen_both(model, fast_model, training=getattr(self, "training_mode", False)):
+            itself = with_logit_checks(model, highest_label)
+            stepped = itself if fast_model is None else with_logit_checks(fast_model, highest_label)
+            return self._solve(Asked(itself, stepped, x, y, keys))
+
+    @abstractmethod
+    def _solve(self, asked: Asked) -> Solution:
+        """The attack, on what is lent to it."""
 
     def __call__(
         self,

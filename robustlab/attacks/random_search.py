@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import Checked, Model
+from robustlab.attacks.protocols import Asked, Checked
 from robustlab.attacks.starts import Starts, believed, first_else_best
-from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
-from robustlab.goals import Goal, Untargeted, margin
-from robustlab.models.frozen import frozen_both
+from robustlab.goals import margin
 from robustlab.norms import expanded
-from robustlab.objectives import Objective, evaluate_objective, goal_objective
+from robustlab.objectives import Objective, evaluate_objective
 from robustlab.optimize import Solution
 from robustlab.subsets import Indivisible, restricted
 
@@ -109,34 +107,11 @@ class RandomSearch(Checked):
         return self.queries
 
     @torch.no_grad()
-    def solve(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor | Goal,
-        *,
-        keys: Tensor | None = None,
-        fast_model: Model | None = None,
-        highest_label: int = -1,
-    ) -> Solution:
-        """The attack without its checks.
-
-        Args:
-            model, x, y, keys, fast_model: as in a call, but tensors only.
-            highest_label: to be compared with the number of classes; -1 where it is not known.
-
-        Returns:
-            The attacked images with the verdict of ``model`` and the forward passes that each cost. An example whose logits are not
-            numbers somewhere ends there, and is not ``finite``.
-        """
-        x = x.detach()
-        goal: Goal = Untargeted(y, margin) if isinstance(y, Tensor) else y
-        keys = seeding.content_keys(x) if keys is None else keys
-        with frozen_both(model, fast_model):
-            objective = goal_objective(with_logit_checks(fast_model or model, highest_label), goal)
-            judges = (goal_objective(with_logit_checks(model, highest_label), goal),) if fast_model else ()
-            run = Starts((objective,), judges, self.threat.around(x), self._moves(x), x, self.threat.radius(x), keys)
-            return first_else_best(run, self.restarts, self._start)
+    def _solve(self, asked: Asked) -> Solution:
+        objectives, judges = asked.objectives((asked.goal(margin),))
+        x = asked.x
+        run = Starts(objectives, judges, self.threat.around(x), self._moves(x), x, self.threat.radius(x), asked.keys)
+        return first_else_best(run, self.restarts, self._start)
 
     def _start(self, run: Starts, number: int) -> Solution:
         search = _Search.started(run, seeding.fold(run.keys, self.label.lower(), number))

@@ -7,16 +7,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from robustlab import seeding
-from robustlab.attacks.protocols import Checked, Model
+from robustlab.attacks.protocols import Asked, Checked
 from robustlab.attacks.starts import judged
 from robustlab.attacks.transfer_inputs import Diverse, over_scales
 from robustlab.attacks.transfer_rules import Nesterov, Smoothed, Tuned
-from robustlab.checks import with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
-from robustlab.goals import Goal, Surrogate, Untargeted, cross_entropy
-from robustlab.models.frozen import frozen_both
+from robustlab.goals import Surrogate, cross_entropy
 from robustlab.objectives import Objective, PerStep, goal_objective
 from robustlab.optimize import Solution, StepRule, minimize
 from robustlab.steps import Momentum, Steepest, attack_directions
@@ -110,39 +107,16 @@ class Transfer(Checked):
         shown = "" if step is None else "own steps, " if isinstance(step, Tensor) and step.ndim else f"step {float(step):.4g}, "
         return shown + "".join(f"{name} {value:.4g}, " for name, (value, known) in usual.items() if value not in known)
 
-    def solve(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor | Goal,
-        *,
-        keys: Tensor | None = None,
-        fast_model: Model | None = None,
-        highest_label: int = -1,
-    ) -> Solution:
-        """The attack without its checks of images and labels; see ``PGD.solve``.
-
-        Args:
-            model, x, y, keys, fast_model: as in a call, but tensors only.
-            highest_label: to be compared with the number of classes; -1 where it is not known.
-
-        Returns:
-            The attacked images; ``achieved`` is the verdict of the model itself.
-
-        Raises:
-            UserError: ``diversity`` or ``kernel`` for what are no images ``(B, C, H, W)``; radii for another number of images.
-        """
+    def _solve(self, asked: Asked) -> Solution:
+        x, keys = asked.x, asked.keys
         if x.ndim != 4 and (self.diversity or self.kernel != 1):
             raise UserError(f"`diversity` and `kernel` need images of shape (B, C, H, W), got shape {tuple(x.shape)}")
-        x, keys = x.detach(), seeding.content_keys(x) if keys is None else keys
-        goal: Goal = Untargeted(y, self.surrogate) if isinstance(y, Tensor) else y
-        with frozen_both(model, fast_model):
-            itself, stepped = (goal_objective(with_logit_checks(one, highest_label), goal) for one in (model, fast_model or model))
-            allowed, rule = self.threat.around(x), self._rule(x, keys)
-            found = minimize(self._objective(stepped, keys), x, allowed, rule, steps=self.steps, keep_best=False, allow_nonfinite=True)
-            assert found.passes is not None
-            around = self.neighbours * max(self.steps - 1, 0)
-            return judged(replace(found, passes=self.scales * (found.passes + around)), itself)
+        itself, stepped = (goal_objective(model, asked.goal(self.surrogate)) for model in (asked.model, asked.stepped))
+        allowed, rule = self.threat.around(x), self._rule(x, keys)
+        found = minimize(self._objective(stepped, keys), x, allowed, rule, steps=self.steps, keep_best=False, allow_nonfinite=True)
+        assert found.passes is not None
+        around = self.neighbours * max(self.steps - 1, 0)
+        return judged(replace(found, passes=self.scales * (found.passes + around)), itself)
 
     def _objective(self, objective: Objective, keys: Tensor) -> Objective | PerStep:
         objective = over_scales(objective, self.scales)
