@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import contenders  # noqa: E402
 from benchmarks.contenders import Attack, Task  # noqa: E402
-from benchmarks.interleaved import Spread, clock, described, in_turn, table, timed  # noqa: E402
+from benchmarks.interleaved import Spread, clock, described, exit_code, in_turn, table, timed  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.data.batches import Batch, Batches  # noqa: E402
 from robustlab.data.catalog import open_dataset  # noqa: E402
@@ -211,12 +211,7 @@ def run(wanted: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run(parse(argv))
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

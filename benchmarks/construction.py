@@ -27,13 +27,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.interleaved import Spread, clock, described, in_turn, table  # noqa: E402
+from benchmarks.interleaved import Spread, clock, described, exit_code, in_turn, table  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.construction import Construction, Inverted, Plan, Relabelled, build_set, next_class  # noqa: E402
 from robustlab.data.catalog import open_dataset  # noqa: E402
 from robustlab.data.imageset import Images  # noqa: E402
 from robustlab.devices import choose_device, computes_bfloat16  # noqa: E402
-from robustlab.errors import UserError  # noqa: E402
 from robustlab.models.classifier import Classifier, Features  # noqa: E402
 from robustlab.models.zoo import load  # noqa: E402
 from robustlab.options import positive, radius  # noqa: E402
@@ -206,12 +205,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run(argv)
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(argv))
 
 
 if __name__ == "__main__":

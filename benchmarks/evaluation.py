@@ -26,15 +26,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import published  # noqa: E402
 from benchmarks.attacks import calibrated  # noqa: E402
-from benchmarks.interleaved import described, table  # noqa: E402
+from benchmarks.interleaved import described, exit_code, table  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.attacks.autoattack import autoattack  # noqa: E402
 from robustlab.constraints import ThreatModel  # noqa: E402
-from robustlab.data.batches import Batches  # noqa: E402
+from robustlab.data.batches import Batch, Batches  # noqa: E402
 from robustlab.data.catalog import open_dataset  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
 from robustlab.evaluation.accuracy import predictions  # noqa: E402
 from robustlab.models.accelerate import accelerate  # noqa: E402
+from robustlab.models.classifier import Classifier  # noqa: E402
 from robustlab.models.zoo import load  # noqa: E402
 from robustlab.options import positive, radius  # noqa: E402
 from robustlab.records import environment  # noqa: E402
@@ -55,6 +56,25 @@ class Counted(nn.Module):
         self.backwards += len(x) if x.requires_grad else 0
         logits: Tensor = self.inner(x)
         return logits
+
+
+def classified_correctly(name: str | None, data: str | None, limit: int) -> tuple[Classifier, Batch, str]:
+    """A model, test images that it classifies correctly, labelled as it numbers classes, and a sentence on how many of how many.
+
+    Args:
+        name: of the model; None is a `small` one with random weights, whose own predictions are the labels.
+        data: where the images are; None is the generated shapes.
+        limit: images to choose from.
+    """
+    images = open_dataset(None, data, "test", limit=limit)
+    (batch,) = Batches(images, len(images), of_split=True).epoch(0)
+    model = load(name) if name else calibrated("small", images, batch.x)
+    y = model.outputs_for(images.classes, images.name)[batch.y] if name else predictions(model, batch.x)
+    right = predictions(model, batch.x) == y
+    if not right.any():
+        raise UserError(f"{name} is wrong for all the {len(images)} images already: there is nothing to attack")
+    told = f"{int(right.sum())} of {len(images)} images of {images.name}, which the model classifies correctly"
+    return model, Batch(batch.x[right], y[right], batch.index[right], batch.keys[right]), told
 
 
 def contenders(model: nn.Module, threat: ThreatModel, keys: Tensor, fast: bool) -> dict[str, tuple[list[Counted], Callable]]:
@@ -139,17 +159,12 @@ def run(wanted: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     if wanted.processes > 1 and not (wanted.model and wanted.data):
         raise UserError("--processes measures the command, which needs --model and --data")
-    images, threat = open_dataset(None, wanted.data, "test", limit=wanted.limit), named_threat(wanted.norm, wanted.eps)
-    (batch,) = Batches(images, len(images), of_split=True).epoch(0)
-    model = load(wanted.model) if wanted.model else calibrated("small", images, batch.x)
-    y = model.outputs_for(images.classes, images.name)[batch.y] if wanted.model else predictions(model, batch.x)
-    right = predictions(model, batch.x) == y
-    if not right.any():
-        raise UserError(f"{wanted.model} is wrong for all the {len(images)} images already: there is nothing to attack")
-    rows = measure(model, threat, batch.x[right], y[right], batch.keys[right], not wanted.no_bfloat16)
+    threat = named_threat(wanted.norm, wanted.eps)
+    model, batch, told = classified_correctly(wanted.model, wanted.data, wanted.limit)
+    rows = measure(model, threat, batch.x, batch.y, batch.keys, not wanted.no_bfloat16)
     where = environment()
     print(f"AutoAttack standard, {threat}: {wanted.model or 'small, random weights'}")
-    print(f"{int(right.sum())} of {len(images)} images of {images.name}, which the model classifies correctly; {described(where)}\n")
+    print(f"{told}; {described(where)}\n")
     print(table(rows))
     print("\na robust image takes at least 101 + 909 + 900 + 5,001 forward passes and 100 + 900 + 900 backward passes")
     shared = processes(wanted, wanted.processes) if wanted.processes > 1 else None
@@ -160,12 +175,7 @@ def run(wanted: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run(parse(argv))
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+
+from robustlab.errors import UserError
 
 Clock = Callable[[], float]
 Result = TypeVar("Result")
@@ -88,3 +91,13 @@ def described(environment: Mapping[str, Any]) -> str:
     """The hardware and versions that ``robustlab.records.environment`` found, for the line above a table."""
     processor = f"{environment['processor']}, {environment['threads']} threads"
     return ", ".join([*environment["gpus"], processor, f"torch {environment['torch']}"])
+
+
+def exit_code(run: Callable[[], object]) -> int:
+    """Run a benchmark. A mistake is one sentence, and exit code 2, as for the commands."""
+    try:
+        run()
+    except UserError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    return 0

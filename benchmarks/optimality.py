@@ -23,17 +23,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.attacks import calibrated  # noqa: E402
-from benchmarks.interleaved import described, table  # noqa: E402
+from benchmarks.evaluation import classified_correctly  # noqa: E402
+from benchmarks.interleaved import described, exit_code, table  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.attacks import CW, DDN, FAB, FMN, DeepFool, SigmaZero  # noqa: E402
-from robustlab.data.batches import Batches  # noqa: E402
-from robustlab.data.catalog import open_dataset  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
 from robustlab.evaluation import optimality  # noqa: E402
 from robustlab.evaluation.accuracy import predictions  # noqa: E402
 from robustlab.models.frozen import frozen  # noqa: E402
-from robustlab.models.zoo import load  # noqa: E402
 from robustlab.norms import L0, L1, L2, Linf, Norm  # noqa: E402
 from robustlab.options import positive  # noqa: E402
 from robustlab.records import environment  # noqa: E402
@@ -140,13 +137,8 @@ def run(wanted: argparse.Namespace) -> None:
         raise UserError(f"--budgets takes whole numbers with commas between them, such as 200,1000: {error}") from error
     if budgets[0] < 80:
         raise UserError(f"--budgets starts at 80 queries, which some attacks need for a step, got {budgets[0]}")
-    norm, images = NORMS[wanted.norm], open_dataset(None, wanted.data, "test", limit=wanted.limit)
-    (batch,) = Batches(images, len(images), of_split=True).epoch(0)
-    model = (load(wanted.model) if wanted.model else calibrated("small", images, batch.x)).eval()
-    y = model.outputs_for(images.classes, images.name)[batch.y] if wanted.model else predictions(model, batch.x)
-    right = predictions(model, batch.x) == y
-    if not right.any():
-        raise UserError(f"{wanted.model} is wrong for all the {len(images)} images already: there is nothing to attack")
+    norm = NORMS[wanted.norm]
+    model, batch, told = classified_correctly(wanted.model, wanted.data, wanted.limit)
     libraries, missing = ["ours"], {}
     for library, package in () if wanted.no_peers else (("adversarial-library", "adv_lib.attacks"),):
         try:
@@ -154,10 +146,10 @@ def run(wanted: argparse.Namespace) -> None:
             libraries.append(library)
         except ImportError as error:
             missing[library] = str(error)
-    rows = measure(model, norm, batch.x[right], y[right], len(model.classes), budgets, libraries)
+    rows = measure(model, norm, batch.x, batch.y, len(model.classes), budgets, libraries)
     where = environment()
     print(f"Optimality in {type(norm).__name__}: {wanted.model or 'small, random weights'}")
-    print(f"{int(right.sum())} of {len(images)} images of {images.name}, which the model classifies correctly; {described(where)}\n")
+    print(f"{told}; {described(where)}\n")
     print(table(rows))
     for library, why in missing.items():
         print(f"\n{library} is not here ({why})")
@@ -166,12 +158,7 @@ def run(wanted: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run(parse(argv))
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

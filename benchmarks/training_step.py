@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.interleaved import Clock, Spread, clock, described, table, timed  # noqa: E402
+from benchmarks.interleaved import Clock, Spread, clock, described, exit_code, table, timed  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.attacks import NFGSM, PGD  # noqa: E402
 from robustlab.constraints import ConstraintSet  # noqa: E402
@@ -228,12 +228,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run(parse(argv))
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

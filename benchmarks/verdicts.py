@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.interleaved import described, table  # noqa: E402
+from benchmarks.interleaved import described, exit_code, table  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.data.catalog import open_dataset  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
@@ -91,12 +91,7 @@ def run(wanted: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run(parse(argv))
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from robustlab import seeding
-from robustlab.attacks.protocols import WORTH, Model, Solving, with_eps
+from robustlab.attacks.protocols import WORTH, Model, Solving, searched, with_eps
 from robustlab.checks import attack_inputs, with_logit_checks
 from robustlab.constraints import ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Goal
 from robustlab.models.frozen import frozen
-from robustlab.models.stand_ins import on_stand_in
 from robustlab.optimize import Solution, refuse_nonfinite
 
 OnStage = Callable[[str, int], object]
@@ -138,10 +137,8 @@ class LineUp:
             raise UserError(f"a line-up attacks labels, not {type(y).__name__}: give its attacks the goal one by one")
         cascade = partial(self._cascade, model, x.detach(), y, seeding.content_keys(x) if keys is None else keys)
         search = partial(cascade, highest_label=highest_label, on_stage=on_stage, batch_size=batch_size)
-        worth = any(getattr(attack, "passes_in_a_row", 0) >= WORTH for attack in self.attacks)
-        if fast_model is None and accelerate and worth:
-            return on_stand_in(model, x.detach(), search, lambda broken: broken.x)
-        return search(None if fast_model is model else fast_model)
+        own = accelerate and any(getattr(attack, "passes_in_a_row", 0) >= WORTH for attack in self.attacks)
+        return searched(model, x.detach(), search, lambda broken: broken.x, fast_model=fast_model, own=own)
 
     def _cascade(
         self,

@@ -22,6 +22,7 @@ from robustlab.objectives import Objective, goal_objective
 from robustlab.optimize import Solution, refuse_nonfinite
 
 Model = Callable[[Tensor], Tensor]
+Found = TypeVar("Found")
 MakeObjective = Callable[[Model, Goal], Objective]
 WORTH = 5  # steps for which it pays to compare a stand-in with its model
 
@@ -108,6 +109,27 @@ class Asked:
         return tuple(make(self.stepped, goal) for goal in goals), tuple(make(self.model, goal) for goal in judged)
 
 
+def searched(
+    model: Model,
+    x: Tensor,
+    search: Callable[[Model | None], Found],
+    found: Callable[[Found], Tensor],
+    *,
+    fast_model: Model | None,
+    own: bool,
+) -> Found:
+    """What a search finds on the stand-in that is given, or on one of its own; see ``robustlab.models.stand_ins.on_stand_in``.
+
+    Args:
+        model, x, search, found: as for ``on_stand_in``.
+        fast_model: the stand-in that is given; the model itself, for none at all.
+        own: without a ``fast_model`` search on a kept stand-in, where there can be one.
+    """
+    if fast_model is None and own:
+        return on_stand_in(model, x, search, found)
+    return search(None if fast_model is model else fast_model)
+
+
 class Checked(ABC):
     """An attack with two doors: ``solve``, which checks nothing, and the call, which looks at what comes in and at what was found."""
 
@@ -177,10 +199,8 @@ class Checked(ABC):
         def search(stand_in: Model | None) -> Solution:
             return self.solve(model, x, y, keys=keys, fast_model=stand_in, highest_label=highest)
 
-        if fast_model is None and accelerate and self.passes_in_a_row >= WORTH:
-            found = on_stand_in(model, x, search, lambda solution: solution.x)
-        else:
-            found = search(None if fast_model is model else fast_model)
+        own = accelerate and self.passes_in_a_row >= WORTH
+        found = searched(model, x, search, lambda solution: solution.x, fast_model=fast_model, own=own)
         refuse_nonfinite(found)
         return found.x
 

@@ -22,7 +22,7 @@ _LAST, _DIVIDED = (0, 50, 200, 500, 1000, 2000, 4000, 6000, 8000), (1, 2, 4, 5, 
 class SparseRS(RandomSearch):
     """Sparse-RS for L0: k pixels at the corners of the colour cube; some of them move to other places and get other colours.
 
-    Pixels that move are as the image has them again, and as many new ones get random colours, each channel the lowest or the highest
+    PixelMoves that move are as the image has them again, and as many new ones get random colours, each channel the lowest or the highest
     value. How many move falls with the queries, by the published schedule for L0. The change is kept where the margin falls or the
     example is fooled. Settings are those of the public code, where schedules follow the number of queries.
 
@@ -64,11 +64,11 @@ class SparseRS(RandomSearch):
     def _moves(self, x: Tensor) -> Moves:
         assert not isinstance(self.threat.eps, Tensor)
         units = self.threat.norm.units(x) if isinstance(self.threat.norm, L0) else x[:, None]
-        return Pixels(units, min(int(self.threat.eps), units.shape[2]), ends(self.threat.box, x))
+        return PixelMoves(units, min(int(self.threat.eps), units.shape[2]), ends(self.threat.box, x))
 
 
 @dataclass(frozen=True, eq=False)
-class Pixels:
+class PixelMoves:
     """k pixels, each with random ends of the range in its channels. What is remembered is where they are, int64 ``(B, k)``.
 
     Attributes:
@@ -113,7 +113,7 @@ class Pixels:
         places = self._places(pixels)
         return places, self.ends.gather(1, places + (draws < 0.5) * self.center[0].numel())
 
-    def at(self, index: Tensor) -> Pixels:
+    def at(self, index: Tensor) -> PixelMoves:
         return replace(self, center=self.center[index], ends=self.ends[index])
 
 

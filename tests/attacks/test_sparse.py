@@ -15,7 +15,7 @@ from oracles import Counting, Linear, halfway
 from torch import Tensor, nn
 
 from robustlab.attacks import APGD, FMN, MIFGSM, PGD, LineUp, SigmaZero, SparseRS, Square, Transfer, named_attack, with_eps
-from robustlab.attacks.sparse_rs import Pixels, free_pixels
+from robustlab.attacks.sparse_rs import PixelMoves, free_pixels
 from robustlab.attacks.windows import ends
 from robustlab.constraints import Ball, Box, ThreatModel
 from robustlab.errors import UserError
@@ -184,7 +184,7 @@ def test_the_share_of_pixels_that_move_falls_as_published():
 def test_a_move_takes_some_pixels_back_and_colours_as_many_new_ones(shape, count):
     x = 0.3 + 0.4 * images(20, *shape)
     units, keys = L0().units(x), example_keys(0, torch.arange(20))
-    moves = Pixels(units, count, ends(Box(), x))
+    moves = PixelMoves(units, count, ends(Box(), x))
     point, places = moves.start(keys)
     for step in range(12):
         draws = uniform(example_keys(step, torch.arange(20)), (moves.draws,), torch.float64)
