@@ -134,9 +134,12 @@ def _body_and_head(arch: str, channels: int, num_classes: int) -> tuple[nn.Modul
 
 
 def _initialize(body: nn.Module) -> None:
-    """Normal weights of variance 2 / fan-out for convolutions (He et al. 2015), which keeps the gradients' size over depth."""
+    """Normal weights of variance 2 / fan-out for convolutions (He et al. 2015), which keeps the gradients' size over depth.
+
+    Not on the meta device: there is no value to set, and torch would take two seconds to load what it draws nothing with.
+    """
     for module in body.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 

@@ -398,12 +398,14 @@ def _printed(
 
 
 def _examples(measuring: Measuring, model: Classifier, images: Images) -> torch.Tensor:
-    """Some images before and after an attack, one of each class where there are ten; float ``(3, H, W)``."""
+    """Some images before and after an attack, the first of a line-up, one of each class where there are ten; float ``(3, H, W)``."""
+    first = measuring.attacks[0]
+    attack = first.attacks[0] if isinstance(first, LineUp) else first
     shown = hold_out(images, min(SHOWN, len(images)), seed=0)[1]
-    some = evaluate(model, images.subset(shown), measuring.attacks[0], keep=True, progress=False, **measuring.batches)
+    some = evaluate(model, images.subset(shown), attack, keep=True, progress=False, **measuring.batches)
     if not some.adversarial:
         raise UserError("there is nothing to show: the model is wrong for all the images of the grid before any attack")
-    return adversarial_grid(some.adversarial[str(measuring.attacks[0])], len(shown))
+    return adversarial_grid(some.adversarial[str(attack)], len(shown))
 
 
 def _write(

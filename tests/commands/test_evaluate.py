@@ -54,6 +54,15 @@ def records(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
 
 
+def test_it_begins_without_large_packages_that_it_does_not_use(run: Path, data: Path) -> None:
+    words = ["evaluate", "--model", str(run / "model.json"), "--data", str(data), *FEW]
+    code = f"import sys; from robustlab.commands import main; assert main({words!r}) == 0; print('imported', *sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    imported = set(told.stdout.partition("imported")[2].split())
+    assert "torch" in imported, told.stderr
+    assert not imported & {"torchvision", "sympy", "torch._dynamo", "scipy", "timm", "networkx"}
+
+
 def test_numbers_are_the_library_s_and_carry_their_attack_s_name(call, run, data, expected) -> None:
     told = call("evaluate", "--model", run / "model.json", "--data", data, *FEW)
     assert told.code == 0 and told.err == ""

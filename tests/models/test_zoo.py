@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import types
 
@@ -48,6 +49,11 @@ def images(*shape: int) -> torch.Tensor:
 def test_number_of_parameters() -> None:
     counted = {arch: sum(p.numel() for p in meta_network(arch, num_classes=10).parameters()) for arch in architectures()}
     assert counted == PARAMETERS
+
+
+def test_names_and_shapes_need_no_symbolic_algebra() -> None:
+    code = "import sys; import robustlab.models.architectures as a; a.meta_network('small', num_classes=10); print('sympy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("arch", LIGHT)
