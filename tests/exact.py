@@ -1,6 +1,9 @@
-"""The exact distance of a point from the decision boundary of a small ReLU network in the pixel box, by mixed-integer programs."""
+"""The exact distance of a point from the decision boundary of a small ReLU network in the pixel box, by integer and quadratic programs."""
 
 from __future__ import annotations
+
+from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -35,14 +38,20 @@ class TwoLayers(nn.Module):
 
 
 def distance(model: TwoLayers, x: Tensor, norm: AttackNorm) -> float:
-    """How far the point ``x``, shape ``(D,)``, is from the nearest of the other class: by HiGHS, and in L2 region by region.
+    """How far the point ``x``, shape ``(D,)``, is from the nearest of the other class."""
+    w, b, v, c = (p.detach().numpy() for p in (model.w, model.b, model.v, model.c))
+    sign = -1 if float(model.score(x[None]).detach()) > 0 else 1
+    solve = _by_regions if isinstance(norm, L2) else partial(_by_integers, summed=isinstance(norm, L1))
+    return solve(w, b, sign * v, sign * c, x.numpy())
+
+
+def _by_integers(w: Array, b: Array, v: Array, c: Array, point: Array, summed: bool) -> float:
+    """The nearest point where ``<v, relu(W z + b)> + c >= 0``, in L1 or Linf, by HiGHS.
 
     Unknown are the point ``z``, the units' values ``h`` with a 0-1 number ``on`` for each, the sizes ``t`` of the changes, and the
     distance.
     """
-    w, b, v, c = (p.detach().numpy() for p in (model.w, model.b, model.v, model.c))
-    point, (units, size) = x.numpy(), w.shape
-    sign = -1 if float(model.score(x[None]).detach()) > 0 else 1
+    units, size = w.shape
     low, high = np.minimum(w, 0).sum(1) + b, np.maximum(w, 0).sum(1) + b  # of the units before the ReLU, in the box
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     widths = {"z": size, "h": units, "on": units, "t": size, "distance": 1}
@@ -55,39 +64,39 @@ def distance(model: TwoLayers, x: Tensor, norm: AttackNorm) -> float:
         LinearConstraint(rows(z=-w, h=np.eye(units)), b, np.inf),  # h >= W z + b
         LinearConstraint(rows(h=np.eye(units), on=-np.diag(high)), -np.inf, 0),  # h <= high on
         LinearConstraint(rows(z=-w, h=np.eye(units), on=-np.diag(low)), -np.inf, b - low),  # h <= W z + b - low (1 - on)
-        LinearConstraint(rows(h=sign * v[None]), -sign * c, np.inf),
+        LinearConstraint(rows(h=v[None]), -c, np.inf),
         *(LinearConstraint(rows(z=side * np.eye(size), t=-np.eye(size)), -np.inf, side * point) for side in (1, -1)),  # |z - x| <= t
     ]
-    sums = np.ones((1, size)) if isinstance(norm, L1) else np.eye(size)
+    sums = np.ones((1, size)) if summed else np.eye(size)
     constraints.append(LinearConstraint(rows(t=sums, distance=-np.ones((len(sums), 1))), -np.inf, 0))
     kinds = rows(on=np.ones((1, units)))[0]
     box = Bounds(0 * kinds, np.r_[np.ones(size), high, np.ones(units + size), size])
+    found = milp(rows(distance=np.ones((1, 1)))[0], constraints=constraints, integrality=kinds, bounds=box, options={"mip_rel_gap": 1e-9})
+    assert found.success
+    return float(found.fun)
+
+
+def _by_regions(w: Array, b: Array, v: Array, c: Array, point: Array) -> float:
+    """The same in L2: in a region where the same units are on, the nearest point is that of a quadratic program; all are solved."""
     best = np.inf
-    while True:
-        found = milp(
-            rows(distance=np.ones((1, 1)))[0], constraints=constraints, integrality=kinds, bounds=box, options={"mip_rel_gap": 1e-9}
-        )
-        assert found.success
-        if not isinstance(norm, L2):
-            return float(found.fun)
-        if best <= found.fun * (1 + 1e-6):
-            return best
-        # Where the same units are on, the nearest point is known; a tangent of the norm there bounds all that region from below.
-        on = found.x[size + units : size + 2 * units] > 0.5
-        flips = np.where(on, 1, -1)
-        across, offset = sign * (v * on) @ w, sign * ((v * on) @ b + c)
+    for flips in np.array(list(product((-1, 1), repeat=len(w)))):
+        on = flips > 0
+        across, offset = (v * on) @ w, (v * on) @ b + c
         change = _shortest(
-            np.vstack([flips[:, None] * w, across, np.eye(size), -np.eye(size)]),
+            np.vstack([flips[:, None] * w, across, np.eye(len(point)), -np.eye(len(point))]),
             np.r_[-flips * (w @ point + b), -offset - across @ point, -point, point - 1],
         )
         best = min(best, float(np.linalg.norm(change)))
-        direction = (change / np.linalg.norm(change))[None]
-        constraints.append(LinearConstraint(rows(z=direction, distance=-np.ones((1, 1))), -np.inf, direction @ point))
+    return best
 
 
 def _shortest(a: Array, b: Array) -> Array:
-    """The shortest ``u`` with ``a u >= b``, by non-negative least squares (Lawson and Hanson 1974, chapter 23)."""
+    """The shortest ``u`` with ``a u >= b``, by non-negative least squares (Lawson and Hanson 1974, chapter 23); infinite where none is."""
     matrix, target = np.vstack([a.T, b]), np.r_[np.zeros(a.shape[1]), 1]
     weights, _ = nnls(matrix, target)
     rest = matrix @ weights - target
-    return -rest[:-1] / rest[-1]
+    none = np.full(a.shape[1], np.inf)
+    if rest[-1] > -1e-12:
+        return none
+    shortest = -rest[:-1] / rest[-1]
+    return shortest if (a @ shortest >= b - 1e-9).all() else none

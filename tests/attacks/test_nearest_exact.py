@@ -45,8 +45,7 @@ def test_with_two_units_the_distance_is_known_by_hand(norm, far):
         assert (share >= 1 - 1e-6).all() and (share[:2] <= 1.02).all(), (attack, share)
 
 
-# The program for L2 takes longest.
-COUNTS = [(Linf(), 5), (L1(), 5), (L2(), 2), *(pytest.param(norm, 50, marks=pytest.mark.long) for norm in (Linf(), L1(), L2()))]
+COUNTS = [*((norm, 5) for norm in (Linf(), L1(), L2())), *(pytest.param(norm, 50, marks=pytest.mark.long) for norm in (Linf(), L1(), L2()))]
 
 
 @pytest.mark.parametrize("norm, count", COUNTS, ids=str)
