@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -91,6 +92,18 @@ def described(environment: Mapping[str, Any]) -> str:
     """The hardware and versions that ``robustlab.records.environment`` found, for the line above a table."""
     processor = f"{environment['processor']}, {environment['threads']} threads"
     return ", ".join([*environment["gpus"], processor, f"torch {environment['torch']}"])
+
+
+def imported(packages: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """By library the package that was asked for, and, where it is not here, the reason."""
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for library, package in packages.items():
+        try:
+            found[library] = import_module(package)
+        except ImportError as error:
+            missing[library] = str(error)
+    return found, missing
 
 
 def exit_code(run: Callable[[], object]) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.evaluation import classified_correctly  # noqa: E402
-from benchmarks.interleaved import described, exit_code, table  # noqa: E402
+from benchmarks.interleaved import described, exit_code, imported, table  # noqa: E402
 from robustlab import files  # noqa: E402
 from robustlab.attacks import CW, DDN, FAB, FMN, DeepFool, SigmaZero  # noqa: E402
 from robustlab.errors import UserError  # noqa: E402
@@ -139,14 +139,8 @@ def run(wanted: argparse.Namespace) -> None:
         raise UserError(f"--budgets starts at 80 queries, which some attacks need for a step, got {budgets[0]}")
     norm = NORMS[wanted.norm]
     model, batch, told = classified_correctly(wanted.model, wanted.data, wanted.limit)
-    libraries, missing = ["ours"], {}
-    for library, package in () if wanted.no_peers else (("adversarial-library", "adv_lib.attacks"),):
-        try:
-            import_module(package)
-            libraries.append(library)
-        except ImportError as error:
-            missing[library] = str(error)
-    rows = measure(model, norm, batch.x, batch.y, len(model.classes), budgets, libraries)
+    peers, missing = imported({} if wanted.no_peers else {"adversarial-library": "adv_lib.attacks"})
+    rows = measure(model, norm, batch.x, batch.y, len(model.classes), budgets, ["ours", *peers])
     where = environment()
     print(f"Optimality in {type(norm).__name__}: {wanted.model or 'small, random weights'}")
     print(f"{told}; {described(where)}\n")

@@ -27,6 +27,7 @@ from benchmarks import (
     linear_bias,
     optimality,
     published,
+    strength,
     training_step,
     verdicts,
 )
@@ -326,7 +327,7 @@ def test_the_line_up_as_published_and_ours_are_compared_on_the_same_images(monke
 def test_optimality_of_all_attacks_of_a_norm_is_told_by_budget(norm, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(optimality, "adv_lib", lambda *_: {"still": lambda model, x, y: x})
     monkeypatch.setitem(optimality.LIBRARIES, "adversarial-library", optimality.adv_lib)
-    monkeypatch.setattr(optimality, "import_module", lambda name: None)
+    monkeypatch.setattr(optimality, "imported", lambda packages: (dict.fromkeys(packages), {}))
     assert optimality.main(["--limit", "2", "--norm", norm, "--budgets", "80", "--out", str(tmp_path / "out.json")]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     mine = optimality.ours(optimality.NORMS[norm], 80, 10)
@@ -334,6 +335,43 @@ def test_optimality_of_all_attacks_of_a_norm_is_told_by_budget(norm, monkeypatch
     shares = {(row["attack"], row["queries"]): float(row["optimality"]) for row in rows}
     assert 0 < max(shares.values()) <= 100 and shares["still", 80] == 0
     assert "2 of 2 images of shapes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("norm, eps", [("linf", "0.1"), ("l2", "2"), ("l1", "24")])
+def test_attacks_of_one_name_are_compared_image_by_image(norm, eps, monkeypatch, capsys, tmp_path):
+    """A library that does nothing, and one that fools all of the images by leaving the ball, both break none."""
+
+    def named(library, task, seed):
+        return {"PGD": lambda model, x, y: x if library == "still" else 1 - x.round(), "FMN": lambda model, x, y: x}
+
+    monkeypatch.setattr(strength, "LIBRARIES", {"one": ("still", named), "two": ("far", named), "three": ("no_such_package", named)})
+    monkeypatch.setattr(interleaved, "import_module", import_only("still", "far"))
+    words = ["--limit", "4", "--norm", norm, "--eps", eps, "--steps", "3", "--repeats", "2", "--out", str(tmp_path / "out.json")]
+    assert strength.main(words) == 0
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [(row["attack"], row["library"]) for row in rows] == [("PGD", "one"), ("FMN", "one"), ("PGD", "two"), ("FMN", "two")]
+    assert all(row["theirs leaves"] == "100.0" and row["of ours"] == "0" for row in rows)
+    assert float(rows[0]["ours leaves"]) < 100 and rows[0]["ours leaves"] == rows[2]["ours leaves"]
+    assert float(rows[0]["difference"].split()[0]) == pytest.approx(float(rows[0]["ours leaves"]) - 100)
+    assert float(rows[0]["ours"]) <= 5 and float(rows[2]["beyond eps, theirs"]) > 0
+    assert "three is not here (no no_such_package)" in capsys.readouterr().out
+
+
+def import_only(*names: str):
+    """As ``import_module``, where there are these packages and no other; a package is its name."""
+
+    def imported(name: str) -> str:
+        if name not in names:
+            raise ImportError(f"no {name}")
+        return name
+
+    return imported
+
+
+def test_a_difference_carries_its_interval_over_images():
+    ours, theirs = (strength.Outcome(torch.tensor(stands, dtype=torch.float64), 1, 0) for stands in ([1, 0, 0, 0], [1, 1, 0, 0]))
+    told = strength.row("PGD", "others", ours, theirs)
+    assert (told["theirs leaves"], told["ours leaves"], told["difference"]) == ("50.0", "25.0", "-25.0 ± 49.0")
 
 
 def test_budgets_that_pay_no_step_are_refused(capsys):

@@ -19,6 +19,7 @@ from robustlab.steps import Adam
 from robustlab.subsets import Indivisible, restricted
 
 BEYOND = 0.005  # how far the range of the tanh reaches beyond the pixels'
+PATIENCE = 10  # steps that an example has to lower its value; the public code looks at the whole batch, which hardly ever gives up
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class CW(Nearest):
 
     Attributes:
         norm: ``L2()``.
-        steps: of Adam, for each ``c``; a search ends when a tenth of them has not lowered the value by .01 %.
+        steps: of Adam, for each ``c``; a search ends when a tenth of them, and no fewer than ten, have not lowered the value by .01 %.
         searches: values of ``c``.
         step_size: of Adam, in tanh space.
         c: the first.
@@ -128,7 +129,7 @@ class TanhAdam:
         """``w`` in float64, what Adam remembers, steps taken, steps between two looks, the value at the last look, and who is over."""
         w = torch.atanh((x.double() - 0.5) / (0.5 + BEYOND))
         high = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
-        return w, Adam(self.step_size).init(w, steps), 0, max(steps // 10, 1), high, high < 0
+        return w, Adam(self.step_size).init(w, steps), 0, max(steps // 10, PATIENCE), high, high < 0
 
     def step(
         self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: tuple[Any, ...]
