@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ from robustlab.reports.plots import Axes, accuracy_line, line_plot
 
 SHOWN = 10  # images on a grid
 LOOKED_AT = 100  # images that a model is diagnosed on
+SHARES = 8  # blocks that a line-up's evaluation has at least, unless they would be very small: what a kill costs, what processes share
 FREE = ("images.name",)  # of what was asked for: it may change before the work goes on
 
 
@@ -68,6 +70,15 @@ class Measuring:
     def batches(self) -> dict[str, Any]:
         """How images are cut into batches."""
         return {"batch_size": self.batch_size, "seed": self.seed, "workers": self.workers}
+
+    def block(self, n: int) -> int:
+        """How many of ``n`` images make a block, which is attacked in one go and lost by a kill: a batch.
+
+        Where a line-up attacks, what its first attacks leave is to fill batches again: up to four batches, but an eighth of all the images
+        where that is less and still a quarter of a batch.
+        """
+        most = self.batch_size * blocks_of(self.attacks)
+        return self.batch_size if most == self.batch_size else min(most, max(math.ceil(n / SHARES), self.batch_size // 4, 1))
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,8 @@ def measure_models(
     place, beside = (places.out, False) if places.out else (places.adversarial, True)
     results = _results(models) if places.out else []
     try:
-        with Blocks.at(place, asked, FREE, what="measurement", results=results, beside=beside) as blocks:
+        cut = {**asked, "block": measuring.block(len(images))}
+        with Blocks.at(place, cut, FREE, what="measurement", results=results, beside=beside) as blocks:
             if blocks.is_finished:
                 if places.grid:
                     pictures.save(places.grid, _examples(measuring, next(iter(models.values())), images))
@@ -263,7 +275,7 @@ class _Work:
     @cached_property
     def cuts(self) -> tuple[torch.Tensor, ...]:
         """The positions of the images of each block; one block of none where there are none."""
-        return torch.arange(len(self.images)).split(self.measuring.batch_size * blocks_of(self.measuring.attacks))
+        return torch.arange(len(self.images)).split(self.measuring.block(len(self.images)))
 
     @property
     def counts(self) -> bool:

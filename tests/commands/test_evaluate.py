@@ -18,7 +18,7 @@ import torch
 from killing import Killed, dying
 from PIL import Image
 
-from robustlab.attacks import PGD
+from robustlab.attacks import PGD, named_attack
 from robustlab.commands import settings
 from robustlab.commands import train as command
 from robustlab.commands.flags import parse
@@ -28,6 +28,8 @@ from robustlab.data.catalog import open_dataset
 from robustlab.evaluation import evaluate
 from robustlab.models.zoo import load
 from robustlab.norms import L2, Linf
+from robustlab.reports import measurement
+from robustlab.reports.measurement import Measuring
 
 LIGHT = ["--device", "cpu", "--threads", "1", "--workers", "0"]
 FEW = ["--steps", "3", "--norm", "linf", "--eps", "16/255", *LIGHT]
@@ -325,6 +327,27 @@ def content(folder: Path) -> dict[str, bytes]:
                 report["settings"]["output"].pop(place)
             found[name] = json.dumps(report).encode()
     return found
+
+
+@pytest.mark.parametrize(
+    "name, batch, n, block",
+    [("pgd-20", 250, 10_000, 250), ("pgd-20", 250, 9, 250)]
+    + [("standard", 250, n, block) for n, block in ((10_000, 1000), (5000, 625), (1000, 125), (400, 62), (9, 62))]
+    + [("standard", 3, 100, 12), ("standard", 1, 2, 1)],
+)
+def test_a_kill_costs_a_batch_or_of_a_line_up_an_eighth_at_most(name: str, batch: int, n: int, block: int) -> None:
+    attack = named_attack(name, ThreatModel(Linf(), 8 / 255))
+    assert Measuring([attack], batch_size=batch).block(n) == block
+
+
+def test_what_was_cut_into_other_blocks_is_refused(call, refused, monkeypatch, run, data, tmp_path) -> None:
+    words = ["evaluate", "--model", run / "model.json", "--data", data, *MANY[2:], "--attack", "apgd-ce+square", "--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        dying(patch)(11)
+        with pytest.raises(Killed):
+            call(*words)
+    monkeypatch.setattr(measurement, "SHARES", 3)
+    assert "block: 3 there, 7 here" in refused(*words)
 
 
 @pytest.mark.slow
