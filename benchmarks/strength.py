@@ -79,7 +79,7 @@ def ours(task: Task) -> dict[str, Any]:
     }
     if not isinstance(norm, L1):
         attacks["MI-FGSM"] = PGD(threat, steps, task.step_size, random_start=False, momentum=1.0)
-        attacks["Square"] = Square(threat, queries=task.queries)
+        attacks["Square"] = Square(threat, queries=task.queries, rescale_schedule=True)
         attacks["DeepFool"] = Within(DeepFool(norm, steps=steps), threat)
     if isinstance(norm, L2):
         attacks["DDN"] = Within(DDN(norm, steps=steps), threat)

@@ -15,6 +15,8 @@ from robustlab.errors import UserError
 from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm
 from robustlab.optimize import StepRule
 
+CAREFUL = 5  # steps in which a radius that does not reach the boundary is only a little too short, as linearization goes
+
 
 def falling(first: float, last: float, t: int, steps: int) -> float:
     """From ``first`` to ``last`` along a cosine, after ``t`` of ``steps`` steps."""
@@ -29,9 +31,9 @@ class FMN(Nearest):
     fools, to the nearest such point at most, and grows by it elsewhere. In L0 it changes by one at least; the paper counts values, as
     ``L0(pixels=False)`` does, and ``L0()`` counts pixels. Steps have a length in L2 in every norm.
 
-    Unlike the paper's, the radius grows by gamma before a point fools, too, and values that cannot go on, at a side of the pixel box, have
-    no part in steps and linearization: else a linear boundary is reached but not crossed, and at the sides not even that. The last point is
-    evaluated, which public code leaves out.
+    Unlike the paper's, the radius is a little longer than that before a point fools, by the last gamma and after 5 steps by gamma, and
+    values that cannot go on, at a side of the pixel box, have no part in steps and linearization: else a linear boundary is reached but not
+    crossed, and at the sides not even that. The last point is evaluated, which public code leaves out.
 
     Costs an example ``steps`` forward and backward passes and one forward pass.
 
@@ -94,21 +96,25 @@ class FMNStep:
         fools, delta = value <= 0, x.double() - self.image.double()
         length = self.norm.measure(delta)
         best = torch.where(fools, torch.minimum(best, length), best)
-        radius = self._radius(radius, best, length, value, grad, fools, falling(*self.gamma, t, steps))
+        gamma = falling(*self.gamma, t, steps)
+        if isinstance(self.norm, L0):
+            radius = _next_count(radius, best, fools, gamma)
+        else:
+            ahead = length + value.double() / self.norm.dual.measure(grad.double()).clamp_min(1e-12)
+            ahead = ahead * (1 + (self.gamma[1] if t < CAREFUL else gamma))
+            outside = torch.where(best < torch.inf, radius * (1 + gamma), ahead)
+            radius = torch.where(fools, torch.minimum(radius * (1 - gamma), best), outside)
         radius = torch.minimum(radius, self.norm.measure(torch.maximum(self.image, 1 - self.image).double()))
         moved = delta - falling(*self.alpha, t, steps) * L2().steepest(grad.double())
         assert isinstance(self.norm, AttackNorm)
         moved = self.norm.project(moved, radius)
         return constraint.project((self.image.double() + moved).to(x.dtype)), (t + 1, steps, radius, best)
 
-    def _radius(self, radius: Tensor, best: Tensor, length: Tensor, value: Tensor, grad: Tensor, fools: Tensor, gamma: float) -> Tensor:
-        if isinstance(self.norm, L0):
-            less = torch.minimum(torch.minimum(radius - 1, (radius * (1 - gamma)).floor()), best).clamp_min(0)
-            return torch.where(fools, less, torch.maximum(radius + 1, (radius * (1 + gamma)).floor()))
-        steep = self.norm.dual.measure(grad.double()).clamp_min(1e-12)
-        ahead = torch.maximum(radius, length + value.double() / steep)
-        outside = torch.where(best < torch.inf, radius, ahead) * (1 + gamma)
-        return torch.where(fools, torch.minimum(radius * (1 - gamma), best), outside)
-
     def at(self, index: Tensor) -> FMNStep:
         return replace(self, image=self.image[index])
+
+
+def _next_count(radius: Tensor, best: Tensor, fools: Tensor, gamma: float) -> Tensor:
+    """The next radius in L0."""
+    less = torch.minimum(torch.minimum(radius - 1, (radius * (1 - gamma)).floor()), best).clamp_min(0)
+    return torch.where(fools, less, torch.maximum(radius + 1, (radius * (1 + gamma)).floor()))
