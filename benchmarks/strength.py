@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from robustlab import files, seeding  # noqa: E402
 from robustlab.attacks import APGD, CW, DDN, FAB, FGSM, FMN, PGD, DeepFool, Square, Within  # noqa: E402
 from robustlab.constraints import ThreatModel  # noqa: E402
 from robustlab.data.batches import Batch  # noqa: E402
+from robustlab.errors import unknown  # noqa: E402
 from robustlab.evaluation.accuracy import predictions  # noqa: E402
 from robustlab.goals import dlr  # noqa: E402
 from robustlab.models.frozen import frozen  # noqa: E402
@@ -207,13 +208,15 @@ def outcome(model: nn.Module, task: Task, batch: Batch, attack: Callable[[nn.Mod
     return Outcome(stands, counted.forwards / len(batch.x) / repeats, beyond)
 
 
-def rows(model: nn.Module, task: Task, batch: Batch, libraries: dict[str, Any], repeats: int) -> Iterator[dict[str, object]]:
-    """A row for each attack of each library that has ours of the same name."""
+def rows(
+    model: nn.Module, task: Task, batch: Batch, libraries: dict[str, Any], repeats: int, wanted: Collection[str]
+) -> Iterator[dict[str, object]]:
+    """A row for each attack that is wanted of each library that has ours of the same name."""
     mine: dict[str, Outcome] = {}
     attacks = ours(task)
     for library, module in libraries.items():
         _, named = LIBRARIES[library]
-        for name in named(module, task, 0):
+        for name in [name for name in named(module, task, 0) if name in wanted]:
 
             def theirs(one: nn.Module, x: Tensor, seed: int, name: str = name, module: Any = module, named: Any = named) -> Tensor:
                 attacked: Tensor = named(module, task, seed)[name](one, x, batch.y.clone())
@@ -255,6 +258,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--eps", type=radius, help="pixel units; 8/255 in linf, 0.5 in l2 and 12 in l1 where left out")
     parser.add_argument("--steps", type=positive, default=20, help="gradient steps (default: 20)")
     parser.add_argument("--queries", type=positive, default=200, help="of a search without gradients (default: 200)")
+    parser.add_argument("--attacks", metavar="NAME,...", help="only these, by the names in the table")
     parser.add_argument("--repeats", type=positive, default=1, metavar="N", help="with other random numbers (default: 1)")
     parser.add_argument("--out", metavar="FILE", help="also write the numbers as JSON")
     return parser.parse_args(argv)
@@ -266,7 +270,11 @@ def run(wanted: argparse.Namespace) -> None:
     model, batch, told = classified_correctly(wanted.model, wanted.data, wanted.limit)
     task = Task(threat, wanted.steps, wanted.queries, len(model.classes))
     libraries, missing = imported({name: package for name, (package, _) in LIBRARIES.items()})
-    found = list(rows(model, task, batch, libraries, wanted.repeats))
+    attacks = wanted.attacks.split(",") if wanted.attacks else list(ours(task))
+    for name in attacks:
+        if name not in ours(task):
+            raise unknown("attack", name, ours(task))
+    found = list(rows(model, task, batch, libraries, wanted.repeats, attacks))
     where = environment()
     print(f"Attacks of {wanted.steps} steps, {wanted.repeats} repeats, {threat}: {wanted.model or 'small, random weights'}")
     print(f"{told}; {described(where)}\n")

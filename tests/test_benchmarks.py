@@ -355,6 +355,9 @@ def test_attacks_of_one_name_are_compared_image_by_image(norm, eps, monkeypatch,
     assert float(rows[0]["difference"].split()[0]) == pytest.approx(float(rows[0]["ours leaves"]) - 100)
     assert float(rows[0]["ours"]) <= 5 and float(rows[2]["beyond eps, theirs"]) > 0
     assert "three is not here (no no_such_package)" in capsys.readouterr().out
+    assert strength.main([*words, "--attacks", "FMN"]) == 0
+    assert [row["attack"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]] == ["FMN", "FMN"]
+    assert strength.main([*words, "--attacks", "FNM"]) == 2 and "Did you mean 'FMN'?" in capsys.readouterr().err
 
 
 def import_only(*names: str):
