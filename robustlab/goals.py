@@ -17,6 +17,7 @@ from torch import Tensor
 from robustlab.subsets import restricted
 
 Surrogate = Callable[[Tensor, Tensor], Tensor]
+ROUNDING = 16  # units in the last place of the largest logit, by which the batch that an image is in may move the others
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ class CrossedTo:
 
 @dataclass(frozen=True)
 class Signed:
-    """A goal whose loss tells whether it is achieved: it is at most 0 exactly there. Its gradient stays as it is.
+    """A goal that counts as achieved where that is clear, and whose loss is at most 0 exactly there. Its gradient stays as it is.
 
     A loss of the logits' margin stays itself, but for ties; others become their own size with that sign.
     """
@@ -170,13 +171,28 @@ class Signed:
 
     def loss(self, logits: Tensor) -> Tensor:
         value = self.goal.loss(logits)
-        return value + (signed(value.detach(), self.goal.achieved(logits.detach())) - value.detach())
+        return value + (signed(value.detach(), self.achieved(logits.detach())) - value.detach())
 
     def achieved(self, logits: Tensor) -> Tensor:
-        return self.goal.achieved(logits)
+        return clearly(self.goal.achieved(logits), self.goal.loss(logits), logits)
 
     def at(self, index: Tensor) -> Signed:
         return Signed(restricted(self.goal, index))
+
+
+def clearly(achieved: Tensor, value: Tensor, logits: Tensor) -> Tensor:
+    """Where a goal is achieved by more than rounding could undo, bool ``(B,)``.
+
+    Whoever looks for the nearest point that achieves it ends at the boundary. The logits there depend on the batch in their last
+    digits, so that without this some of the points found are not adversarial when they are looked at again.
+
+    Args:
+        achieved: bool ``(B,)``.
+        value: by how much, in units of logits, ``(B,)``.
+        logits: shape ``(B, K)``.
+    """
+    largest = torch.where(logits.isfinite(), logits.abs(), 0).amax(1)
+    return achieved & (value.abs() > ROUNDING * torch.finfo(logits.dtype).eps * largest)
 
 
 def signed(value: Tensor, achieved: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import drawn, seeded
 
-from robustlab.goals import Away, LeftFor, Targeted, Untargeted, cross_entropy, divergence, dlr, margin, targeted_dlr
+from robustlab.attacks.boundaries import NearestBoundary
+from robustlab.goals import Away, LeftFor, Signed, Targeted, Untargeted, cross_entropy, divergence, dlr, margin, targeted_dlr
+from robustlab.norms import L2
 
 SURROGATES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES.values(), ids=SURROGATES.keys())
@@ -149,3 +151,25 @@ def test_a_label_left_for_a_target_may_be_left_for_any_class():
     logits = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 3.0, 2.0]])
     assert goal.achieved(logits).tolist() == [False, True, True]
     assert torch.equal(goal.at(torch.tensor([2, 0])).loss(logits[[2, 0]]), goal.loss(logits)[[2, 0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_a_goal_is_clearly_achieved_only_beyond_rounding(dtype: torch.dtype, scale: float) -> None:
+    """Among the images at a boundary, those that another batch could put on its other side do not count."""
+    ulp = torch.finfo(dtype).eps
+    ahead = torch.tensor([-1.0, -8 * ulp, 0.0, 8 * ulp, 64 * ulp, 1.0], dtype=dtype)
+    logits = scale * torch.stack([torch.ones_like(ahead), 1 + ahead, -torch.ones_like(ahead)], 1)
+    goal = Signed(Untargeted(torch.zeros(6, dtype=torch.int64), margin))
+    assert goal.achieved(logits).tolist() == [False, False, False, False, True, True]
+    value = goal.loss(logits)
+    assert ((value <= 0) == goal.achieved(logits)).all()
+    assert torch.allclose(value.abs(), (scale * ahead).abs(), rtol=1e-3, atol=float(scale * ulp))
+    boundary = NearestBoundary(lambda x: x, torch.zeros(6, dtype=torch.int64), L2(), 2)
+    for value, achieved in (boundary(logits), boundary.with_gradient(logits)[::2]):
+        assert achieved.tolist() == goal.achieved(logits).tolist() and ((value <= 0) == achieved).all()
+
+
+def test_classes_that_are_ruled_out_do_not_make_everything_unclear() -> None:
+    logits = torch.tensor([[0.0, 1.0, -torch.inf]])
+    assert Signed(Untargeted(torch.tensor([0]), margin)).achieved(logits).all()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.protocols import Model
-from robustlab.goals import likeliest_others, signed
+from robustlab.goals import clearly, likeliest_others, signed
 from robustlab.norms import Norm
 
 
@@ -16,8 +16,9 @@ from robustlab.norms import Norm
 class NearestBoundary:
     """An objective that knows its gradient: ``z_y - z_c`` for the class ``c`` whose boundary is the nearest by linearization.
 
-    Where another class than ``y`` is predicted, ``c`` is that class, so that the value is at most 0 exactly there. One forward pass, and
-    one backward pass for each class: on a CPU one after another, elsewhere all at once where the model's operations can be batched.
+    Where another class than ``y`` is predicted, ``c`` is that class; the value is at most 0 exactly where that is clear, see
+    ``goals.clearly``. One forward pass, and one backward pass for each class: on a CPU one after another, elsewhere all at once where the
+    model's operations can be batched.
 
     Attributes:
         model: from images to logits ``(B, K)``.
@@ -33,8 +34,9 @@ class NearestBoundary:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = self._logits(x)
-        ahead, achieved = self._ahead(logits, likeliest_others(logits, self.y, 1)), logits.argmax(1) != self.y
-        return signed(ahead[:, 0], achieved), achieved
+        ahead = self._ahead(logits, likeliest_others(logits, self.y, 1))[:, 0]
+        achieved = clearly(logits.argmax(1) != self.y, ahead, logits)
+        return signed(ahead, achieved), achieved
 
     def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value, gradient and verdict."""
@@ -43,11 +45,13 @@ class NearestBoundary:
             logits = self._logits(x)
             ahead = self._ahead(logits, likeliest_others(logits.detach(), self.y.clone(), self.classes))
             slopes = _each_gradient(ahead, x)
-        ahead, achieved = ahead.detach(), logits.detach().argmax(1) != self.y
+        ahead, logits = ahead.detach(), logits.detach()
+        crossed = logits.argmax(1) != self.y
         steep = self.norm.dual.measure(slopes.flatten(0, 1)).reshape(ahead.shape)
         distance = ahead.abs() / torch.where(steep > 0, steep, torch.finfo(steep.dtype).tiny)
-        which = torch.where(achieved, 0, distance.argmin(1))  # the likeliest comes first
+        which = torch.where(crossed, 0, distance.argmin(1))  # the likeliest comes first
         row = torch.arange(len(x), device=x.device)
+        achieved = clearly(crossed, ahead[row, which], logits)
         return signed(ahead[row, which], achieved), slopes[row, which], achieved
 
     def _logits(self, x: Tensor) -> Tensor:
