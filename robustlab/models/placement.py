@@ -27,6 +27,16 @@ def on_device(model: Model, device: torch.device | str) -> Model:
     return copy.deepcopy(model).to(device)
 
 
+def likes_channels_last(model: nn.Module) -> bool:
+    """Whether a model can be trained in the layout ``channels_last``, in which convolutions are fastest.
+
+    Not with a 1x1 convolution that takes strides and fewer than 8 channels: on a CPU with AVX2 and without AVX-512 the gradient of its
+    weights writes beyond their memory in that layout (oneDNN in torch 2.15), which ends the process, or worse.
+    """
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    return not any(max(one.kernel_size) == 1 < max(one.stride) and one.in_channels < 8 for one in convolutions)
+
+
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as contiguous ones on the CPU; those of one device come over in one piece, since each copy makes a device wait."""
     found = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

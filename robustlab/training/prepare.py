@@ -68,7 +68,7 @@ def training_batches(
         images, held_out = images.subset(keep), images.subset(chosen)
     if len(images) < batch_size:
         raise UserError(f"{images.name}: {len(images)} images do not fill one batch of {batch_size}")
-    training = Batches(images, batch_size // parts, augment=augment, shuffle=True, drop_last=True, channels_last=True, **common)
+    training = Batches(images, batch_size // parts, augment=augment, shuffle=True, drop_last=True, **common)
     return training, None if held_out is None else Batches(held_out, EVALUATION_BATCH * world.size, **common)
 
 

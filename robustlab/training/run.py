@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from robustlab.devices import choose_device, computes_bfloat16
 from robustlab.errors import UserError
 from robustlab.evaluation.accuracy import Attack
 from robustlab.interrupts import interruptible
+from robustlab.models.placement import likes_channels_last
 from robustlab.options import changed
 from robustlab.paths import place_of
 from robustlab.records import Run
@@ -148,7 +150,9 @@ def _trainer(
     training, validation = training_batches(images, settings, device, world, workers)
     saved = Run(folder).load("last") if folder and before else None
     network = network_to_train(settings, images, saved, f"{folder}/last.pt").to(device)
-    network.to(memory_format=torch.channels_last)
+    if likes_channels_last(network):
+        network.to(memory_format=torch.channels_last)
+        training = replace(training, channels_last=True)
     state = TrainingState.fresh(synchronize_batch_norm(network, world), method.optimization)
     trainer = ImageTrainer(
         settings=settings,

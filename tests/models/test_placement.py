@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from laws import inventory
 from torch import nn
 
-from robustlab.models.placement import on_device
+from robustlab.models.architectures import meta_network
+from robustlab.models.placement import likes_channels_last, on_device
 
 
 def test_a_model_that_is_there_is_itself(tiny_model):
@@ -26,3 +28,9 @@ def test_a_model_elsewhere_is_copied(tiny_model):
 def test_a_model_without_weights_is_itself():
     flat = nn.Flatten()
     assert on_device(flat, "meta") is flat
+
+
+@pytest.mark.parametrize("arch, likes", [("small", True), ("resnet18", True), ("small-4", False), ("small-8", True), ("mlp", True)])
+def test_narrow_networks_are_not_trained_in_channels_last(arch: str, likes: bool) -> None:
+    """On some CPUs the gradient of a narrow convolution's weights would write beyond their memory."""
+    assert likes_channels_last(meta_network(arch, num_classes=2)) is likes
