@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,14 +210,13 @@ def outcome(model: nn.Module, task: Task, batch: Batch, attack: Callable[[nn.Mod
 
 
 def rows(
-    model: nn.Module, task: Task, batch: Batch, libraries: dict[str, Any], repeats: int, wanted: Collection[str]
+    model: nn.Module, task: Task, batch: Batch, libraries: dict[str, Any], repeats: int, attacks: Mapping[str, Any]
 ) -> Iterator[dict[str, object]]:
-    """A row for each attack that is wanted of each library that has ours of the same name."""
+    """A row for each attack of each library that has the name of one of ours, ``attacks``."""
     mine: dict[str, Outcome] = {}
-    attacks = ours(task)
     for library, module in libraries.items():
         _, named = LIBRARIES[library]
-        for name in [name for name in named(module, task, 0) if name in wanted]:
+        for name in [name for name in named(module, task, 0) if name in attacks]:
 
             def theirs(one: nn.Module, x: Tensor, seed: int, name: str = name, module: Any = module, named: Any = named) -> Tensor:
                 attacked: Tensor = named(module, task, seed)[name](one, x, batch.y.clone())
@@ -271,11 +270,12 @@ def run(wanted: argparse.Namespace) -> None:
     model, batch, told = classified_correctly(wanted.model, wanted.data, wanted.limit)
     task = Task(threat, wanted.steps, wanted.queries, len(model.classes))
     libraries, missing = imported({name: package for name, (package, _) in LIBRARIES.items()})
-    attacks = wanted.attacks.split(",") if wanted.attacks else list(ours(task))
-    for name in attacks:
-        if name not in ours(task):
-            raise unknown("attack", name, ours(task))
-    found = list(rows(model, task, batch, libraries, wanted.repeats, attacks))
+    attacks = ours(task)
+    for name in wanted.attacks.split(",") if wanted.attacks else ():
+        if name not in attacks:
+            raise unknown("attack", name, attacks)
+    chosen = {name: attack for name, attack in attacks.items() if not wanted.attacks or name in wanted.attacks.split(",")}
+    found = list(rows(model, task, batch, libraries, wanted.repeats, chosen))
     where = environment()
     print(f"Attacks of {wanted.steps} steps, {wanted.repeats} repeats, {threat}: {wanted.model or 'small, random weights'}")
     print(f"{told}; {described(where)}\n")

@@ -15,7 +15,7 @@ from robustlab.errors import UserError
 from robustlab.norms import L0, L1, L2, AttackNorm, Linf, Norm
 from robustlab.optimize import StepRule
 
-CAREFUL = 5  # steps in which a radius that does not reach the boundary is only a little too short, as linearization goes
+CAREFUL = 5  # steps in which the radius goes only a little beyond the boundary that linearization tells
 
 
 def falling(first: float, last: float, t: int, steps: int) -> float:
