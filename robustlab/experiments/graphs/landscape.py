@@ -18,6 +18,7 @@ from robustlab import seeding
 from robustlab.errors import UserError
 from robustlab.experiments.cache import ExperimentCache, Measurement, Values
 from robustlab.experiments.finding import Finding, LinePlot
+from robustlab.extras import scipy_module
 from robustlab.gnn.generators import stochastic_block_model
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.layers import node_groups, normalized, propagate
@@ -28,10 +29,13 @@ from robustlab.reports.plots import Axes, Line
 from robustlab.reports.tables import Table
 from robustlab.steps import Adam, Decaying
 
-VERSION = 2  # of the measurements: another one measures again
+VERSION = 3  # of the measurements: another one measures again
 OPERATORS: tuple[Operator, ...] = (Identity(), Degree(), Adjacency())  # of them a layer can be a shifted step with the Bethe Hessian
-REST = 1e-4  # slope below which a start counts as arrived
-MOST = 500  # steps of L-BFGS from where Adam ended
+REST = 1e-4  # slope below which a start counts as arrived; curvature above minus that everywhere makes it a minimum
+MOST = 500  # steps of Newton's method from where Adam ended
+BLOCK = 10  # starts of one measurement, which is kept when it is done
+NEAR = 1e-8  # between the two slopes whose difference is the curvature
+AT_ONCE = 10**7  # numbers, for a layer of several networks, when the curvature is measured
 TEST_SEED = 1  # of the graphs that nothing is fitted to
 
 
@@ -71,7 +75,7 @@ class Condition:
 class Config:
     """Attributes:
     seeds: starts of each network.
-    steps: of Adam from each start, before L-BFGS.
+    steps: of Adam from each start, before Newton's method.
     base: the condition from which one thing is changed at a time.
     ns, ratios, depths: what it is changed to.
     """
@@ -147,14 +151,14 @@ def by_spectrum(graphs: GraphBatch) -> Tensor:
     return torch.cat([eigenvectors(BetheHessian().sparse(one), 2).vectors[:, 1:] for one in alone])
 
 
-def starts(count: int, depth: int, seed: int = 0) -> Tensor:
-    """Normal first weights, ``(count, depth, M)``, each start from its own key."""
-    keys = seeding.fold(seeding.example_keys(seed, torch.arange(count)), "landscape")
+def starts(count: int, depth: int, seed: int = 0, first: int = 0) -> Tensor:
+    """Normal first weights, ``(count, depth, M)``, of the starts number ``first`` and on, each from its own key."""
+    keys = seeding.fold(seeding.example_keys(seed, torch.arange(first, first + count)), "landscape")
     return seeding.normal(keys, (depth, len(OPERATORS)), torch.float64)
 
 
-def measured(condition: Condition, seeds: int, steps: int) -> Values:
-    """Run all starts of a condition to the end, and look at where they came."""
+def measured(condition: Condition, first: int, count: int, steps: int) -> Values:
+    """Run starts number ``first`` to ``first + count - 1`` of a condition to the end, and look at where they came."""
     graphs, unseen = condition.drawn(0), condition.drawn(TEST_SEED)
 
     def objective(theta: Tensor) -> Tensor:
@@ -162,8 +166,10 @@ def measured(condition: Condition, seeds: int, steps: int) -> Values:
 
     # A weight's scale means nothing, as each layer is normalized, so the angle of a step becomes smaller as weights grow.
     rule = Decaying(Adam(0.1), power=1.0, offset=steps / 4)
-    path = descend(objective, starts(seeds, condition.depth), rule, steps, keep=sorted({0, steps}))
-    theta = torch.cat([arrived(objective, one) for one in path.last.split(1)])
+    path = descend(objective, starts(count, condition.depth, first=first), rule, steps, keep=sorted({0, steps}))
+    at_once = max(1, AT_ONCE // graphs.n)
+    ends = [arrived(objective, one, at_once) for one in path.last.split(1)]
+    theta = torch.cat([end for end, _ in ends])
     losses, slope = slopes(objective, theta)
     with torch.no_grad():
         here, there = outputs(graphs, theta), outputs(unseen, theta)
@@ -173,6 +179,7 @@ def measured(condition: Condition, seeds: int, steps: int) -> Values:
         "losses": losses.tolist(),
         "by_adam": path.values[-1].tolist(),
         "slope": slope.tolist(),
+        "curvature": [lowest for _, lowest in ends],
         "overlap": overlaps(graphs, here).mean(0).tolist(),
         "unseen": cosine_losses(unseen, there, signs(unseen)).mean(0).tolist(),
         "unseen_overlap": overlaps(unseen, there).mean(0).tolist(),
@@ -183,36 +190,84 @@ def measured(condition: Condition, seeds: int, steps: int) -> Values:
     }
 
 
-def slopes(objective: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of each network, and the largest slope of the loss by the angle of a layer's weights, in a layer: ``(S,)`` each."""
+def together(blocks: Sequence[Values]) -> Values:
+    """Blocks of starts as one: their lists one after another; what is of no start is the same in all."""
+    return {name: sum((block[name] for block in blocks), []) if isinstance(one, list) else one for name, one in blocks[0].items()}
+
+
+def _gradients(objective: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each network, ``(S,)``, and its gradient."""
     theta = theta.clone().requires_grad_()
     losses = objective(theta)
     (gradient,) = torch.autograd.grad(losses.sum(), theta)
-    return losses.detach(), (gradient.norm(dim=2) * theta.detach().norm(dim=2)).amax(1)
+    return losses.detach(), gradient
 
 
-def arrived(objective: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
-    """Where L-BFGS comes to rest from one network, ``(1, L, M)``, or after ``MOST`` steps."""
-    theta = (theta / theta.norm(dim=2, keepdim=True)).clone().requires_grad_()  # no layer's scale means anything
-    limits: dict[str, Any] = {"max_iter": MOST, "max_eval": 2 * MOST, "history_size": 50, "tolerance_grad": REST / 10}
-    optimizer = torch.optim.LBFGS([theta], tolerance_change=0.0, line_search_fn="strong_wolfe", **limits)
+def slopes(objective: Callable[[Tensor], Tensor], theta: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each network, and the largest slope of the loss by the angle of a layer's weights, in a layer: ``(S,)`` each."""
+    losses, gradient = _gradients(objective, theta)
+    return losses, (gradient.norm(dim=2) * theta.norm(dim=2)).amax(1)
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = objective(theta).sum()
-        loss.backward()
-        return loss
 
-    optimizer.step(closure)
-    return theta.detach()
+def hessian(objective: Callable[[Tensor], Tensor], theta: Tensor, at_once: int) -> Tensor:
+    """Second derivatives at one network ``(1, L, M)``, as differences of gradients: ``(L M, L M)``.
+
+    Args:
+        objective: the loss of each network.
+        theta: float64.
+        at_once: networks in one pass.
+    """
+    beside = torch.cat([theta, theta + NEAR * torch.eye(theta.numel()).to(theta).reshape(-1, *theta.shape[1:])])
+    gradients = torch.cat([_gradients(objective, some)[1] for some in beside.split(at_once)]).flatten(1)
+    rows = (gradients[1:] - gradients[0]) / NEAR
+    return (rows + rows.T) / 2
+
+
+def arrived(objective: Callable[[Tensor], Tensor], theta: Tensor, at_once: int = 100) -> tuple[Tensor, float]:
+    """Where Newton's method in a trust region (scipy's ``trust-exact``) comes to rest from one network, or after ``MOST`` steps.
+
+    Args:
+        objective: the loss of each network.
+        theta: ``(1, L, M)``, float64.
+        at_once: networks in one pass.
+
+    Returns:
+        The network there, and the least curvature of the loss in any direction: below 0 it is no minimum.
+    """
+
+    def there(point: Any) -> Tensor:
+        return torch.from_numpy(point).reshape(theta.shape)
+
+    def value(point: Any) -> tuple[float, Any]:
+        loss, gradient = _gradients(objective, there(point))
+        return float(loss), gradient.flatten().numpy()
+
+    unit = theta / theta.norm(dim=2, keepdim=True)  # no layer's scale means anything
+    options = {"maxiter": MOST, "gtol": REST / 10, "initial_trust_radius": 0.1}
+    found = scipy_module("optimize").minimize(
+        value,
+        unit.flatten().numpy(),
+        jac=True,
+        hess=lambda point: hessian(objective, there(point), at_once).numpy(),
+        method="trust-exact",
+        options=options,
+    )
+    end = there(found.x)
+    end = end / end.norm(dim=2, keepdim=True)
+    return end, float(torch.linalg.eigvalsh(hessian(objective, end, at_once))[0])
 
 
 def run(cache: ExperimentCache, config: Config) -> Finding:
     """Look at the landscape in every condition, or in what is missing of them, and put the numbers into a table."""
-    settings = {"seeds": config.seeds, "steps": config.steps, "version": VERSION}
-    conditions = config.conditions
-    pieces = [Measurement(str(one), {**settings, **asdict(one)}, partial(measured, one, config.seeds, config.steps)) for one in conditions]
-    found = list(zip(conditions, cache.measured("landscape", pieces), strict=True))
+    blocks = [(first, min(BLOCK, config.seeds - first)) for first in range(0, config.seeds, BLOCK)]
+    pieces = []
+    for one in config.conditions:
+        for first, count in blocks:
+            settings = {"first": first, "count": count, "steps": config.steps, "version": VERSION, **asdict(one)}
+            name = f"{one}, starts {first + 1} to {first + count}"
+            pieces.append(Measurement(name, settings, partial(measured, one, first, count, config.steps)))
+    parts = iter(cache.measured("landscape", pieces))
+    found = [(one, together([next(parts) for _ in blocks])) for one in config.conditions]
     plots = {f"landscape-{name}": _plot(name, found, config) for name in ("n", "ratio", "depth")}
     told = [{"condition": asdict(one), **values} for one, values in found]
     return Finding((_table(found, config),), {"conditions": told}, lines=plots)
@@ -224,18 +279,19 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 def _table(found: Sequence[tuple[Condition, Values]], config: Config) -> Table:
     columns = ("condition", "smallest loss", "median", "95 %", "largest", "within 5 %", "spectral", "from spectral: best, median")
-    unseen = ("unseen: best, median", "spectral", "overlap: best", "spectral", "at rest")
+    unseen = ("unseen: best, median", "spectral", "overlap: best", "spectral", "at rest", "minima")
     return Table(
         "Are all local minima of a linear graph network good?",
         f"Linear networks of one feature with the operators I, D and A on two communities, mean degree {config.base.degree:g}. The loss "
         f"is 1 - cos^2 of the angle to the communities, over {config.base.graphs} graphs; {config.seeds} random starts, {config.steps} "
-        f"steps of Adam each and then L-BFGS, at most {MOST:,}; unseen: the same weights on as many new graphs. Spectral: the Bethe "
-        "Hessian's second eigenvector, untrained.",
+        f"steps of Adam each and then Newton's method, at most {MOST:,}; unseen: the same weights on as many new graphs. Spectral: the "
+        "Bethe Hessian's second eigenvector, untrained.",
         (*columns, *unseen),
         tuple((str(condition), *_cells(values)) for condition, values in found),
         (
             "within 5 %: starts that end within 5 % of the smallest loss. From spectral: 1 - cos^2 to that eigenvector. At rest: starts "
-            f"where the loss changes by less than {REST:g} per radian of any layer's weights at the end; the others are still under way.",
+            f"where the loss changes by less than {REST:g} per radian of any layer's weights at the end; the others are still under way. "
+            f"Minima: those at rest where it curves down in no direction (no eigenvalue of the second derivatives below -{REST:g}).",
             "The claim (Chen, Li and Bruna 2019, theorem 5.1): all local minima have nearly the smallest loss as n grows.",
         ),
     )
@@ -244,6 +300,7 @@ def _table(found: Sequence[tuple[Condition, Values]], config: Config) -> Table:
 def _cells(values: Values) -> tuple[str, ...]:
     losses, best = values["losses"], min(range(len(values["losses"])), key=values["losses"].__getitem__)
     near = sum(loss <= 1.05 * losses[best] for loss in losses) / len(losses)
+    rest = [slope < REST for slope in values["slope"]]
     quantiles = [losses[best], *(_quantile(losses, share) for share in (0.5, 0.95, 1.0))]
     pairs = [f"{values[name][best]:.3f}, {_quantile(values[name], 0.5):.3f}" for name in ("from_spectral", "unseen")]
     return (
@@ -254,7 +311,8 @@ def _cells(values: Values) -> tuple[str, ...]:
         f"{values['spectral_unseen']:.3f}",
         f"{values['unseen_overlap'][best]:.3f}",
         f"{values['spectral_overlap']:.3f}",
-        f"{100 * sum(slope < REST for slope in values['slope']) / len(losses):.0f} %",
+        f"{100 * sum(rest) / len(losses):.0f} %",
+        f"{100 * sum(at and low > -REST for at, low in zip(rest, values['curvature'], strict=True)) / len(losses):.0f} %",
     )
 
 

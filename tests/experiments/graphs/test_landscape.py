@@ -41,6 +41,7 @@ def test_the_loss_is_of_the_angle_in_each_graph() -> None:
 
 def test_a_start_is_a_function_of_its_number() -> None:
     assert torch.equal(landscape.starts(5, 3)[:2], landscape.starts(2, 3))
+    assert torch.equal(landscape.starts(5, 3)[2:], landscape.starts(3, 3, first=2))
 
 
 def test_conditions_change_one_thing_at_a_time() -> None:
@@ -55,29 +56,50 @@ def test_conditions_change_one_thing_at_a_time() -> None:
         landscape.Condition(ratio=4)
 
 
-def test_a_start_comes_to_rest_where_every_step_is_worse() -> None:
+def objective(theta: torch.Tensor) -> torch.Tensor:
     graphs = SMALL.drawn(0)
+    return landscape.cosine_losses(graphs, landscape.outputs(graphs, theta), landscape.signs(graphs)).mean(0)
 
-    def objective(theta: torch.Tensor) -> torch.Tensor:
-        return landscape.cosine_losses(graphs, landscape.outputs(graphs, theta), landscape.signs(graphs)).mean(0)
 
-    found = landscape.arrived(objective, landscape.starts(1, 3))
+def test_second_derivatives_are_those_of_autograd() -> None:
+    theta = landscape.starts(1, 3, first=7)
+    right = torch.autograd.functional.hessian(lambda one: objective(one).sum(), theta).reshape(9, 9)
+    for at_once in (1, 4, 100):
+        torch.testing.assert_close(landscape.hessian(objective, theta, at_once), right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", range(4))
+def test_a_start_comes_to_rest_at_a_minimum(start: int) -> None:
+    begin = landscape.starts(1, 3, first=start)
+    found, lowest = landscape.arrived(objective, begin)
     loss, slope = landscape.slopes(objective, found)
-    assert float(slope) < landscape.REST and float(loss) <= float(objective(landscape.starts(1, 3)))
+    assert float(slope) < landscape.REST and float(loss) <= float(objective(begin))
+    torch.testing.assert_close(found.norm(dim=2), torch.ones(1, 3, dtype=torch.float64))
     around = found + 0.02 * landscape.starts(200, 3, seed=5) * found.norm(dim=2, keepdim=True)
-    assert float((objective(around) - loss).min()) > -1e-4
+    assert lowest > -landscape.REST and float((objective(around) - loss).min()) > -1e-4
 
 
-def test_the_experiment_is_run_and_goes_on(tmp_path: Path) -> None:
+def test_what_is_no_minimum_is_seen() -> None:
+    def saddle(theta: torch.Tensor) -> torch.Tensor:  # by the angles of two layers: at rest at (0, 0), down in one of them
+        unit = theta / theta.norm(dim=2, keepdim=True)
+        return unit[:, 0, 1] ** 2 - unit[:, 1, 1] ** 2
+
+    end, lowest = landscape.arrived(saddle, torch.tensor([[[2.0, 0, 0], [3.0, 0, 0]]], dtype=torch.float64))
+    assert end.tolist() == [[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]] and lowest == pytest.approx(-2)
+
+
+def test_the_experiment_is_run_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landscape, "BLOCK", 4)
     small = {"seeds": 6, "steps": 60, "base": SMALL, "ns": (40,), "ratios": (2.5,), "depths": (2,)}
     said: list[str] = []
     found = reproduce("landscape", out=tmp_path, device="cpu", say=said.append, **small)
-    assert len(said) == 3 and len(found.tables[0].rows) == 3
+    assert len(said) == 6 and len(found.tables[0].rows) == 3
     for values in found.numbers["conditions"]:
         assert len(values["losses"]) == 6 and all(
             0 <= loss <= first + 1e-9 for loss, first in zip(values["losses"], values["first"], strict=True)
         )
         assert 0 < values["spectral"] < 1 and max(values["slope"]) < landscape.REST
+        assert len(values["unseen"]) == len(values["curvature"]) == 6
     assert sorted(path.name for path in tmp_path.glob("*.png")) == [f"landscape-{name}.png" for name in ("depth", "n", "ratio")]
     again = reproduce("landscape", out=tmp_path, device="cpu", say=said.append, **small)
-    assert len(said) == 3 and again.numbers == found.numbers
+    assert len(said) == 6 and again.numbers == found.numbers
