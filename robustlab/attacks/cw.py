@@ -19,7 +19,7 @@ from robustlab.steps import Adam
 from robustlab.subsets import Indivisible, restricted
 
 BEYOND = 0.005  # how far the range of the tanh reaches beyond the pixels'
-PATIENCE = 10  # steps that an example has to lower its value; the public code looks at the whole batch, which hardly ever gives up
+PATIENCE = 10  # steps that an example has for a lower value; the public code looks at the whole batch, which hardly ever gives up
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CW(Nearest):
 
     Attributes:
         norm: ``L2()``.
-        steps: of Adam, for each ``c``; a search ends when a tenth of them, and no fewer than ten, have not lowered the value by .01 %.
+        steps: of Adam, for each ``c``; a search ends when a tenth of them, and no fewer than ten, have found no value lower by .01 %.
         searches: values of ``c``.
         step_size: of Adam, in tanh space.
         c: the first.
@@ -126,22 +126,24 @@ class TanhAdam:
     step_size: float
 
     def init(self, x: Tensor, steps: int) -> tuple[Any, ...]:
-        """``w`` in float64, what Adam remembers, steps taken, steps between two looks, the value at the last look, and who is over."""
+        """``w`` in float64, what Adam remembers, steps taken, steps between two looks, the lowest value, that at the last look, and who
+        is over."""
         w = torch.atanh((x.double() - 0.5) / (0.5 + BEYOND))
         high = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
-        return w, Adam(self.step_size).init(w, steps), 0, max(steps // 10, PATIENCE), high, high < 0
+        return w, Adam(self.step_size).init(w, steps), 0, max(steps // 10, PATIENCE), high, high, high < 0
 
     def step(
         self, x: Tensor, value: Tensor, grad: Tensor, constraint: ConstraintSet, state: tuple[Any, ...]
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        w, memory, t, between, last, over = state
+        w, memory, t, between, lowest, last, over = state
+        lowest = torch.minimum(lowest, value.double())
         if t % between == 0:
-            over, last = over | (value.double() > 0.9999 * last), value.double()
+            over, last = over | (lowest > 0.9999 * last), lowest
         slope = constraint.tangent(x, grad).double() * (0.5 + BEYOND) * (1 - w.tanh().square())
         w, memory = Adam(self.step_size).step(w, value, slope, Everywhere(), memory)
         end = torch.full_like(w[:1], 0.5 / (0.5 + BEYOND)).atanh()
         w = torch.maximum(torch.minimum(w, end), -end)
-        return constraint.project((0.5 + (0.5 + BEYOND) * w.tanh()).to(x.dtype)), (w, memory, t + 1, between, last, over)
+        return constraint.project((0.5 + (0.5 + BEYOND) * w.tanh()).to(x.dtype)), (w, memory, t + 1, between, lowest, last, over)
 
     def over(self, state: tuple[Any, ...]) -> Tensor:
         """Whose value has stopped falling, bool ``(B,)``."""

@@ -12,8 +12,9 @@ from oracles import Counting, Linear, halfway
 from torch import Tensor, nn
 
 from robustlab.attacks import CW, DDN, FAB, FMN, DeepFool, SigmaZero, Within, with_eps
+from robustlab.attacks.cw import PATIENCE, TanhAdam
 from robustlab.attacks.nearest import Nearest
-from robustlab.constraints import ThreatModel
+from robustlab.constraints import Everywhere, ThreatModel
 from robustlab.errors import UserError
 from robustlab.goals import Targeted, margin
 from robustlab.hyperplanes import shortest_move
@@ -179,6 +180,16 @@ class Mistaken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return -self.model(x)
+
+
+def test_carlini_and_wagner_go_on_while_the_lowest_value_falls_though_adam_swings():
+    x, rule = images(2, 1, 2, 2, dtype=torch.float64), TanhAdam(0.01)
+    state = rule.init(x, 5 * PATIENCE)
+    for step in range(4 * PATIENCE + 1):
+        swing = 5.0 if step % PATIENCE == 0 else 0.0  # what is seen at a look is no lower than at the one before
+        value = torch.tensor([1 - 0.01 * step + swing, 1.0], dtype=torch.float64)
+        assert rule.over(state).tolist() == [False, step > PATIENCE]
+        x, state = rule.step(x, value, torch.ones_like(x), Everywhere(), state)
 
 
 @pytest.mark.parametrize("norm", [L2(), Linf()])
