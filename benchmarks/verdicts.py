@@ -5,18 +5,22 @@
 
 The file has ``rows``, each with ``model``, ``norm``, ``eps`` (pixel units, perhaps ``"8/255"``), ``n`` and ``broken_by``, from
 ``CLASS/FILE`` to what broke that image; an image that is not in it stands. The images are the first ``n / classes`` files by name of each
-class of the test split.
+class of the test split. The file may also have ``cpu_seconds`` in each row, and ``bare_ms_per_image`` with the CPU milliseconds of a
+forward and backward pass of the ``folded`` copy that it searched. Then the table has ratios: those seconds are scaled by a bare pass of the
+model itself, measured here beside each row, since users of that evaluation run it on the model itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,19 +32,33 @@ from robustlab.evaluation import evaluate  # noqa: E402
 from robustlab.models.accelerate import accelerate  # noqa: E402
 from robustlab.models.zoo import load  # noqa: E402
 from robustlab.options import radius  # noqa: E402
+from robustlab.pixels import to_float  # noqa: E402
 from robustlab.records import environment  # noqa: E402
 from robustlab.threats import named_threat  # noqa: E402
 
 KINDS = {"model": str, "norm": str, "eps": (str, float), "n": int, "broken_by": dict}
+BATCH, ROUNDS = 100, 9  # of the bare passes
 
 
-def compare(row: dict[str, object], data: str, attack: str) -> dict[str, object]:
+def bare(model: nn.Module, x: Tensor) -> float:
+    """CPU milliseconds an image of one forward pass and one backward pass to the pixels, the median of some batches."""
+    took = []
+    for _ in range(ROUNDS):
+        some = x[:BATCH].clone().requires_grad_()
+        begin = time.process_time()
+        torch.autograd.grad(model(some).square().sum(), some)
+        took.append(1000 * (time.process_time() - begin) / len(some))
+    return statistics.median(took)
+
+
+def compare(row: dict[str, object], data: str, attack: str, searched: float | None) -> dict[str, object]:
     """One line of the table.
 
     Args:
         row: of the file.
         data: folder with a split ``test`` of one folder for each class.
         attack: by name.
+        searched: CPU milliseconds of a forward and backward pass where the file was made, if it says so.
     """
     files.check_kinds(row, KINDS, "the file", "verdicts")
     model, threat = load(str(row["model"])), named_threat(str(row["norm"]).lower(), radius(str(row["eps"])))
@@ -51,13 +69,22 @@ def compare(row: dict[str, object], data: str, attack: str) -> dict[str, object]
     first = sorted(range(len(names)), key=lambda k: names[k])
     each, labels = int(str(row["n"])) // len(images.classes), images.labels.tolist()
     chosen = [k for label in range(len(images.classes)) for k in [k for k in first if labels[k] == label][:each]]
+    some = images.subset(torch.tensor(chosen))
+    pixels = to_float(some.fetch(torch.arange(min(BATCH, len(some)))))
+    before = bare(model, pixels)
     begin = time.process_time()
-    report = evaluate(model, images.subset(torch.tensor(chosen)), attack, threat=threat, fast_model=accelerate(model), progress=False)
+    report = evaluate(model, some, attack, threat=threat, fast_model=accelerate(model), progress=False)
     seconds = time.process_time() - begin
+    pass_ms = (before + bare(model, pixels)) / 2
     other = {"/".join(names[k].split("/")[-2:]) for k in chosen} - set(dict(row["broken_by"]))  # type: ignore[call-overload]
     ours = {"/".join(names[k].split("/")[-2:]) for k, record in zip(chosen, report.records, strict=True) if record.broken_by is None}
     name = report.attacks[0]
     stages = ", ".join(str(rate.count) for rate in report.after(name).values()) if name in report.stages else "-"
+    told = {}
+    if searched is not None:
+        files.check_kinds(row, {"cpu_seconds": float}, "the file", "verdicts")
+        theirs = float(str(row["cpu_seconds"])) * pass_ms / searched
+        told = {"bare pass, ms": f"{pass_ms:.2f}", "other's CPU s, scaled": f"{theirs:.0f}", "times as fast": f"{theirs / seconds:.1f}"}
     return {
         "model": row["model"],
         "threat": str(threat),
@@ -69,6 +96,7 @@ def compare(row: dict[str, object], data: str, attack: str) -> dict[str, object]
         "after each stage": stages,
         "passes per attacked image": f"{report.passes(name):,.0f}",
         "CPU s": f"{seconds:.0f}",
+        **told,
     }
 
 
@@ -82,10 +110,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(wanted: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    rows = files.read_json(wanted.verdicts, "verdicts of an evaluation").get("rows")
+    held = files.read_json(wanted.verdicts, "verdicts of an evaluation")
+    rows = held.get("rows")
     if not isinstance(rows, list):
         raise UserError(f"{wanted.verdicts} should hold rows of verdicts")
-    found = [compare(row, wanted.data, wanted.attack) for row in rows]
+    searched = None
+    if "bare_ms_per_image" in held:
+        files.check_kinds(held["bare_ms_per_image"], {"folded": float}, wanted.verdicts, "verdicts")
+        searched = float(held["bare_ms_per_image"]["folded"])
+    found = [compare(row, wanted.data, wanted.attack, searched) for row in rows]
     print(f"{wanted.attack} beside {Path(wanted.verdicts).name}; {described(environment())}\n")
     print(table(found))
 

@@ -399,7 +399,7 @@ def test_what_is_kept_as_published_breaks_what_ours_breaks(norm, eps, tiny_model
         assert (fooled != broken).sum() <= 1 and 0 < broken.sum() < 12
 
 
-def test_verdicts_of_two_evaluations_are_compared_image_by_image(capsys, tmp_path):
+def test_verdicts_of_two_evaluations_are_compared_image_by_image(capsys, tmp_path, monkeypatch):
     for label in load("cifar10-small-standard").classes:
         folder = tmp_path / "images" / "test" / label
         folder.mkdir(parents=True)
@@ -414,5 +414,12 @@ def test_verdicts_of_two_evaluations_are_compared_image_by_image(capsys, tmp_pat
     assert cells[:4] == ["cifar10-small-standard", "L2 eps=0.5", "20", "19"]
     ours, only_ours, only_other = map(int, cells[4:7])
     assert ours <= 20 and only_other - only_ours == 19 - ours
+    (tmp_path / "verdicts.json").write_text(json.dumps({"rows": [{**row, "cpu_seconds": 7}], "bare_ms_per_image": {"folded": 0.5}}))
+    monkeypatch.setattr(verdicts, "bare", lambda model, x: 1.5)
+    assert verdicts.main(words) == 0
+    cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")[1:-1]]
+    assert cells[-3:-1] == ["1.50", "21"] and float(cells[-1]) > 0
+    (tmp_path / "verdicts.json").write_text(json.dumps({"rows": [row], "bare_ms_per_image": {"folded": 0.5}}))
+    assert verdicts.main(words) == 2 and "cpu_seconds missing" in capsys.readouterr().err
     (tmp_path / "verdicts.json").write_text("{}")
     assert verdicts.main(words) == 2 and "should hold rows of verdicts" in capsys.readouterr().err
