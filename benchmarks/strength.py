@@ -85,7 +85,7 @@ def ours(task: Task) -> dict[str, Any]:
     if isinstance(norm, L2):
         attacks["DDN"] = Within(DDN(norm, steps=steps), threat)
         attacks["C&W"] = Within(CW(norm, steps=steps, searches=SEARCHES), threat)
-        attacks["C&W, c = 1"] = Within(CW(norm, steps=SEARCHES * steps, searches=1, c=1), threat)
+        attacks["C&W at c = 1"] = Within(CW(norm, steps=SEARCHES * steps, searches=1, c=1), threat)
     return attacks
 
 
@@ -109,7 +109,7 @@ def torchattacks(library: Any, task: Task, seed: int) -> dict[str, Theirs]:
     if task.p == 2:
         found["PGD"] = made("PGDL2", eps=eps, alpha=task.step_size, steps=steps)
         found["DeepFool"] = made("DeepFool", steps=steps)
-        found["C&W, c = 1"] = made("CW", c=1, steps=SEARCHES * steps)
+        found["C&W at c = 1"] = made("CW", c=1, steps=SEARCHES * steps)
     else:
         found["FGSM"] = made("FGSM", eps=eps)
         found["PGD"] = made("PGD", eps=eps, alpha=task.step_size, steps=steps)
