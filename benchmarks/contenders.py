@@ -20,14 +20,11 @@ Attack = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What every contender is asked to do: untargeted PGD in Linf or L2, on the cross-entropy, returning the last point."""
+class Budget:
+    """What an attack may do, and in how many gradient steps."""
 
     threat: ThreatModel
     steps: int
-    random_start: bool
-    shape: tuple[int, int, int, int]  # of a batch of images
-    num_classes: int
 
     @property
     def eps(self) -> float:
@@ -35,7 +32,17 @@ class Task:
 
     @property
     def step_size(self) -> float:
+        """That of plain PGD."""
         return 2.5 * self.eps / max(self.steps, 1)
+
+
+@dataclass(frozen=True)
+class Task(Budget):
+    """What every contender is asked to do: untargeted PGD in Linf or L2, on the cross-entropy, returning the last point."""
+
+    random_start: bool
+    shape: tuple[int, int, int, int]  # of a batch of images
+    num_classes: int
 
     @property
     def linf(self) -> bool:

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.contenders import Budget  # noqa: E402
 from benchmarks.evaluation import Counted, classified_correctly  # noqa: E402
 from benchmarks.interleaved import described, exit_code, imported, table  # noqa: E402
 from robustlab import files, seeding  # noqa: E402
 from robustlab.attacks import APGD, CW, DDN, FAB, FGSM, FMN, PGD, DeepFool, Square, Within  # noqa: E402
-from robustlab.constraints import ThreatModel  # noqa: E402
 from robustlab.data.batches import Batch  # noqa: E402
 from robustlab.errors import unknown  # noqa: E402
 from robustlab.evaluation.accuracy import predictions  # noqa: E402
@@ -44,22 +44,11 @@ Theirs = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What every attack is asked: the threat model, gradient steps, queries of a search without gradients, and classes."""
+class Task(Budget):
+    """What every attack is asked: also queries of a search without gradients, and classes."""
 
-    threat: ThreatModel
-    steps: int
     queries: int
     classes: int
-
-    @property
-    def eps(self) -> float:
-        return float(self.threat.eps)
-
-    @property
-    def step_size(self) -> float:
-        """That of plain PGD."""
-        return 2.5 * self.eps / self.steps
 
     @property
     def p(self) -> float:
