@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -22,13 +24,16 @@ def scipy_module(name: str, extra: str = "gnn", what: str = "this") -> Any:
     return _module(f"scipy.{name}", extra, what)
 
 
-def networkx() -> Any:
+def networkx(what: str = "this") -> Any:
     """The package networkx.
+
+    Args:
+        what: needs it, for the message.
 
     Raises:
         UserError: it is not installed.
     """
-    return _module("networkx", "gnn")
+    return _module("networkx", "gnn", what)
 
 
 def cvxpy(what: str = "this") -> Any:
@@ -41,6 +46,21 @@ def cvxpy(what: str = "this") -> Any:
         UserError: it is not installed.
     """
     return _module("cvxpy", "bias", what)
+
+
+def check_installed(packages: Sequence[str], what: str) -> None:
+    """Ask for packages before long work that needs them.
+
+    Args:
+        packages: of ``scipy``, ``networkx`` and ``cvxpy``.
+        what: needs them, for the message.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
+    ask = {"scipy": partial(scipy_module, "optimize"), "networkx": networkx, "cvxpy": cvxpy}
+    for package in packages:
+        ask[package](what=what)
 
 
 def robustbench(what: str = "this") -> Any:

@@ -16,6 +16,7 @@ from robustlab.devices import choose_device, computes_bfloat16
 from robustlab.errors import UserError, unknown
 from robustlab.experiments.cache import ExperimentCache
 from robustlab.experiments.finding import Finding
+from robustlab.extras import check_installed
 from robustlab.interrupts import interruptible
 from robustlab.paths import place_of
 from robustlab.records import environment
@@ -52,6 +53,19 @@ GRAPHS: dict[str, str] = {
 }
 EXPERIMENTS |= GRAPHS
 WITHOUT_DATA = ("known-features", "smoothing", "linear-bias", *GRAPHS)  # or with a part that needs none
+# Packages of the extras that an experiment needs in the end.
+NEEDS = {
+    "communities": ("scipy", "networkx"),
+    "max-cut": ("scipy",),
+    "hidden-structure": ("scipy",),
+    "landscape": ("scipy",),
+    "matching": ("scipy",),
+    "edge-flips": ("scipy",),
+    "tours": ("scipy",),
+    "metric-spaces": ("scipy", "cvxpy"),
+    "expressive-power": ("scipy", "networkx"),
+    "universality": ("scipy", "networkx"),
+}
 # What most experiments have, by the name that all share; an experiment with several of them calls them ``sources``, ``archs``.
 SHARED = {
     "limit": "n",
@@ -118,10 +132,10 @@ def reproduce(
 
 
 def check_experiment(name: str | None, data: object) -> None:
-    """Refuse what is no experiment, and one on images without any.
+    """Refuse what is no experiment, one on images without any, and one that needs a package which is not installed.
 
     Raises:
-        UserError: with the nearest name, or all of them.
+        UserError: with the nearest name, or all of them; with the package.
     """
     if name is None:
         raise UserError(f"which experiment? One of: {', '.join(f'{name} ({what})' for name, what in EXPERIMENTS.items())}")
@@ -129,6 +143,7 @@ def check_experiment(name: str | None, data: object) -> None:
         raise unknown("experiment", name, EXPERIMENTS)
     if data is None and name not in WITHOUT_DATA:
         raise UserError(f"the experiment {name!r} needs images: name their folder or file by `data`")
+    check_installed(NEEDS.get(name, ()), f"the experiment {name!r}")
 
 
 def configured(name: str, scale: str = "small", changes: Mapping[str, Any] | None = None) -> Any:

@@ -11,6 +11,7 @@ from robustlab.errors import UserError, unknown
 from robustlab.experiments.cache import ExperimentCache, Measurement, Values
 from robustlab.experiments.finding import Finding
 from robustlab.experiments.linear_bias.claim import REGRESSION, TWO_CLASSES, Claim, Evidence, Row, Setting, spread
+from robustlab.extras import check_installed
 from robustlab.linear_bias.problems import Problem
 from robustlab.reports.tables import Table
 
@@ -63,6 +64,8 @@ def run(cache: ExperimentCache, config: Config) -> Finding:
     """Test the claims, or what is missing of them, and put the numbers into tables."""
     data = cache.problem()
     claims = chosen(config, data)
+    if not config.claims:  # a single one may need neither
+        check_installed(("scipy", "cvxpy"), "the experiment 'linear-bias' with all its claims")
     setting = Setting(config.seeds, data)
     settings = {"seeds": config.seeds, "version": VERSION}
     measurements = [Measurement(claim.name, settings, partial(_measured, claim, setting)) for claim in claims]
