@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustlab import files
 from robustlab.evaluation import Rate
-from robustlab.extras import networkx
+from robustlab.extras import check_installed, networkx
 from robustlab.gnn.choice import Answer
 from robustlab.gnn.graphs import GraphBatch
 from robustlab.gnn.operators import Adjacency
@@ -94,6 +94,21 @@ def numbers(answer: Answer) -> dict[str, Any]:
     return told | {"failed": dict(answer.failed)}
 
 
+def check_place(out: str | os.PathLike[str], graph: GraphBatch) -> None:
+    """Refuse, before the work, what could not be written after it.
+
+    Args:
+        out: folder for ``write_communities``.
+        graph: whose communities are looked for.
+
+    Raises:
+        UserError: the folder holds something, or the picture needs a package that is not installed.
+    """
+    files.check_vacant(Path(out))
+    if graph.n <= DRAWN:
+        check_installed(("scipy", "networkx"), "the picture of the graph")
+
+
 def write_communities(answer: Answer, out: str | os.PathLike[str], name: str) -> Path:
     """Write ``labels.csv`` (node, the best labels, and those of each method), ``communities.json``, ``communities.md`` and a picture.
 
@@ -103,10 +118,10 @@ def write_communities(answer: Answer, out: str | os.PathLike[str], name: str) ->
         name: of the graph.
 
     Raises:
-        UserError: the folder holds something.
+        UserError: see ``check_place``.
     """
     folder = Path(out)
-    files.check_vacant(folder)
+    check_place(folder, answer.graph)
     folder.mkdir(parents=True, exist_ok=True)
     methods = [answer.best, *(method for method in answer.labels if method != answer.best)]
     columns = [answer.labels[method].tolist() for method in methods]

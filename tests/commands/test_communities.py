@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -43,6 +44,16 @@ def test_labels_table_and_picture(file, tmp_path, capsys):
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 20
     assert main(["communities", "--data", str(file), "--out", str(out)]) == 2
     assert "not an empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["scipy.optimize", "networkx"])
+def test_what_cannot_be_drawn_is_refused_before_the_work(package, file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["communities", "--data", str(file), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "the picture of the graph needs" in said.err and not said.out and not (tmp_path / "out").exists()
+    if package == "networkx":  # without a picture it is not needed
+        assert main(["communities", "--data", str(file), "--methods", "adjacency"]) == 0
 
 
 def test_labels_of_any_numbers_are_compared(file, tmp_path, capsys):
