@@ -1,13 +1,16 @@
 """Write the pages of experiments, ``docs/linear_bias.md`` and ``docs/graphs.md``: tables and plots of ``robustlab reproduce``.
 
     python docs/make_experiments.py --page graphs --out runs/reproduce --data expressive-power=pairs.tsv graph-classification=MUTAG
+    python docs/make_experiments.py --page graphs --out runs/reproduce --only landscape
 
-What was measured before in that folder is not measured again. The text above the first table stays as it is.
+What was measured before in that folder is not measured again. The text above the first table stays as it is, and with ``--only`` all that
+is about other experiments.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,21 +32,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--page", choices=tuple(PAGES), required=True)
     parser.add_argument("--out", default="runs/reproduce", help="folder of the experiments")
-    parser.add_argument("--only", default="", help="of graphs: measure these experiments anew where they are missing, NAME,...")
+    parser.add_argument("--only", default="", help="of graphs: write these experiments anew, NAME,...")
     parser.add_argument("--data", nargs="*", default=[], help="files for experiments, NAME=PATH; one with several is run on each")
     args = parser.parse_args()
     page = HERE / f"{args.page.replace('-', '_')}.md"
     pictures = HERE / "images" / args.page
     pictures.mkdir(parents=True, exist_ok=True)
-    for old in pictures.glob("*.png"):
+    text, _, before = page.read_text(encoding="utf-8").partition(MARK)
+    only = [name for name in args.only.split(",") if name]
+    for old in () if only else pictures.glob("*.png"):
         old.unlink()
     data = [tuple(pair.split("=", 1)) for pair in args.data]
-    body = PAGES[args.page](Path(args.out), pictures, [name for name in args.only.split(",") if name], data)
-    text = page.read_text(encoding="utf-8").partition(MARK)[0]
+    body = PAGES[args.page](Path(args.out), pictures, only, data, before)
     page.write_text(f"{text}{MARK}\n\n{body}\n", encoding="utf-8")
 
 
-def linear_bias(out: Path, pictures: Path, only: list[str], data: list[tuple[str, ...]]) -> str:
+def linear_bias(out: Path, pictures: Path, only: list[str], data: list[tuple[str, ...]], before: str) -> str:
     """All claims, each table with the sentences of its claims before it and their plots after it."""
     found = reproduce("linear-bias", out=out, seeds=10, threads=1, say=print)
     for title in found.lines:
@@ -66,20 +70,22 @@ def owner(stem: str, names: list[str]) -> str:
     return max((name for name in names if stem == name or stem.startswith(f"{name}-")), key=len, default="")
 
 
-def graphs(out: Path, pictures: Path, only: list[str], data: list[tuple[str, ...]]) -> str:
+def graphs(out: Path, pictures: Path, only: list[str], data: list[tuple[str, ...]], before: str) -> str:
     """Every experiment on graphs: what it asks, its tables, its plots."""
-    parts = []
+    parts, kept = [], dict(re.findall(r"^(## `[\w-]+`)\n(.*?)(?=^## |\Z)", before, re.DOTALL | re.MULTILINE))
     for name, about in GRAPHS.items():
+        title = f"## `{name}`"
         if only and name not in only:
+            parts += [f"{title}\n{kept[title].rstrip()}"] if title in kept else []
             continue
-        parts.append(f"## `{name}`\n\n{about[0].upper()}{about[1:]}.")
+        parts.append(f"{title}\n\n{about[0].upper()}{about[1:]}.")
         given: list[str | None] = [path for owner, path in data if owner == name]
         for path in given or [None]:
             found: Finding = reproduce(name, path, out=out, threads=1, say=print)
             parts += [f"{table}".replace("## ", "### ", 1) for table in found.tables]
-            for title in (*found.lines, *found.maps, *found.orders):
-                small(out / f"{title}.png", pictures / f"{title}.png")
-                parts.append(shown(pictures / f"{title}.png"))
+            for plot in (*found.lines, *found.maps, *found.orders):
+                small(out / f"{plot}.png", pictures / f"{plot}.png")
+                parts.append(shown(pictures / f"{plot}.png"))
     return "\n\n".join(parts)
 
 
@@ -95,7 +101,7 @@ def small(source: Path, target: Path) -> None:
         image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(192).save(target, optimize=True)
 
 
-PAGES: dict[str, Callable[[Path, Path, list[str], list[tuple[str, ...]]], str]] = {"linear-bias": linear_bias, "graphs": graphs}
+PAGES: dict[str, Callable[[Path, Path, list[str], list[tuple[str, ...]], str], str]] = {"linear-bias": linear_bias, "graphs": graphs}
 
 
 if __name__ == "__main__":
