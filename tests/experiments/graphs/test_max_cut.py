@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,10 @@ def test_tables_and_networks(tmp_path):
     assert len(list((tmp_path / "models").iterdir())) == 2  # one for each loss: the degree is the same
     again = run(ExperimentCache(tmp_path), SMALL)
     assert again.numbers == found.numbers
+    fewer = run(ExperimentCache(tmp_path), replace(SMALL, methods=("relaxed", "greedy"))).tables[2]
+    assert fewer.columns == ("n", "degree", "network", "less greedy") and len(fewer.rows) == 2 * 4
+    for methods in (("relaxed",), ("greedy",)):
+        assert len(run(ExperimentCache(tmp_path), replace(SMALL, methods=methods)).tables) == 2
 
 
 def test_a_bound_is_above_every_cut():
