@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -58,7 +58,7 @@ def check_installed(packages: Sequence[str], what: str) -> None:
     Raises:
         UserError: one of them is not installed.
     """
-    ask = {"scipy": partial(scipy_module, "optimize"), "networkx": networkx, "cvxpy": cvxpy}
+    ask: dict[str, Callable[..., object]] = {"scipy": partial(scipy_module, "optimize"), "networkx": networkx, "cvxpy": cvxpy}
     for package in packages:
         ask[package](what=what)
 

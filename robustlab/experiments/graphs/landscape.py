@@ -152,13 +152,27 @@ def by_spectrum(graphs: GraphBatch) -> Tensor:
 
 
 def starts(count: int, depth: int, seed: int = 0, first: int = 0) -> Tensor:
-    """Normal first weights, ``(count, depth, M)``, of the starts number ``first`` and on, each from its own key."""
+    """Normal first weights, ``(count, depth, M)``, each start from its own key.
+
+    Args:
+        count: how many starts.
+        depth: layers.
+        seed: of all starts.
+        first: number of the first one.
+    """
     keys = seeding.fold(seeding.example_keys(seed, torch.arange(first, first + count)), "landscape")
     return seeding.normal(keys, (depth, len(OPERATORS)), torch.float64)
 
 
 def measured(condition: Condition, first: int, count: int, steps: int) -> Values:
-    """Run starts number ``first`` to ``first + count - 1`` of a condition to the end, and look at where they came."""
+    """Run some starts of a condition to the end, and look at where they came.
+
+    Args:
+        condition: the graphs and the depth.
+        first: number of the first start.
+        count: how many starts.
+        steps: of Adam, before Newton's method.
+    """
     graphs, unseen = condition.drawn(0), condition.drawn(TEST_SEED)
 
     def objective(theta: Tensor) -> Tensor:
