@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +71,14 @@ class Measuring:
         """How images are cut into batches."""
         return {"batch_size": self.batch_size, "seed": self.seed, "workers": self.workers}
 
-    def blocks(self, n: int) -> list[int]:
-        """How many of ``n`` images are in each block, which is attacked in one go and lost by a kill: a batch.
+    def block(self, n: int) -> int:
+        """How many of ``n`` images make a block, which is attacked in one go and lost by a kill: a batch.
 
-        Where a line-up attacks, what its first attacks leave is to fill batches again: a block is up to four batches, but an eighth of all
-        the images where that is less and still a quarter of a batch. The last two are cut into four each, of about a quarter of a batch or
-        more, so that of several processes none waits long for the last.
+        Where a line-up attacks, what its first attacks leave is to fill batches again: up to four batches, but an eighth of all the images
+        where that is less and still a quarter of a batch.
         """
-        least = max(self.batch_size // 4, 1)
         most = self.batch_size * blocks_of(self.attacks)
-        if most == self.batch_size:
-            return [len(block) for block in torch.arange(n).split(most)]
-        full = min(most, max(math.ceil(n / SHARES), least))
-        whole = max(n // full - 2, 0)
-        left = n - whole * full
-        last = math.ceil(left / max(math.ceil(full / 4), least)) or 1
-        return [full] * whole + [left * (k + 1) // last - left * k // last for k in range(last)]
+        return self.batch_size if most == self.batch_size else min(most, max(math.ceil(n / SHARES), self.batch_size // 4, 1))
 
 
 @dataclass(frozen=True)
@@ -149,8 +140,7 @@ def measure_models(
     place, beside = (places.out, False) if places.out else (places.adversarial, True)
     results = _results(models) if places.out else []
     try:
-        sizes = groupby(measuring.blocks(len(images)))
-        cut = {**asked, "blocks": ", ".join(f"{len(list(some))} of {size}" for size, some in sizes)}
+        cut = {**asked, "block": measuring.block(len(images))}
         with Blocks.at(place, cut, FREE, what="measurement", results=results, beside=beside) as blocks:
             if blocks.is_finished:
                 if places.grid:
@@ -285,7 +275,7 @@ class _Work:
     @cached_property
     def cuts(self) -> tuple[torch.Tensor, ...]:
         """The positions of the images of each block; one block of none where there are none."""
-        return torch.arange(len(self.images)).split(self.measuring.blocks(len(self.images)))
+        return torch.arange(len(self.images)).split(self.measuring.block(len(self.images)))
 
     @property
     def counts(self) -> bool:
