@@ -301,9 +301,7 @@ def _verdict(found: Mapping[tuple[int, int], Mapping[str, list[float]]]) -> list
     rows = []
     for (n, degree), values in found.items():
         for learner in [name for name in values if name.startswith(LOSSES)]:
-            cells = []
-            for other in against:
-                cells.append(shown([a - b for a, b in zip(values[learner], values[other], strict=True)]))
+            cells = [shown([a - b for a, b in zip(values[learner], values[other], strict=True)]) for other in against]
             rows.append((str(n), str(degree), learner, *cells))
     table = Table(
         "Do graph networks lose to simple methods?",
